@@ -1,1 +1,11 @@
-export {}
+export * from './backoff.ts'
+export * from './decide.ts'
+export * from './errors.ts'
+export * from './fingerprint.ts'
+export * from './job.ts'
+export * from './json.ts'
+export * from './key.ts'
+export * from './predicates.ts'
+export * from './route.ts'
+export * from './transitions.ts'
+export * from './verdict.ts'

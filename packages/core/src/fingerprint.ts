@@ -1,0 +1,55 @@
+import { createHash } from 'node:crypto'
+import type { Operation } from './job.ts'
+import { ExactInteger, toPointer, type Json } from './json.ts'
+
+/**
+ * RFC 8785 canonical JSON: members sorted by UTF-16 code units, no whitespace, numbers as ECMAScript writes them.
+ * One addition: integers that a double cannot hold keep their digits, so that two different ones stay different.
+ */
+export function canonicalize(value: Json): string {
+  if (value instanceof ExactInteger) return value.text
+  if (Array.isArray(value)) return `[${value.map(canonicalize).join(',')}]`
+  if (typeof value === 'object' && value !== null) {
+    const members = Object.keys(value)
+      .sort()
+      .map((name) => `${JSON.stringify(name)}:${canonicalize(value[name] as Json)}`)
+    return `{${members.join(',')}}`
+  }
+  return JSON.stringify(value)
+}
+
+/** SHA-256 over the canonical JSON of `{operation, request}`: 32 bytes. Delivery options are not part of it. */
+export function fingerprint(operation: Operation, request: Json): Buffer {
+  return createHash('sha256').update(canonicalize({ operation, request })).digest()
+}
+
+/** Most pointers that a difference lists. */
+const maxPointers = 20
+
+/**
+ * JSON pointers to the members in which two requests differ, in document order, without values; at most 20.
+ * A member that only one side has is named itself; arrays of different length differ at the first missing index.
+ */
+export function differences(left: Json, right: Json): string[] {
+  const found: string[] = []
+  const walk = (a: Json | undefined, b: Json | undefined, path: (string | number)[]): void => {
+    if (found.length >= maxPointers) return
+    if (isContainer(a) && isContainer(b) && Array.isArray(a) === Array.isArray(b)) {
+      for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
+        walk(member(a, name), member(b, name), [...path, Array.isArray(a) ? Number(name) : name])
+      }
+    } else if (a === undefined || b === undefined || canonicalize(a) !== canonicalize(b)) {
+      found.push(toPointer(path))
+    }
+  }
+  walk(left, right, [])
+  return found
+}
+
+function isContainer(value: Json | undefined): value is Json[] | { [name: string]: Json } {
+  return typeof value === 'object' && value !== null && !(value instanceof ExactInteger)
+}
+
+function member(container: Json[] | { [name: string]: Json }, name: string): Json | undefined {
+  return Object.hasOwn(container, name) ? (container as { [name: string]: Json })[name] : undefined
+}

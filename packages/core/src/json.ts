@@ -1,0 +1,227 @@
+/** Deepest nesting of arrays and objects that is accepted. */
+export const maxJsonDepth = 128
+
+/** An integer literal that a JavaScript number cannot hold: its digits are kept. */
+export class ExactInteger {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+export type Json = null | boolean | number | string | ExactInteger | Json[] | { [name: string]: Json }
+export type JsonObject = { [name: string]: Json }
+
+/** Why a text is refused; `pointer` is an RFC 6901 pointer to the place, `` for the whole. */
+export class JsonError extends Error {
+  readonly pointer: string
+  constructor(message: string, pointer: string) {
+    super(message)
+    this.pointer = pointer
+  }
+}
+
+export interface ParsedJson {
+  value: Json
+  /** The text of an object or array of `value` exactly as it was sent. */
+  textOf(value: object): string
+}
+
+/**
+ * Parses JSON without losing anything that could make two different texts equal: refuses duplicate member names,
+ * lone surrogates and numbers beyond the range of a double, keeps the digits of integers beyond 2^53, refuses NUL in
+ * strings (nothing downstream can be trusted with it), and remembers the source text of every object and array.
+ * Throws {@link JsonError}.
+ */
+export function parseJson(text: string): ParsedJson {
+  const quick = parseCompact(text)
+  if (quick !== null) return quick
+  return new Scanner(text).run()
+}
+
+/**
+ * The common case: a compact body made by JSON.stringify. Parsing and writing it again gives the same text exactly when
+ * nothing was lost, at a fraction of the scanner's cost (about a tenth for a 4 kB body).
+ */
+function parseCompact(text: string): ParsedJson | null {
+  // Escapes that JSON.stringify also writes but that we refuse: NUL and lone surrogates.
+  if (text.includes('\\u0000') || text.includes('\\ud') || text.includes('\\uD')) return null
+  try {
+    const value = JSON.parse(text) as Json
+    if (JSON.stringify(value) !== text || depthExceeds(value, maxJsonDepth)) return null
+    return { value, textOf: (part) => JSON.stringify(part) }
+  } catch {
+    return null
+  }
+}
+
+function depthExceeds(value: Json, left: number): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (left === 0) return true
+  return Object.values(value).some((part) => depthExceeds(part as Json, left - 1))
+}
+
+const whitespace = /[ \t\n\r]*/y
+const numberToken = /-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?/y
+const plainCharacters = /[^"\\\u0000-\u001f]*/y
+const simpleEscapes: Record<string, string> = {
+  '"': '"',
+  '\\': '\\',
+  '/': '/',
+  b: '\b',
+  f: '\f',
+  n: '\n',
+  r: '\r',
+  t: '\t',
+}
+
+/** Recursive descent over the text; recursion is bounded by {@link maxJsonDepth}. */
+class Scanner {
+  private at = 0
+  private readonly path: (string | number)[] = []
+  private readonly ranges = new WeakMap<object, [number, number]>()
+  private readonly text: string
+
+  constructor(text: string) {
+    this.text = text
+  }
+
+  run(): ParsedJson {
+    const value = this.value()
+    this.skip()
+    if (this.at < this.text.length) this.fail('unexpected text after the JSON value')
+    return {
+      value,
+      textOf: (part) => {
+        const range = this.ranges.get(part)
+        if (range === undefined) throw new Error('not a part of this document')
+        return this.text.slice(range[0], range[1])
+      },
+    }
+  }
+
+  private fail(message: string): never {
+    throw new JsonError(`${message} (at character ${this.at})`, toPointer(this.path))
+  }
+
+  private skip(): void {
+    whitespace.lastIndex = this.at
+    whitespace.test(this.text)
+    this.at = whitespace.lastIndex
+  }
+
+  private value(): Json {
+    this.skip()
+    const character = this.text[this.at]
+    if (character === '{' || character === '[') return this.container(character)
+    if (character === '"') return this.string()
+    for (const [word, value] of [['true', true], ['false', false], ['null', null]] as const) {
+      if (this.text.startsWith(word, this.at)) {
+        this.at += word.length
+        return value
+      }
+    }
+    return this.number()
+  }
+
+  private container(open: '{' | '['): Json {
+    if (this.path.length >= maxJsonDepth) this.fail(`nested deeper than ${maxJsonDepth} levels`)
+    const start = this.at
+    this.at += 1
+    const container = open === '{' ? this.members() : this.elements()
+    this.ranges.set(container as object, [start, this.at])
+    return container
+  }
+
+  private members(): JsonObject {
+    const object: JsonObject = {}
+    for (let first = true; !this.closes('}', first); first = false) {
+      this.skip()
+      if (this.text[this.at] !== '"') this.fail('expected a member name in double quotes')
+      const name = this.string()
+      if (Object.hasOwn(object, name)) this.fail(`the member ${JSON.stringify(name)} appears twice`)
+      this.skip()
+      if (this.text[this.at] !== ':') this.fail('expected a colon')
+      this.at += 1
+      this.path.push(name)
+      // defineProperty: a member called __proto__ must be a member, not a prototype.
+      Object.defineProperty(object, name, { value: this.value(), enumerable: true, writable: true, configurable: true })
+      this.path.pop()
+    }
+    return object
+  }
+
+  private elements(): Json[] {
+    const array: Json[] = []
+    for (let first = true; !this.closes(']', first); first = false) {
+      this.path.push(array.length)
+      array.push(this.value())
+      this.path.pop()
+    }
+    return array
+  }
+
+  /** Consumes the closing bracket, or the comma before the next entry. */
+  private closes(bracket: '}' | ']', first: boolean): boolean {
+    this.skip()
+    const character = this.text[this.at]
+    if (character === bracket) {
+      this.at += 1
+      return true
+    }
+    if (first) return false
+    if (character !== ',') this.fail(`expected a comma or ${bracket}`)
+    this.at += 1
+    this.skip()
+    if (this.text[this.at] === bracket) this.fail('a comma before the closing bracket')
+    return false
+  }
+
+  private string(): string {
+    this.at += 1
+    let result = ''
+    for (;;) {
+      plainCharacters.lastIndex = this.at
+      plainCharacters.test(this.text)
+      result += this.text.slice(this.at, plainCharacters.lastIndex)
+      this.at = plainCharacters.lastIndex
+      const character = this.text[this.at]
+      if (character === '"') break
+      if (character !== '\\') this.fail(character === undefined ? 'unterminated string' : 'a raw control character in a string')
+      result += this.escape()
+    }
+    this.at += 1
+    if (!result.isWellFormed()) this.fail('a lone surrogate in a string')
+    if (result.includes('\u0000')) this.fail('a NUL character (\\u0000) in a string')
+    return result
+  }
+
+  private escape(): string {
+    const letter = this.text[this.at + 1] ?? ''
+    const simple = simpleEscapes[letter]
+    if (simple !== undefined) {
+      this.at += 2
+      return simple
+    }
+    const hex = this.text.slice(this.at + 2, this.at + 6)
+    if (letter !== 'u' || !/^[0-9a-fA-F]{4}$/.test(hex)) this.fail('an unknown escape in a string')
+    this.at += 6
+    return String.fromCharCode(Number.parseInt(hex, 16))
+  }
+
+  private number(): number | ExactInteger {
+    numberToken.lastIndex = this.at
+    const match = numberToken.exec(this.text)
+    if (match === null) this.fail(this.at >= this.text.length ? 'the text ends too early' : 'expected a JSON value')
+    const value = Number(match[0])
+    if (!Number.isFinite(value)) this.fail(`the number ${match[0].slice(0, 40)} is out of range`)
+    this.at = numberToken.lastIndex
+    const integer = match[1] === undefined && match[2] === undefined
+    return integer && !Number.isSafeInteger(value) && String(value) !== match[0] ? new ExactInteger(match[0]) : value
+  }
+}
+
+/** An RFC 6901 JSON pointer. */
+export function toPointer(path: readonly (string | number)[]): string {
+  return path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+}

@@ -1,0 +1,43 @@
+import type { ErrorCode } from './errors.ts'
+
+/** What a provider's successful answer carries besides its bytes. */
+export interface Usage {
+  inputTokens: number | null
+  outputTokens: number | null
+  /** US dollars; null when the model's price is unknown. */
+  costUsd: number | null
+}
+
+/** A success: billed, stored byte for byte. */
+export interface AnswerVerdict {
+  kind: 'answer'
+  status: number
+  contentType: string
+  body: Buffer
+  providerRequestId: string | null
+  /** `truncated`, `refused`, … */
+  flags: string[]
+  usage: Usage
+}
+
+/**
+ * Anything else. `kind` is the action of ERRORS.md:
+ * stop: the job fails; rerun: again after backoff; pause: the lane waits; alarm: the lane stops until a person resumes it;
+ * unknown: possibly billed, `on_uncertain` decides.
+ */
+export interface FailureVerdict {
+  kind: 'stop' | 'rerun' | 'pause' | 'alarm' | 'unknown'
+  billing: 'none' | 'maybe'
+  /** Whether any byte of the request may have left. An unsent attempt is not a try. */
+  sent: boolean
+  code: ErrorCode
+  message: string
+  providerStatus: number | null
+  providerRequestId: string | null
+  /** The provider's own wait, in milliseconds; null when it named none. */
+  retryAfterMs: number | null
+  /** 503 and 529: counts towards the lane's breaker and starts the backoff slower. */
+  overloaded: boolean
+}
+
+export type Verdict = AnswerVerdict | FailureVerdict
