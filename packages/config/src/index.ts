@@ -1,1 +1,5 @@
-export {}
+export type { Config, LaneConfig, PriceConfig } from './config.ts'
+export { configTable, renderConfigDocs } from './docs.ts'
+export { loadConfig } from './load.ts'
+export { ConfigError } from './problems.ts'
+export { Secret } from './secret.ts'

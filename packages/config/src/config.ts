@@ -1,0 +1,68 @@
+import type { Secret } from './secret.ts'
+
+/** One provider endpoint. `models` are globs (`*` matches any characters); lanes are in order of preference. */
+export type LaneConfig = {
+  readonly name: string
+  readonly kind: 'openai' | 'anthropic' | 'simulated'
+  /** Without a trailing slash; null for the simulated lane. */
+  readonly baseUrl: string | null
+  readonly apiKey: Secret | null
+  readonly models: readonly string[]
+}
+
+/** A price of the configuration file, which wins over the built-in ones. */
+export type PriceConfig = {
+  readonly model: string
+  readonly inputPerMillionUsd: number
+  readonly outputPerMillionUsd: number
+}
+
+/** Everything that can be set, read once and frozen. Durations are milliseconds; docs/config.md describes each. */
+export type Config = {
+  /** `port` and `healthPort` may be 0: pick a free one. */
+  readonly http: { readonly host: string; readonly port: number; readonly healthPort: number | null }
+  readonly log: { readonly level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent' }
+  /** Absolute. */
+  readonly dataDir: string
+  /** `url` null: embedded. */
+  readonly database: { readonly url: Secret | null; readonly poolSize: number }
+  /** `url` null: BullMQ on Postgres. */
+  readonly redis: { readonly url: Secret | null }
+  readonly bootstrapKey: Secret | null
+  readonly worker: {
+    /** Concurrent calls per lane and process. */
+    readonly concurrency: number
+    readonly drainMs: number
+    readonly leaseMs: number
+    /** Absolute. */
+    readonly spoolDir: string
+  }
+  readonly janitor: { readonly sweepIntervalMs: number }
+  readonly limits: {
+    readonly defaultTtlMs: number
+    readonly maxTtlMs: number
+    readonly uncertainTtlMs: number
+    readonly ledgerRetentionMs: number
+    readonly defaultDeadlineMs: number
+    readonly defaultTimeoutMs: number
+    readonly maxBodyBytes: number
+    readonly maxRequestBytes: number
+    readonly maxQueuedSubmissions: number
+  }
+  readonly simulated: { readonly latencyMs: number; readonly tokens: number; readonly failureRate: number }
+  readonly lanes: readonly LaneConfig[]
+  /** Whether any lane but the simulated one is on. */
+  readonly providersOn: boolean
+  readonly prices: readonly PriceConfig[]
+  /** Where the command line finds its server, if the environment says so. */
+  readonly client: { readonly url: string | null; readonly apiKey: Secret | null }
+}
+
+/** Freezes plain objects and lists all the way down; secrets freeze themselves. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value)
+    for (const member of Object.values(value)) deepFreeze(member)
+  }
+  return value
+}

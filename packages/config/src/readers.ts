@@ -1,0 +1,73 @@
+import { isIP } from 'node:net'
+import { Secret } from './secret.ts'
+
+/** What a reader made of a text: the value, or what it would have expected (a phrase that follows "expected"). */
+export type Reading<T> = { value: T } | { expected: string }
+
+/** A whole number in decimal digits between `min` and `max`, multiplied by `scale` (seconds to milliseconds). */
+export function readInteger(given: string, min: number, max: number, scale = 1): Reading<number> {
+  const value = /^\d{1,15}$/.test(given) ? Number(given) : Number.NaN
+  return value >= min && value <= max ? { value: value * scale } : { expected: `a whole number from ${min} to ${max}` }
+}
+
+/** A share from 0 to 1 in plain decimal notation. */
+export function readShare(given: string): Reading<number> {
+  const value = /^(\d+|\d*\.\d+)$/.test(given) ? Number(given) : Number.NaN
+  return value <= 1 ? { value } : { expected: 'a number from 0 to 1' }
+}
+
+export function readHost(given: string): Reading<string> {
+  const named = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/i.test(given)
+  return isIP(given) || named ? { value: given } : { expected: 'an IP address or a host name, without scheme and port' }
+}
+
+export function readOneOf<const T extends string>(given: string, choices: readonly T[]): Reading<T> {
+  const value = choices.find((choice) => choice === given)
+  return value === undefined ? { expected: `one of ${choices.join(', ')}` } : { value }
+}
+
+/** Visible ASCII only: anything else cannot travel in an HTTP header. */
+export function readKey(given: string, min: number, max: number): Reading<Secret> {
+  if (/^[\x21-\x7e]+$/.test(given) && given.length >= min && given.length <= max) return { value: new Secret(given) }
+  return { expected: `${min} to ${max} printable ASCII characters without spaces` }
+}
+
+/** null instead of an exception (`URL.parse` came with Node 22). */
+function parseUrl(given: string): URL | null {
+  return URL.canParse(given) ? new URL(given) : null
+}
+
+/**
+ * A connection string with one of the schemes. It prints with its passwords replaced, so that host and database stay
+ * readable in logs and in `askonce doctor`.
+ */
+export function readConnection(given: string, schemes: readonly string[], hostNeeded: boolean): Reading<Secret> {
+  const expected = `a ${schemes.map((scheme) => `${scheme}//`).join(' or ')} address that parses as a URL (percent-encode special characters of the password)`
+  const url = parseUrl(given)
+  if (!url || !schemes.includes(url.protocol) || (hostNeeded && url.hostname === '')) return { expected }
+  if (url.password !== '') url.password = 'redacted'
+  for (const name of url.searchParams.keys()) {
+    if (/password|passphrase|key|secret|token/i.test(name)) url.searchParams.set(name, 'redacted')
+  }
+  return { value: new Secret(given, url.href.replaceAll(/(?<=:)redacted(?=@)|(?<==)redacted(?=&|#|$)/g, '[redacted]')) }
+}
+
+/** An http(s) address without credentials, query and fragment; trailing slashes are dropped. */
+export function readHttpUrl(given: string): Reading<string> {
+  const url = parseUrl(given)
+  if (!url || !/^https?:$/.test(url.protocol) || url.hostname === '')
+    return { expected: 'an http:// or https:// address' }
+  if (url.username !== '' || url.password !== '')
+    return { expected: 'an address without user and password: the key has its own variable' }
+  if (url.search !== '' || url.hash !== '') return { expected: 'an address without query and fragment' }
+  return { value: given.replace(/\/+$/, '') }
+}
+
+/** As `readHttpUrl`; the paths of this API begin with /v1 already, as in Anthropic's own SDK. */
+export function readAnthropicUrl(given: string): Reading<string> {
+  const read = readHttpUrl(given)
+  if (!('value' in read && /\/v1$/.test(read.value))) return read
+  return {
+    expected: 'an address without the trailing /v1, which each call adds (only OpenAI-compatible addresses end in /v1)',
+  }
+}
