@@ -1,0 +1,65 @@
+import { Kysely, PostgresDialect } from 'kysely'
+import pg from 'pg'
+import type { Tables } from './tables.ts'
+
+/** How long a statement may wait for a row lock, and run, in milliseconds. */
+export const lockTimeoutMs = 5_000
+export const statementTimeoutMs = 30_000
+
+export interface DatabaseOptions {
+  url: string
+  /** Shown in pg_stat_activity. */
+  name: string
+  /** Most connections at once. */
+  poolSize: number
+  /** Idle connections that break (a restart of Postgres) land here; the pool replaces them by itself. */
+  onError?: (error: Error) => void
+}
+
+export interface Database {
+  db: Kysely<Tables>
+  url: string
+  close(): Promise<void>
+}
+
+// bigint and numeric as numbers: counters and dollars, far below 2^53.
+const numberTypes = new Set<number>([pg.types.builtins.INT8, pg.types.builtins.NUMERIC])
+
+export const parsers: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
+    numberTypes.has(oid) && format !== 'binary'
+      ? Number
+      : pg.types.getTypeParser(oid, format as 'text')) as pg.CustomTypesConfig['getTypeParser'],
+}
+
+/** What every session must have: an acknowledged commit is on disk, and nothing waits for ever. */
+export function sessionOptions(url: string, name: string): pg.ClientConfig {
+  return {
+    connectionString: url,
+    application_name: name,
+    connectionTimeoutMillis: 5_000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    options: [
+      '-c synchronous_commit=on',
+      `-c lock_timeout=${lockTimeoutMs}`,
+      `-c statement_timeout=${statementTimeoutMs}`,
+      `-c idle_in_transaction_session_timeout=${statementTimeoutMs}`,
+    ].join(' '),
+    types: parsers,
+  }
+}
+
+/** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
+export function openDatabase({ url, name, poolSize, onError }: DatabaseOptions): Database {
+  const pool = new pg.Pool({
+    ...sessionOptions(url, name),
+    max: poolSize,
+    idleTimeoutMillis: 30_000,
+    // Longer than the statement timeout: a server that vanished without a word must not keep a caller for ever.
+    query_timeout: statementTimeoutMs + 5_000,
+  })
+  pool.on('error', (error) => onError?.(error))
+  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+  return { db, url, close: () => db.destroy() }
+}

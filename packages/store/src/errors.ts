@@ -1,0 +1,49 @@
+/** A buffer in the process is full: nothing was accepted. */
+export class OverloadedError extends Error {}
+
+/** Postgres cannot be reached, or went away with the outcome unknown. */
+export class StoreUnavailableError extends Error {}
+
+function sqlState(error: unknown): string {
+  const code = (error as { code?: unknown } | null)?.code
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : ''
+}
+
+/** Postgres refuses the row as data: a bad value or a broken constraint. Such a row fails alone. */
+export function isDataError(error: unknown): boolean {
+  return /^2[23]/.test(sqlState(error))
+}
+
+/** Lost a race that is worth running again at once: deadlock, serialization failure, lock timeout. */
+export function isContention(error: unknown): boolean {
+  return ['40P01', '40001', '55P03'].includes(sqlState(error))
+}
+
+/**
+ * The server or the network, not the statement: no SQLSTATE at all (a broken socket, a timeout of the driver), class 08, 53
+ * and 57 (shutting down, starting up, out of connections or disk), 58 (system errors), XX.
+ * Whether the statement took effect is unknown.
+ */
+export function isUnavailable(error: unknown): boolean {
+  const state = sqlState(error)
+  return state === '' ? isDriverError(error) : /^(08|53|57|58|XX)/.test(state)
+}
+
+function isDriverError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = (error as { code?: unknown }).code
+  if (typeof code === 'string' && /^E[A-Z]+$/.test(code)) return true
+  return /connection|timeout|terminat|ended|not queryable/i.test(error.message)
+}
+
+/** Runs a statement again when it lost a race, up to `times`; each wait is a few random milliseconds. */
+export async function retryContention<T>(run: () => Promise<T>, times = 5): Promise<T> {
+  for (let left = times; ; left -= 1) {
+    try {
+      return await run()
+    } catch (error) {
+      if (left <= 0 || !isContention(error)) throw error
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 20))
+    }
+  }
+}

@@ -1,0 +1,72 @@
+import { sql, type RawBuilder } from 'kysely'
+
+/** Row types of `unnest`, by column: the SQL type and the value of an item. */
+export type ColumnMap<Item> = Record<string, [type: string, value: (item: Item) => unknown]>
+
+/**
+ * `unnest($1::uuid[], …) as alias (id, …)`: one array parameter per column instead of one parameter per value, so the text of a
+ * statement does not depend on the number of rows and the 65,535 parameter limit is out of reach.
+ */
+export function unnest<Item>(items: readonly Item[], columns: ColumnMap<Item>, alias: string): RawBuilder<unknown> {
+  const arrays = Object.values(columns).map(
+    ([type, value]) => sql`${items.map((item) => value(item) ?? null)}::${sql.raw(type)}[]`,
+  )
+  const names = Object.keys(columns).map((name) => sql.ref(name))
+  return sql`unnest(${sql.join(arrays)}) as ${sql.ref(alias)} (${sql.join(names)})`
+}
+
+/** `expired` is this predicate, by the database clock, never a state. */
+export const notExpired = sql<boolean>`(j.expires_at is null or j.expires_at > now())`
+
+/** Twin of `mayRunUnasked` in @askonce/core, over the row `j`. A test compares them over every combination. */
+export const mayRunUnasked = sql<boolean>`(j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts))`
+
+/** Twin of `mayRun` in @askonce/core, over the row `j`. */
+export const mayRun = sql<boolean>`(${mayRunUnasked} or j.paid < j.consented_paid)`
+
+/** Every column of {@link JobRow} but the answer's bytes. */
+const narrow = [
+  'id',
+  'tenant_id',
+  'idempotency_key',
+  'fingerprint',
+  'operation',
+  'model',
+  'lane',
+  'metadata',
+  'priority',
+  'state',
+  'generation',
+  'attempt',
+  'on_uncertain',
+  'max_attempts',
+  'max_paid_attempts',
+  'tries',
+  'paid',
+  'billed',
+  'consented_paid',
+  'dispatch',
+  'dispatched_at',
+  'run_at',
+  'deadline_at',
+  'response_status',
+  'response_content_type',
+  'flags',
+  'answer_attempt',
+  'provider_request_id',
+  'error',
+  'input_tokens',
+  'output_tokens',
+  'cost_usd',
+  'created_at',
+  'started_at',
+  'uncertain_since',
+  'completed_at',
+  'expires_at',
+]
+
+/** A {@link JobRow} of the row `j` with the answer's bytes. */
+export const jobColumns = sql`${sql.join([...narrow, 'response'].map((name) => sql.ref(`j.${name}`)))}`
+
+/** The same without the answer's bytes: for rows that cannot have one, and for lists. */
+export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response`

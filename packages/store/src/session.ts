@@ -1,0 +1,127 @@
+import { Kysely, PostgresDialect, sql } from 'kysely'
+import pg from 'pg'
+import { parsers, sessionOptions } from './database.ts'
+import type { Db, Tables } from './tables.ts'
+
+/** Longest time between two attempts to reconnect. */
+const reconnectCapMs = 1_000
+
+export interface SessionOptions {
+  url: string
+  name: string
+  /** Channels to LISTEN on, again after every reconnect. */
+  channels?: readonly string[]
+  /** A notification. After a reconnect some may have been lost: hints, never facts. */
+  onNotification?: (channel: string, payload: string) => void
+  onError?: (error: Error) => void
+  /** A statement of this session is given up after this long. */
+  queryTimeoutMs: number
+}
+
+/**
+ * One connection of its own that comes back within a second whenever the server does: for heartbeats, which must not queue
+ * behind other statements, and for LISTEN, which is bound to a connection.
+ */
+export class Session {
+  /** Statements run on the session's connection and reject at once while it is down. */
+  readonly db: Db
+  private readonly options: SessionOptions
+  private client: pg.Client | null = null
+  private timer: NodeJS.Timeout | null = null
+  private delayMs = 50
+  private closed = false
+
+  constructor(options: SessionOptions) {
+    this.options = options
+    this.db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: this.asPool() }) })
+    void this.connect()
+  }
+
+  get connected(): boolean {
+    return this.client !== null
+  }
+
+  async close(): Promise<void> {
+    this.closed = true
+    if (this.timer !== null) clearTimeout(this.timer)
+    const client = this.client
+    this.client = null
+    await client?.end().catch(() => undefined)
+  }
+
+  private async connect(): Promise<void> {
+    const { url, name, channels = [], queryTimeoutMs } = this.options
+    const client = new pg.Client({
+      ...sessionOptions(url, name),
+      query_timeout: queryTimeoutMs,
+      connectionTimeoutMillis: queryTimeoutMs,
+      types: parsers,
+    })
+    let failed = false
+    const fail = (error: Error): void => {
+      if (failed) return
+      failed = true
+      this.lost(client, error)
+    }
+    client.on('error', fail)
+    client.on('end', () => fail(new Error('the connection ended')))
+    client.on('notification', ({ channel, payload }) => this.options.onNotification?.(channel, payload ?? ''))
+    try {
+      await client.connect()
+      for (const channel of channels) await client.query(`listen ${client.escapeIdentifier(channel)}`)
+      if (failed || this.closed) return void client.end().catch(() => undefined)
+      this.client = client
+      this.delayMs = 50
+    } catch (error) {
+      fail(error as Error)
+    }
+  }
+
+  private lost(client: pg.Client, error: Error): void {
+    if (this.client === client) this.client = null
+    void client.end().catch(() => undefined)
+    if (this.closed) return
+    this.options.onError?.(error)
+    this.timer = setTimeout(() => void this.connect(), this.delayMs)
+    this.delayMs = Math.min(reconnectCapMs, this.delayMs * 2)
+  }
+
+  /** What Kysely needs of a pool, over the one connection. A statement that times out takes the connection down with it. */
+  private asPool(): { connect: () => Promise<pg.PoolClient>; end: () => Promise<void> } {
+    return {
+      connect: () => {
+        const client = this.client
+        if (client === null) return Promise.reject(new Error(`the connection to Postgres is down (${this.options.name})`))
+        const query = (text: string, values: unknown[]): Promise<unknown> =>
+          client.query(text, values).catch((error: unknown) => {
+            if (error instanceof Error && /timeout/i.test(error.message)) this.lost(client, error)
+            throw error
+          })
+        return Promise.resolve({ query, release: () => undefined } as unknown as pg.PoolClient)
+      },
+      end: () => this.close(),
+    }
+  }
+}
+
+/** Longest payload of a notification is 8,000 bytes; an id takes 37 of them. */
+const idsPerNotification = 200
+
+/**
+ * Tells listeners that these ids have news. A statement of its own after the commit it speaks of: inside it, NOTIFY would
+ * serialise the commits of all workers. Lost hints cost latency only; waiters also poll.
+ */
+export async function notify(db: Db, channel: string, ids: readonly string[]): Promise<void> {
+  const payloads = Array.from({ length: Math.ceil(ids.length / idsPerNotification) }, (_, index) =>
+    ids.slice(index * idsPerNotification, (index + 1) * idsPerNotification).join(','),
+  )
+  if (payloads.length === 0) return
+  await sql`select pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as p (payload)`.execute(db)
+}
+
+/** Jobs that settled; payload: ids, comma-separated. */
+export const settledChannel = 'askonce_settled'
+/** Jobs that are due now and not handed over; payload: ids. */
+export const dueChannel = 'askonce_due'
+/** Lanes that changed; payload: names. */
+export const lanesChannel = 'askonce_lanes'

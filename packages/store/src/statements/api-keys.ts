@@ -1,0 +1,80 @@
+import type { Db, Scope } from '../tables.ts'
+
+export interface ApiKey {
+  id: string
+  tenantId: string
+  name: string
+  hint: string
+  scopes: Scope[]
+  createdAt: Date
+  revokedAt: Date | null
+}
+
+const selection = [
+  'id',
+  'tenant_id as tenantId',
+  'name',
+  'hint',
+  'scopes',
+  'created_at as createdAt',
+  'revoked_at as revokedAt',
+] as const
+
+/** The key with this SHA-256, if it has not been revoked. */
+export async function findApiKey(db: Db, keyHash: Buffer): Promise<ApiKey | null> {
+  const row = await db
+    .selectFrom('api_keys')
+    .select(selection)
+    .where('key_hash', '=', keyHash)
+    .where('revoked_at', 'is', null)
+    .executeTakeFirst()
+  return row ?? null
+}
+
+export interface NewApiKey {
+  tenantId: string
+  name: string
+  keyHash: Buffer
+  hint: string
+  scopes: Scope[]
+}
+
+/** Adds a key, and its tenant when it is new. A key that exists stays as it is, but is valid again if it had been revoked. */
+export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
+  return db.transaction().execute(async (transaction) => {
+    await transaction
+      .insertInto('tenants')
+      .values({ id: key.tenantId })
+      .onConflict((conflict) => conflict.doNothing())
+      .execute()
+    return transaction
+      .insertInto('api_keys')
+      .values({
+        tenant_id: key.tenantId,
+        name: key.name,
+        key_hash: key.keyHash,
+        hint: key.hint,
+        scopes: key.scopes,
+        revoked_at: null,
+      })
+      .onConflict((conflict) => conflict.column('key_hash').doUpdateSet({ revoked_at: null }))
+      .returning(selection)
+      .executeTakeFirstOrThrow()
+  })
+}
+
+/** Every key, newest first, revoked ones included. */
+export function listApiKeys(db: Db): Promise<ApiKey[]> {
+  return db.selectFrom('api_keys').select(selection).orderBy('created_at', 'desc').execute()
+}
+
+/** Revokes a key by id; null: no such key. One that is revoked already keeps its date. */
+export async function revokeApiKey(db: Db, id: string): Promise<ApiKey | null> {
+  const row = await db
+    .updateTable('api_keys')
+    .set((expression) => ({ revoked_at: expression.fn.coalesce('revoked_at', expression.fn<Date>('now')) }))
+    .where('id', '=', id)
+    .returning(selection)
+    .executeTakeFirst()
+  return row ?? null
+}

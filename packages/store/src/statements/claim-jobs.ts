@@ -1,0 +1,74 @@
+import type { OnUncertain, Operation } from '@askonce/core'
+import { sql } from 'kysely'
+import { mayRun } from '../fragments.ts'
+import type { Db } from '../tables.ts'
+
+/** A claimed job: everything the call and its end need. From its commit on the attempt counts as paid. */
+export interface Claim {
+  id: string
+  attempt: number
+  generation: number
+  tenant_id: string
+  operation: Operation
+  model: string
+  lane: string
+  request: Buffer
+  timeout_ms: number
+  on_uncertain: OnUncertain
+  /** Reruns with backoff since the last request to run. */
+  reruns: number
+  /** Milliseconds since the job could first have run in this round, by the database clock. */
+  queue_ms: number
+}
+
+/**
+ * Claims delivered jobs and writes their attempt rows in one commit, before any request leaves.
+ *
+ * The worker's own row is locked first: marking it dead and claiming exclude each other, so no claim can slip in behind a
+ * reclaim. Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
+ * A delivery that came twice, early, late or after the end matches nothing and returns normally.
+ *
+ * `probes` names lanes whose breaker lets this one claim through.
+ */
+export async function claimJobs(
+  db: Db,
+  workerId: string,
+  ids: readonly string[],
+  probes: readonly string[],
+): Promise<Claim[]> {
+  const { rows } = await sql<Claim>`
+    with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for share),
+    due as (
+      select
+        j.id,
+        l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now()) or l.name = any(${probes}::text[]) as lane_open
+      from jobs j
+      left join lanes l on l.name = j.lane
+      where
+        j.id = any(${ids}::uuid[]) and j.state = 'queued' and j.run_at <= now() and j.deadline_at > now()
+        and j.tries < j.max_attempts and ${mayRun} and exists (select from alive)
+      order by j.tenant_id, j.idempotency_key
+      for update of j skip locked
+    ),
+    given_back as (update jobs j set dispatched_at = null from due where j.id = due.id and not due.lane_open),
+    claimed as (
+      update jobs j
+      set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
+      from due
+      where j.id = due.id and due.lane_open
+      returning j.*
+    ),
+    opened as (
+      insert into attempts (
+        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id
+      )
+      select id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid
+      from claimed
+    )
+    select
+      id, attempt, generation, tenant_id, operation, model, lane, request, timeout_ms, on_uncertain, reruns,
+      extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
+    from claimed
+  `.execute(db)
+  return rows
+}

@@ -1,0 +1,84 @@
+import type { OnUncertain, Operation } from '@askonce/core'
+import { sql } from 'kysely'
+import { jobColumnsWithoutResponse, unnest, type ColumnMap } from '../fragments.ts'
+import type { Db, JobRow } from '../tables.ts'
+
+/** A job as a submission describes it. */
+export interface NewJob {
+  /** UUIDv7 made by the API: whose id is in the row is the creator, which also settles an unclear COMMIT. */
+  id: string
+  tenantId: string
+  key: string
+  fingerprint: Buffer
+  operation: Operation
+  model: string
+  lane: string
+  /** The exact bytes for the provider. */
+  request: Buffer
+  /** JSON text, or null. */
+  metadata: string | null
+  priority: number
+  timeoutMs: number
+  ttlSeconds: number
+  deadlineSeconds: number
+  onUncertain: OnUncertain
+  maxAttempts: number
+  maxPaidAttempts: number
+  /** RFC 3339, or null for now. */
+  runAt: string | null
+  /** Added to `runAt` by the database clock. */
+  delaySeconds: number
+  /** The caller hands it to BullMQ after the commit, if it is due: false while the lane is closed. */
+  dispatch: boolean
+}
+
+export const newJobColumns: ColumnMap<NewJob> = {
+  id: ['uuid', (job) => job.id],
+  tenant_id: ['text', (job) => job.tenantId],
+  idempotency_key: ['text', (job) => job.key],
+  fingerprint: ['bytea', (job) => job.fingerprint],
+  operation: ['text', (job) => job.operation],
+  model: ['text', (job) => job.model],
+  lane: ['text', (job) => job.lane],
+  request: ['bytea', (job) => job.request],
+  metadata: ['text', (job) => job.metadata],
+  priority: ['smallint', (job) => job.priority],
+  timeout_ms: ['integer', (job) => job.timeoutMs],
+  ttl_seconds: ['integer', (job) => job.ttlSeconds],
+  deadline_seconds: ['integer', (job) => job.deadlineSeconds],
+  on_uncertain: ['text', (job) => job.onUncertain],
+  max_attempts: ['smallint', (job) => job.maxAttempts],
+  max_paid_attempts: ['smallint', (job) => job.maxPaidAttempts],
+  run_at: ['timestamptz', (job) => job.runAt],
+  delay_seconds: ['integer', (job) => job.delaySeconds],
+  dispatch: ['boolean', (job) => job.dispatch],
+}
+
+/** When the new job `n` may run, by the database clock. */
+export const newRunAt = sql`coalesce(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
+
+/** Whether the new job `n` goes to BullMQ right after this commit. */
+export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
+
+/**
+ * Inserts the jobs whose key has no row; the others are simply not returned. One CTE that also read the winners would not
+ * see them: their rows are newer than its snapshot. So the look-up is another statement.
+ */
+export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
+  const { rows } = await sql<JobRow>`
+    insert into jobs as j (
+      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, metadata, priority, timeout_ms, ttl_seconds,
+      deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
+    )
+    select
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.metadata::jsonb,
+      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
+      'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
+      case when ${newIsDispatched} then now() end
+    from ${unnest(jobs, newJobColumns, 'n')}
+    order by n.tenant_id, n.idempotency_key
+    on conflict (tenant_id, idempotency_key) do nothing
+    returning ${jobColumnsWithoutResponse}
+  `.execute(db)
+  return rows
+}

@@ -1,0 +1,102 @@
+import type { JobState } from '@askonce/core'
+import { sql } from 'kysely'
+import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
+import type { AttemptRow, Db, JobRow } from '../tables.ts'
+
+export interface KeyRow extends JobRow {
+  expired: boolean
+  may_run_unasked: boolean
+}
+
+/** The rows of these keys, expired ones included and marked; pairs go by position. */
+export async function readByKeys(
+  db: Db,
+  tenantIds: readonly string[],
+  keys: readonly string[],
+): Promise<KeyRow[]> {
+  const { rows } = await sql<KeyRow>`
+    select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
+    from jobs j
+    join unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
+      on j.tenant_id = k.tenant_id and j.idempotency_key = k.idempotency_key
+  `.execute(db)
+  return rows
+}
+
+/** Live jobs by id, whatever the tenant; the caller compares it. With the answer's bytes. */
+export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
+  const { rows } = await sql<JobRow>`
+    select ${jobColumns} from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
+  `.execute(db)
+  return rows
+}
+
+/** Which of these jobs a waiter need not wait for any longer: settled, expired or gone. */
+export async function readSettled(db: Db, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await sql<{ id: string }>`
+    select i.id
+    from unnest(${ids}::uuid[]) as i (id)
+    left join jobs j on j.id = i.id
+    where j.id is null or j.state not in ('queued', 'running')
+  `.execute(db)
+  return rows.map(({ id }) => id)
+}
+
+/** The stored request of a job: the exact bytes of its `request` member, and its operation. */
+export async function readRequest(db: Db, id: string): Promise<{ operation: string; request: Buffer } | null> {
+  const row = await db.selectFrom('jobs').select(['operation', 'request']).where('id', '=', id).executeTakeFirst()
+  return row ?? null
+}
+
+/** The ledger of a job, oldest attempt first. It outlives the job, so the tenant is checked here. */
+export function readAttempts(db: Db, tenantId: string, jobId: string): Promise<AttemptRow[]> {
+  return db
+    .selectFrom('attempts')
+    .selectAll()
+    .where('job_id', '=', jobId)
+    .where('tenant_id', '=', tenantId)
+    .orderBy('attempt')
+    .execute()
+}
+
+export interface ListFilter {
+  tenantId: string
+  key?: string | undefined
+  state?: JobState | undefined
+  /** RFC 3339. */
+  createdAfter?: string | undefined
+  createdBefore?: string | undefined
+  /** JSON object of which the job's metadata must be a superset. */
+  metadata?: string | undefined
+  limit: number
+  /** Position of the last row of the page before: its created_at as text with microseconds, and its id. */
+  after?: { createdAt: string; id: string } | undefined
+}
+
+export interface ListedJob extends JobRow {
+  /** created_at with microseconds: what a cursor needs and a JavaScript Date loses. */
+  cursor_at: string
+}
+
+/** Live jobs of a tenant, newest first. With the answers' bytes only when asked for one key. */
+export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]> {
+  const { tenantId, key, state, createdAfter, createdBefore, metadata, limit, after } = filter
+  const conditions = [
+    sql`j.tenant_id = ${tenantId}`,
+    notExpired,
+    ...(key === undefined ? [] : [sql`j.idempotency_key = ${key}`]),
+    ...(state === undefined ? [] : [sql`j.state = ${state}`]),
+    ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
+    ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
+    ...(metadata === undefined ? [] : [sql`j.metadata @> ${metadata}::jsonb`]),
+    ...(after === undefined ? [] : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
+  ]
+  const { rows } = await sql<ListedJob>`
+    select ${key === undefined ? jobColumnsWithoutResponse : jobColumns}, j.created_at::text as cursor_at
+    from jobs j
+    where ${sql.join(conditions, sql` and `)}
+    order by j.created_at desc, j.id desc
+    limit ${limit}
+  `.execute(db)
+  return rows
+}

@@ -1,0 +1,143 @@
+import { sql, type RawBuilder } from 'kysely'
+import { jobColumnsWithoutResponse, mayRunUnasked, notExpired, unnest } from '../fragments.ts'
+import type { Db, JobRow } from '../tables.ts'
+
+/** What every request to run resets: a new generation with its own tries, due time and deadline. */
+const runOnRequest = sql`
+  state = 'queued', generation = j.generation + 1, tries = 0, reruns = 0, run_at = now(),
+  deadline_at = now() + make_interval(secs => j.deadline_seconds), uncertain_since = null, completed_at = null, expires_at = null,
+  dispatch = j.dispatch + t.dispatch::int, dispatched_at = case when t.dispatch then now() end`
+
+const lockOrder = sql`order by j.tenant_id, j.idempotency_key for update`
+
+export interface Resubmission {
+  /** Id of the failed job. */
+  id: string
+  fingerprint: Buffer
+  dispatch: boolean
+}
+
+/** A failed key that is submitted again runs again, if that can be done without an unasked second payment. */
+export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promise<JobRow[]> {
+  const { rows } = await sql<JobRow>`
+    with input as (
+      select * from ${unnest<Resubmission>(
+        items,
+        {
+          id: ['uuid', (item) => item.id],
+          fingerprint: ['bytea', (item) => item.fingerprint],
+          dispatch: ['boolean', (item) => item.dispatch],
+        },
+        'i',
+      )}
+    ),
+    t as (
+      select j.id, i.dispatch
+      from jobs j join input i on i.id = j.id
+      where j.state = 'failed' and j.fingerprint = i.fingerprint and ${mayRunUnasked} and ${notExpired}
+      order by j.tenant_id, j.idempotency_key
+      for update of j
+    )
+    update jobs j set ${runOnRequest} from t where j.id = t.id
+    returning ${jobColumnsWithoutResponse}
+  `.execute(db)
+  return rows
+}
+
+/** What became of one id in a request about several. */
+export type ChangeOutcome = { id: string; was: JobRow['state']; changed: JobRow | null; consentRequired: boolean }
+
+interface ChangeRecord extends JobRow {
+  picked_id: string
+  was: JobRow['state']
+  may_run_unasked: boolean
+}
+
+function toOutcome(record: ChangeRecord): ChangeOutcome {
+  const { picked_id, was, may_run_unasked, ...row } = record
+  return { id: picked_id, was, changed: row.id === null ? null : row, consentRequired: !may_run_unasked }
+}
+
+/** Ids that are unknown, expired or another tenant's are not in the answer. */
+async function change(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+  allowed: RawBuilder<unknown>,
+  set: RawBuilder<unknown>,
+): Promise<ChangeOutcome[]> {
+  const { rows } = await sql<ChangeRecord>`
+    with picked as (
+      select j.id, j.state as was, ${mayRunUnasked} as may_run_unasked
+      from jobs j
+      where j.tenant_id = ${tenantId} and j.id = any(${ids}::uuid[]) and ${notExpired}
+      ${lockOrder}
+    ),
+    changed as (
+      update jobs j set ${set}
+      from (select p.*, false as dispatch from picked p) t -- the janitor hands it over
+      where j.id = t.id and ${allowed}
+      returning ${jobColumnsWithoutResponse}
+    )
+    select p.id as picked_id, p.was, p.may_run_unasked, c.* from picked p left join changed c on c.id = p.id
+  `.execute(db)
+  return rows.map(toOutcome)
+}
+
+/**
+ * Runs failed, cancelled or uncertain jobs again because somebody asked. Without consent only those that may run unasked
+ * change; with it, one more payment than are open, maybe or billed now is accepted.
+ */
+export function retryJobs(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+  consent: boolean,
+): Promise<ChangeOutcome[]> {
+  return change(
+    db,
+    tenantId,
+    ids,
+    sql`j.state in ('failed', 'cancelled', 'uncertain') and (${consent}::boolean or ${mayRunUnasked})`,
+    sql`${runOnRequest}, consented_paid = case when ${consent}::boolean then j.paid + 1 else j.consented_paid end`,
+  )
+}
+
+/** Cancels queued, running and uncertain jobs. A running attempt stays open until its worker, told by its next beat, ends it. */
+export function cancelJobs(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+  uncertainTtlSeconds: number,
+): Promise<ChangeOutcome[]> {
+  return change(
+    db,
+    tenantId,
+    ids,
+    sql`j.state in ('queued', 'running', 'uncertain')`,
+    sql`state = 'cancelled', uncertain_since = null, completed_at = now(), expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
+  )
+}
+
+/** Ends uncertain jobs as failed because somebody decided so. */
+export function failJobs(
+  db: Db,
+  tenantId: string,
+  ids: readonly string[],
+  error: string,
+  uncertainTtlSeconds: number,
+): Promise<ChangeOutcome[]> {
+  return change(
+    db,
+    tenantId,
+    ids,
+    sql`j.state = 'uncertain'`,
+    sql`state = 'failed', error = ${error}::jsonb, uncertain_since = null, completed_at = now(),
+        expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
+  )
+}
+
+/** A job with paid attempts is kept for uncertain_ttl at least: a short ttl would reset its budget. */
+export function expiryAfter(uncertainTtlSeconds: number): RawBuilder<unknown> {
+  return sql`now() + make_interval(secs => greatest(j.ttl_seconds, case when j.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))`
+}

@@ -1,0 +1,37 @@
+import { sql } from 'kysely'
+import { jobColumnsWithoutResponse, unnest } from '../fragments.ts'
+import type { Db, JobRow } from '../tables.ts'
+import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
+
+/**
+ * Gives the rows of expired keys to new jobs, each with its new id: the old id is `not_found` from this commit on. A key whose
+ * row is not expired any more, or gone, is not returned.
+ */
+export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
+  const { rows } = await sql<JobRow>`
+    with n as (select * from ${unnest(jobs, newJobColumns, 'n')}),
+    expired as (
+      select j.id as old_id, j.tenant_id, j.idempotency_key
+      from jobs j
+      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n) and j.expires_at <= now()
+      order by j.tenant_id, j.idempotency_key
+      for update
+    )
+    update jobs j set
+      id = n.id, fingerprint = n.fingerprint, operation = n.operation, model = n.model, lane = n.lane, request = n.request,
+      metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
+      deadline_seconds = n.deadline_seconds, on_uncertain = n.on_uncertain, max_attempts = n.max_attempts,
+      max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
+      consented_paid = 0, reruns = 0, run_at = ${newRunAt},
+      deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
+      dispatch = ${newIsDispatched}::int, dispatched_at = case when ${newIsDispatched} then now() end,
+      response = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
+      provider_request_id = null, error = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
+      started_at = null, uncertain_since = null, completed_at = null, expires_at = null
+    from expired e
+    join n on n.tenant_id = e.tenant_id and n.idempotency_key = e.idempotency_key
+    where j.id = e.old_id
+    returning ${jobColumnsWithoutResponse}
+  `.execute(db)
+  return rows
+}

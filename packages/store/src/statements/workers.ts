@@ -1,0 +1,74 @@
+import { sql } from 'kysely'
+import type { Db } from '../tables.ts'
+
+export interface WorkerIdentity {
+  id: string
+  host: string
+  pid: number
+  version: string
+}
+
+/** Adds the heartbeat row of a worker that starts, or that found itself declared dead and takes a new id. */
+export async function registerWorker(db: Db, worker: WorkerIdentity): Promise<void> {
+  await sql`
+    insert into workers (id, host, pid, version)
+    values (${worker.id}::uuid, ${worker.host}, ${worker.pid}, ${worker.version})
+    on conflict (id) do nothing
+  `.execute(db)
+}
+
+/** One beat. False: the id has been declared dead (or swept) and may never claim again. */
+export async function beatWorker(db: Db, workerId: string): Promise<boolean> {
+  const { rows } = await sql`
+    update workers set beat = beat + 1, beat_at = now() where id = ${workerId}::uuid and not dead returning id
+  `.execute(db)
+  return rows.length > 0
+}
+
+export interface OpenAttempt {
+  jobId: string
+  attempt: number
+  /** Whether the attempt still owns its job; false: cancelled, answered by another attempt, expired or gone. */
+  owned: boolean
+}
+
+/** The attempts of a worker that the ledger holds open. */
+export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAttempt[]> {
+  const { rows } = await sql<OpenAttempt>`
+    select a.job_id as "jobId", a.attempt, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
+    from attempts a left join jobs j on j.id = a.job_id
+    where a.worker_id = ${workerId}::uuid and a.finished_at is null
+  `.execute(db)
+  return rows
+}
+
+/** The beats of all workers that are not dead, for a janitor's watch. */
+export async function readBeats(db: Db): Promise<{ id: string; beat: number }[]> {
+  return db.selectFrom('workers').select(['id', 'beat']).where('dead', '=', false).execute()
+}
+
+/** Declares a worker dead, only if its beat is still the one that the watcher saw all the while. */
+export async function markWorkerDead(db: Db, workerId: string, seenBeat: number): Promise<boolean> {
+  const { rows } = await sql`
+    update workers set dead = true, died_at = now()
+    where id = ${workerId}::uuid and beat = ${seenBeat} and not dead
+    returning id
+  `.execute(db)
+  return rows.length > 0
+}
+
+/** The worker's own farewell, when it holds nothing any more: what it left open after all is reclaimed at once. */
+export async function retireWorker(db: Db, workerId: string): Promise<void> {
+  await sql`update workers set dead = true, died_at = now() where id = ${workerId}::uuid and not dead`.execute(db)
+}
+
+/** Removes rows of workers dead for a day that left no open attempt. */
+export async function sweepWorkers(db: Db): Promise<number> {
+  const { rows } = await sql`
+    delete from workers w
+    where w.dead and w.died_at < now() - interval '1 day'
+      and not exists (select from attempts a where a.worker_id = w.id and a.finished_at is null)
+    returning w.id
+  `.execute(db)
+  return rows.length
+}

@@ -1,0 +1,120 @@
+import { isSettled } from '@askonce/core'
+import { retryContention, StoreUnavailableError } from './errors.ts'
+import { insertJobs, type NewJob } from './statements/insert-jobs.ts'
+import { readByKeys, type KeyRow } from './statements/read-jobs.ts'
+import { rerunFailed } from './statements/run-again.ts'
+import { takeOverExpired } from './statements/take-over-expired.ts'
+import type { Db, JobRow } from './tables.ts'
+
+/**
+ * What a submission got (DESIGN.md §3). `created`: the key was new or expired; `rerun`: a failed job runs again;
+ * `attached`: the job is unfinished; `replayed`: it has ended, with an answer or without; `mismatch`: the key names another request.
+ */
+export type SubmitKind = 'created' | 'rerun' | 'attached' | 'replayed' | 'mismatch'
+
+export interface SubmitResult {
+  kind: SubmitKind
+  job: JobRow
+}
+
+/** Rounds before we give up: each lost race (a key taken over, swept or rerun by somebody else meanwhile) costs one. */
+const maxRounds = 6
+
+/**
+ * Settles a batch of submissions in a handful of statements. Equal keys of one batch are folded first: `on conflict do update`
+ * over the same key twice would fail the whole batch, and the second can be answered from the first.
+ */
+export async function submitBatch(db: Db, items: readonly NewJob[]): Promise<SubmitResult[]> {
+  const results: (SubmitResult | undefined)[] = Array.from({ length: items.length })
+  let open = items.map((_, index) => index)
+  for (let round = 0; open.length > 0; round += 1) {
+    if (round === maxRounds) {
+      throw new StoreUnavailableError(`${open.length} keys kept changing hands for ${maxRounds} rounds; try again`)
+    }
+    await settleRound(db, items, open, results)
+    open = open.filter((index) => results[index] === undefined)
+  }
+  return results as SubmitResult[]
+}
+
+async function settleRound(
+  db: Db,
+  items: readonly NewJob[],
+  open: readonly number[],
+  results: (SubmitResult | undefined)[],
+): Promise<void> {
+  const byKey = new Map<string, number[]>()
+  for (const index of open) {
+    const key = keyOf(items[index] as NewJob)
+    byKey.set(key, [...(byKey.get(key) ?? []), index])
+  }
+  const leaders = [...byKey.values()].map((group) => items[group[0] as number] as NewJob)
+  const settled = await settleLeaders(db, leaders)
+  for (const group of byKey.values()) {
+    const [leader, ...followers] = group as [number, ...number[]]
+    const result = settled.get((items[leader] as NewJob).id)
+    if (result === undefined) continue
+    results[leader] = result
+    for (const index of followers) {
+      const follower = follow(result, items[index] as NewJob)
+      if (follower !== undefined) results[index] = follower
+    }
+  }
+}
+
+/** What a later submission of the same batch gets from the leader's row; undefined: it needs a look of its own. */
+function follow({ job }: SubmitResult, item: NewJob): SubmitResult | undefined {
+  if (!job.fingerprint.equals(item.fingerprint)) return { kind: 'mismatch', job }
+  if (job.state === 'failed') return undefined
+  return { kind: kindOf(job), job }
+}
+
+function kindOf(job: JobRow): SubmitKind {
+  return isSettled(job.state) && job.state !== 'uncertain' ? 'replayed' : 'attached'
+}
+
+function keyOf(item: NewJob): string {
+  return `${item.tenantId}\n${item.key}`
+}
+
+/** One round over distinct keys: results by the id of the item. */
+async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<string, SubmitResult>> {
+  const settled = new Map<string, SubmitResult>()
+  const created = (job: JobRow): void => void settled.set(job.id, { kind: 'created', job })
+
+  for (const job of await retryContention(() => insertJobs(db, leaders))) created(job)
+  const rest = leaders.filter((item) => !settled.has(item.id))
+  if (rest.length === 0) return settled
+
+  const rows = await readByKeys(
+    db,
+    rest.map((item) => item.tenantId),
+    rest.map((item) => item.key),
+  )
+  const rowByKey = new Map(rows.map((row) => [`${row.tenant_id}\n${row.idempotency_key}`, row]))
+  const expired: NewJob[] = []
+  const failed: { item: NewJob; row: KeyRow }[] = []
+  for (const item of rest) {
+    const row = rowByKey.get(keyOf(item))
+    // No row: swept or deleted since the insert met it. The next round inserts.
+    if (row === undefined) continue
+    // Our id: an earlier insert of ours had committed although its reply was lost.
+    if (row.id === item.id) created(row)
+    else if (row.expired) expired.push(item)
+    else if (!row.fingerprint.equals(item.fingerprint)) settled.set(item.id, { kind: 'mismatch', job: row })
+    else if (row.state === 'failed' && row.may_run_unasked) failed.push({ item, row })
+    else settled.set(item.id, { kind: kindOf(row), job: row })
+  }
+  if (expired.length > 0) {
+    for (const job of await retryContention(() => takeOverExpired(db, expired))) created(job)
+  }
+  if (failed.length > 0) {
+    const inputs = failed.map(({ item, row }) => ({ id: row.id, fingerprint: item.fingerprint, dispatch: item.dispatch }))
+    const rerun = new Map((await retryContention(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
+    for (const { item, row } of failed) {
+      const job = rerun.get(row.id)
+      if (job !== undefined) settled.set(item.id, { kind: 'rerun', job })
+    }
+  }
+  return settled
+}

@@ -1,0 +1,119 @@
+import type { Billing, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
+import type { ColumnType, Generated, Kysely } from 'kysely'
+
+/** Any connection that statements run on. */
+export type Db = Kysely<Tables>
+
+/** A row of `jobs` as readers get it: everything but the request. Times are the database's. */
+export interface JobRow {
+  id: string
+  tenant_id: string
+  idempotency_key: string
+  fingerprint: Buffer
+  operation: Operation
+  model: string
+  lane: string
+  metadata: Record<string, string> | null
+  priority: number
+  state: JobState
+  generation: number
+  attempt: number
+  on_uncertain: OnUncertain
+  max_attempts: number
+  max_paid_attempts: number
+  tries: number
+  paid: number
+  billed: number
+  consented_paid: number
+  dispatch: number
+  dispatched_at: Date | null
+  run_at: Date
+  deadline_at: Date
+  /** The provider's bytes; null unless succeeded. */
+  response: Buffer | null
+  response_status: number | null
+  response_content_type: string | null
+  flags: string[]
+  answer_attempt: number | null
+  provider_request_id: string | null
+  error: JobError | null
+  input_tokens: number | null
+  output_tokens: number | null
+  cost_usd: number | null
+  created_at: Date
+  started_at: Date | null
+  uncertain_since: Date | null
+  completed_at: Date | null
+  expires_at: Date | null
+}
+
+/** A row of the ledger. */
+export interface AttemptRow {
+  job_id: string
+  attempt: number
+  generation: number
+  tenant_id: string
+  idempotency_key: string
+  operation: Operation
+  lane: string
+  model: string
+  worker_id: string
+  started_at: Date
+  finished_at: Date | null
+  outcome: Outcome | null
+  billing: Billing | null
+  provider_status: number | null
+  error_code: string | null
+  provider_request_id: string | null
+  input_tokens: number | null
+  output_tokens: number | null
+  cost_usd: number | null
+}
+
+export type LaneState = 'open' | 'paused' | 'breaker' | 'stopped'
+
+export interface LaneRow {
+  name: string
+  state: LaneState
+  reason: string | null
+  code: string | null
+  until: Date | null
+  failures: number
+  changed_at: Date
+}
+
+export interface WorkerRow {
+  id: string
+  host: string
+  pid: number
+  version: string
+  beat: number
+  beat_at: Date
+  started_at: Date
+  dead: boolean
+  died_at: Date | null
+}
+
+export type Scope = 'submit' | 'read' | 'admin'
+
+interface ApiKeysTable {
+  id: Generated<string>
+  tenant_id: string
+  name: string
+  key_hash: Buffer
+  hint: string
+  scopes: ColumnType<Scope[], Scope[], Scope[]>
+  created_at: Generated<Date>
+  revoked_at: Date | null
+}
+
+/** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
+export interface Tables {
+  jobs: JobRow & { request: Buffer; reruns: number; timeout_ms: number; ttl_seconds: number; deadline_seconds: number }
+  attempts: AttemptRow & { fingerprint: Buffer }
+  lanes: LaneRow
+  workers: WorkerRow
+  tenants: { id: string; created_at: Generated<Date> }
+  api_keys: ApiKeysTable
+  settings: { only_row: Generated<boolean>; database_id: Generated<string> }
+}
