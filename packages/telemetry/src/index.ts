@@ -1,1 +1,6 @@
-export {}
+export type { DatabaseFigures } from './database-gauges.ts'
+export { eventNames, events, renderEvents, type EventName, type LogLevel } from './events.ts'
+export { logFields, type LogFields } from './fields.ts'
+export { createLog, type Log, type LogOptions } from './log.ts'
+export { createMetrics, type Metrics } from './metrics.ts'
+export { errorReason } from './reason.ts'
