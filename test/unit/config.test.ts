@@ -56,7 +56,7 @@ describe('defaults', () => {
         maxRequestBytes: 10_485_760,
       },
       simulated: { latencyMs: 300, tokens: 64, failureRate: 0 },
-      lanes: [{ name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models: ['simulated/*', '*'] }],
+      lanes: [{ name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models: [] }],
       providersOn: false,
       client: { url: null, apiKey: null },
     })
@@ -71,7 +71,7 @@ describe('defaults', () => {
     const config = loadConfig({ OPENAI_API_KEY: 'sk-1' }) as { -readonly [Name in keyof Config]: Config[Name] }
     expect(() => (config.dataDir = 'x')).toThrow(TypeError)
     expect(() => Object.assign(config.lanes[0] ?? {}, { name: 'x' })).toThrow(TypeError)
-    expect(() => (config.lanes[0]?.models as string[]).push('x')).toThrow(TypeError)
+    expect(() => Object.assign(config.lanes[0]?.models ?? [], ['x'])).toThrow(TypeError)
   })
 })
 
@@ -177,9 +177,9 @@ describe('lanes', () => {
     const { lanes, providersOn } = loadConfig({ ANTHROPIC_API_KEY: 'k', OPENAI_BASE_URL: 'http://127.0.0.1:11434/v1/' })
     expect(providersOn).toBe(true)
     expect(lanes.map(({ name, baseUrl, models }) => [name, baseUrl, models])).toEqual([
-      ['anthropic', 'https://api.anthropic.com', ['claude*']],
-      ['openai', 'http://127.0.0.1:11434/v1', ['*']],
-      ['simulated', null, ['simulated/*']],
+      ['anthropic', 'https://api.anthropic.com', []],
+      ['openai', 'http://127.0.0.1:11434/v1', []],
+      ['simulated', null, []],
     ])
     expect(lanes[1]?.apiKey).toBeNull()
     expect(loadConfig({ OPENAI_API_KEY: 'k' }).lanes[0]?.baseUrl).toBe('https://api.openai.com/v1')

@@ -1,6 +1,9 @@
 import type { Secret } from './secret.ts'
 
-/** One provider endpoint. `models` are globs (`*` matches any characters); lanes are in order of preference. */
+/**
+ * One provider endpoint. `models` are the patterns (`*` stands for any characters) that the configuration file gives it;
+ * the built-in lanes have none, routing knows them by name. Lanes are in order of preference.
+ */
 export type LaneConfig = {
   readonly name: string
   readonly kind: 'openai' | 'anthropic' | 'simulated'

@@ -18,20 +18,19 @@ export function fileLanes(file: string, lanes: ConfigFile['lanes'], env: Readonl
 }
 
 /**
- * The built-in lanes. A key or a base URL turns a provider on (Ollama needs no key). The simulated lane is always
- * there; it takes every model only while no other lane, of the file included, is on.
+ * The built-in lanes. A key or a base URL turns a provider on (Ollama needs no key); the simulated lane is always
+ * there. They claim no model by pattern: routing knows them by name.
  */
-export function builtInLanes(env: Environment, othersOn: boolean): LaneConfig[] {
+export function builtInLanes(env: Environment): LaneConfig[] {
   const lanes: LaneConfig[] = []
   const { ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL, OPENAI_API_KEY, OPENAI_BASE_URL } = env
   if (ANTHROPIC_API_KEY || ANTHROPIC_BASE_URL) {
     const baseUrl = ANTHROPIC_BASE_URL ?? 'https://api.anthropic.com'
-    lanes.push({ name: 'anthropic', kind: 'anthropic', baseUrl, apiKey: ANTHROPIC_API_KEY, models: ['claude*'] })
+    lanes.push({ name: 'anthropic', kind: 'anthropic', baseUrl, apiKey: ANTHROPIC_API_KEY, models: [] })
   }
   if (OPENAI_API_KEY || OPENAI_BASE_URL) {
     const baseUrl = OPENAI_BASE_URL ?? 'https://api.openai.com/v1'
-    lanes.push({ name: 'openai', kind: 'openai', baseUrl, apiKey: OPENAI_API_KEY, models: ['*'] })
+    lanes.push({ name: 'openai', kind: 'openai', baseUrl, apiKey: OPENAI_API_KEY, models: [] })
   }
-  const models = othersOn || lanes.length > 0 ? ['simulated/*'] : ['simulated/*', '*']
-  return [...lanes, { name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models }]
+  return [...lanes, { name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models: [] }]
 }

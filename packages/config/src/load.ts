@@ -20,8 +20,8 @@ export function loadConfig(env: Given = process.env): Config {
   const all = [...problems, ...file.problems, ...extra.problems]
   if (all.length > 0) throw new ConfigError(all)
 
-  // Lanes of the file come first: naming a model there is more specific than any built-in pattern.
-  const lanes = [...extra.lanes, ...builtInLanes(values, extra.lanes.length > 0)]
+  // Lanes of the file come first: naming a model there is more specific than routing by provider.
+  const lanes = [...extra.lanes, ...builtInLanes(values)]
   const prices = file.prices.map((price) => ({
     model: price.model,
     inputPerMillionUsd: price.input_per_million_usd,

@@ -36,7 +36,9 @@ function editDistance(a: string, b: string): number {
 export function didYouMean(given: string, known: readonly string[]): string | undefined {
   const unprefixed = given.replace(/^ASKONCE_/, '')
   if (unprefixed !== given && known.includes(unprefixed)) return unprefixed
-  const [nearest] = known.map((name) => ({ name, edits: editDistance(given, name) })).sort((a, b) => a.edits - b.edits)
+  const [nearest] = known
+    .map((name) => ({ name, edits: editDistance(given, name) }))
+    .toSorted((a, b) => a.edits - b.edits)
   // Three edits turn any short word into any other: for those, ask that most of the word is right.
   if (nearest && nearest.edits <= Math.min(3, Math.ceil(unprefixed.length / 3))) return nearest.name
   const longer = known.filter((name) => name.startsWith(given))

@@ -66,7 +66,7 @@ export function readHttpUrl(given: string): Reading<string> {
 /** As `readHttpUrl`; the paths of this API begin with /v1 already, as in Anthropic's own SDK. */
 export function readAnthropicUrl(given: string): Reading<string> {
   const read = readHttpUrl(given)
-  if (!('value' in read && /\/v1$/.test(read.value))) return read
+  if (!('value' in read && read.value.endsWith('/v1'))) return read
   return {
     expected: 'an address without the trailing /v1, which each call adds (only OpenAI-compatible addresses end in /v1)',
   }

@@ -1,0 +1,33 @@
+import { defineConfig } from 'vitest/config'
+
+// Tests decide themselves what they talk to: nobody's own servers or provider keys may leak into a run.
+for (const name of Object.keys(process.env)) {
+  const ours = /^(?:ASKONCE_(?!TEST_)|OPENAI_|ANTHROPIC_)|^(?:DATABASE_URL|REDIS_URL|HOST|PORT|LOG_LEVEL|PG[A-Z]+)$/
+  if (ours.test(name)) delete process.env[name]
+}
+
+export default defineConfig({
+  test: {
+    // A failure is looked at, never repeated until it passes; a focused test is no run.
+    retry: 0,
+    allowOnly: false,
+    projects: [
+      {
+        extends: true,
+        test: { name: 'unit', include: ['test/unit/**/*.test.ts'] },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'servers',
+          include: ['test/{integration,contract,cli,fault}/**/*.test.ts'],
+          // Each file starts servers of its own: with two cores, one file at a time, after the unit tests.
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+        },
+      },
+    ],
+  },
+})
