@@ -1,1 +1,1 @@
-export {}
+export { startJanitor, sweepBatch, type Janitor, type JanitorContext } from './start.ts'

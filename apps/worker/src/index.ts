@@ -1,1 +1,2 @@
-export {}
+export type { WorkerContext } from './context.ts'
+export { startWorker, type Worker } from './start.ts'

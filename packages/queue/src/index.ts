@@ -1,1 +1,5 @@
-export {}
+export type { QueueConnection } from './connection.ts'
+export * from './consumer.ts'
+export * from './dispatcher.ts'
+export * from './redis-check.ts'
+export * from './schema.ts'

@@ -50,10 +50,27 @@ export function sessionOptions(url: string, name: string): pg.ClientConfig {
   }
 }
 
+/**
+ * A statement that got no reply in time leaves its connection unusable: the next one would wait behind it. node-postgres keeps such
+ * a connection; this one breaks it, so that the pool makes a new one.
+ */
+class Client extends pg.Client {
+  override query(...parameters: unknown[]): never {
+    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, parameters)
+    if (result instanceof Promise) {
+      result.catch((error: unknown) => {
+        if (error instanceof Error && error.message === 'Query read timeout') this.connection.stream.destroy()
+      })
+    }
+    return result as never
+  }
+}
+
 /** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
 export function openDatabase({ url, name, poolSize, onError }: DatabaseOptions): Database {
   const pool = new pg.Pool({
     ...sessionOptions(url, name),
+    Client,
     max: poolSize,
     idleTimeoutMillis: 30_000,
     // Longer than the statement timeout: a server that vanished without a word must not keep a caller for ever.

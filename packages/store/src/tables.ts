@@ -82,6 +82,11 @@ export interface LaneRow {
   changed_at: Date
 }
 
+/** A lane as a reader gets it: the wait that is left by the database clock, which other clocks cannot compute. */
+export interface LaneReading extends LaneRow {
+  remaining_ms: number
+}
+
 export interface WorkerRow {
   id: string
   host: string

@@ -12,6 +12,8 @@ export interface AttemptEndRecord {
   billing: Billing
   /** Gives the try back. */
   uncounted: boolean
+  /** Leaves an attempt alone that has ended meanwhile, even as `maybe`. */
+  onlyOpen: boolean
   /** Wait before a rerun, in milliseconds, by the database clock. */
   delayMs: number
   /** Whether that wait counts towards the exponent of the next one. */
@@ -33,6 +35,8 @@ export interface AttemptEndRecord {
 export interface EndedAttempt {
   jobId: string
   attempt: number
+  tenant: string
+  lane: string
   /** Whether this statement changed the ledger; false: the attempt had its final end already, or is unknown. */
   recorded: boolean
   /** State that this end moved the job to; null: only the ledger changed. */
@@ -49,6 +53,7 @@ const columns: ColumnMap<AttemptEndRecord> = {
   outcome: ['text', (end) => end.outcome],
   billing: ['text', (end) => end.billing],
   uncounted: ['boolean', (end) => end.uncounted],
+  only_open: ['boolean', (end) => end.onlyOpen],
   delay_ms: ['bigint', (end) => end.delayMs],
   backoff: ['boolean', (end) => end.backoff],
   error: ['text', (end) => end.error],
@@ -100,7 +105,7 @@ export async function reclaimAttempts(
 ): Promise<EndedAttempt[]> {
   const source = sql`
     select distinct on (a.job_id)
-      a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, 0 as delay_ms,
+      a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, true as only_open, 0 as delay_ms,
       false as backoff, ${error}::text as error, 'worker_lost' as error_code, null::smallint as provider_status,
       null::text as provider_request_id, null::bigint as input_tokens, null::bigint as output_tokens, null::numeric as cost_usd,
       null::bytea as response, null::text as content_type, '' as flags
@@ -122,7 +127,7 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
     ),
     decided as materialized (
       select
-        i.*, l.state as was, l.answer_attempt, d.paid, d.tries,
+        i.*, a.tenant_id, a.lane, l.state as was, l.answer_attempt, d.paid, d.tries,
         case
           when l.id is null then null
           when i.action = 'answer' then
@@ -168,7 +173,7 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
       from decided d
       where
         a.job_id = d.job_id and a.attempt = d.attempt
-        and (a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe'))
+        and (a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))
       returning a.job_id, a.attempt
     ),
     changed as (
@@ -204,7 +209,7 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
       returning j.id, j.state, j.answer_attempt
     )
     select
-      d.job_id as "jobId", d.attempt, r.job_id is not null as recorded,
+      d.job_id as "jobId", d.attempt, d.tenant_id as tenant, d.lane, r.job_id is not null as recorded,
       case when r.job_id is not null then d.next end as "movedTo",
       coalesce(c.state, d.was) as state, coalesce(c.answer_attempt, d.answer_attempt) as "answerAttempt"
     from decided d

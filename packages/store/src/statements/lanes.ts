@@ -1,9 +1,12 @@
 import { sql } from 'kysely'
-import type { Db, LaneRow } from '../tables.ts'
+import type { Db, LaneReading, LaneRow } from '../tables.ts'
 
 /** Every lane that has ever been closed. A lane without a row is open. */
-export function readLanes(db: Db): Promise<LaneRow[]> {
-  return db.selectFrom('lanes').selectAll().orderBy('name').execute()
+export async function readLanes(db: Db): Promise<LaneReading[]> {
+  const { rows } = await sql<LaneReading>`
+    select *, greatest(0, coalesce(extract(epoch from until - now()) * 1000, 0))::float8 as remaining_ms from lanes order by name
+  `.execute(db)
+  return rows
 }
 
 /** Stops a lane until a person resumes it: money or credentials. The first reason stays. */

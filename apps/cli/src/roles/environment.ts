@@ -1,0 +1,40 @@
+import { ConfigError, loadConfig, type Config } from '@askonce/config'
+import { embeddedUrl } from '@askonce/embedded'
+import type { QueueConnection } from '@askonce/queue'
+
+/** Ends a command with one line on standard error. `exitCode` as documented in `askonce --help`. */
+export class Refusal extends Error {
+  readonly exitCode: number
+  constructor(message: string, exitCode = 1) {
+    super(message)
+    this.exitCode = exitCode
+  }
+}
+
+/** The configuration, or a {@link Refusal} that lists every problem. */
+export function configOf(env: Record<string, string | undefined>): Config {
+  try {
+    return loadConfig(env)
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      throw new Refusal(`the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`, 2)
+    }
+    throw error
+  }
+}
+
+/** The database that a separate role or a maintenance command works on: DATABASE_URL, or the embedded one that is running. */
+export function databaseUrlOf(config: Config): string {
+  const url = config.database.url?.reveal() ?? embeddedUrl(config.dataDir)
+  if (url !== undefined) return url
+  throw new Refusal(
+    `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.`,
+    2,
+  )
+}
+
+/** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
+export function queueOf(config: Config, databaseUrl: string): QueueConnection {
+  const redis = config.redis.url?.reveal()
+  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : { kind: 'redis', url: redis }
+}

@@ -1,0 +1,47 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { assertQueueSchema, migrateQueueSchema } from '@askonce/queue'
+import { assertSchema, isUnavailable, migrate, SchemaVersionError } from '@askonce/store'
+import { errorReason, type Log } from '@askonce/telemetry'
+import { Refusal } from './environment.ts'
+
+const retryMs = 500
+
+/**
+ * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
+ * where BullMQ uses it.
+ */
+export async function requireSchema(url: string, queueInPostgres: boolean, log: Log, signal: AbortSignal): Promise<void> {
+  await whenAvailable(log, signal, async () => {
+    await assertSchema(url)
+    if (queueInPostgres) await assertQueueSchema(url)
+  })
+}
+
+/** Applies both sets of migrations once Postgres answers; returns the names of ours that were missing. */
+export async function migrateAll(url: string, log: Log, signal: AbortSignal): Promise<string[]> {
+  return whenAvailable(log, signal, async () => {
+    const applied = await migrate(url)
+    await migrateQueueSchema(url)
+    if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
+    return applied
+  })
+}
+
+/** A wrong password or a missing database does not mend itself; a server that is away does. */
+async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+  let waiting = false
+  for (;;) {
+    try {
+      const result = await run()
+      if (waiting) log.event('store.recovered')
+      return result
+    } catch (error) {
+      if (error instanceof SchemaVersionError) throw new Refusal(error.message)
+      if (signal.aborted) throw new Refusal('stopped while waiting for Postgres', 130)
+      if (!isUnavailable(error)) throw new Refusal(`Postgres refuses: ${(error as Error).message}. Check DATABASE_URL.`)
+      if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
+      waiting = true
+      await sleep(retryMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+}

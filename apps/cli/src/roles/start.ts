@@ -1,0 +1,86 @@
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { newApiKey, startApi } from '@askonce/api'
+import { Secret, type Config } from '@askonce/config'
+import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '@askonce/embedded'
+import { startJanitor } from '@askonce/janitor'
+import { createLog, createMetrics } from '@askonce/telemetry'
+import { startWorker } from '@askonce/worker'
+import { banner } from './banner.ts'
+import { configOf, queueOf, Refusal } from './environment.ts'
+import { migrateAll } from './schema.ts'
+import { catchSignals, untilAborted } from './signals.ts'
+
+interface Base {
+  databaseUrl: string
+  owner: Owner
+  /** Shown in the banner. */
+  place: string
+  stop: () => Promise<void>
+}
+
+/** Everything in one process: database (unless DATABASE_URL names one), API, worker and janitor. */
+export async function runStart(env: Record<string, string | undefined>): Promise<void> {
+  const say = (text: string): void => void process.stdout.write(`${text}\n`)
+  // People read a terminal, machines read lines: on a terminal only what needs attention is logged.
+  const config = configOf({ ...env, LOG_LEVEL: env['LOG_LEVEL'] ?? (process.stdout.isTTY ? 'warn' : undefined) })
+  const log = createLog({ level: config.log.level, role: 'start' })
+  const signals = catchSignals()
+  const base = await openBase(config, say)
+  try {
+    await migrateAll(base.databaseUrl, log, signals.first)
+    const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
+    const metrics = createMetrics()
+    const context = {
+      config: { ...config, bootstrapKey: new Secret(key) },
+      databaseUrl: base.databaseUrl,
+      queue: queueOf(config, base.databaseUrl),
+      log,
+      metrics,
+    }
+    const api = await startApi(context)
+    const worker = await startWorker(context)
+    const janitor = await startJanitor(context)
+    base.owner.update({ address: api.address, apiKey: key })
+    say(banner({ config, address: api.address, key, place: base.place }))
+
+    await untilAborted(signals.first)
+    const calls = worker.inFlight()
+    say(calls === 0 ? '\nStopping.' : `\nDraining ${calls} running calls; Ctrl-C again stops now (they may be billed).`)
+    void untilAborted(signals.second).then(() => worker.hurry())
+    await Promise.all([api.close(), worker.stop()])
+    await janitor.stop()
+  } finally {
+    await base.stop()
+  }
+  say('Stopped. `npm start` goes on where this ended.')
+}
+
+async function openBase(config: Config, say: (text: string) => void): Promise<Base> {
+  const { dataDir } = config
+  const url = config.database.url?.reveal()
+  try {
+    if (url !== undefined) {
+      await mkdir(dataDir, { recursive: true, mode: 0o700 })
+      const owner = await acquireOwner({ dataDir })
+      return { databaseUrl: url, owner, place: `${config.database.url}`, stop: () => owner.release() }
+    }
+    const embedded = await startEmbedded({ dataDir, onProgress: say })
+    const place = `${dataDir} (embedded PostgreSQL${embedded.tookOver ? ', taken over from a process that died' : ''})`
+    return { databaseUrl: embedded.url, owner: embedded.owner, place, stop: () => embedded.stop() }
+  } catch (error) {
+    if (error instanceof EmbeddedPostgresError) throw new Refusal(error.message)
+    throw new Refusal(`${dataDir}: ${(error as Error).message}`)
+  }
+}
+
+/** The key that a laptop uses: made once, kept in the data directory. */
+async function keptKey(dataDir: string): Promise<string> {
+  const path = join(dataDir, 'api-key')
+  const kept = await readFile(path, 'utf8').catch(() => '')
+  if (kept.trim() !== '') return kept.trim()
+  const { key } = newApiKey()
+  await writeFile(path, `${key}\n`, { mode: 0o600 })
+  await chmod(path, 0o600)
+  return key
+}

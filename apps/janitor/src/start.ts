@@ -1,0 +1,149 @@
+import { hostname } from 'node:os'
+import type { Config } from '@askonce/config'
+import { jobError } from '@askonce/core'
+import { openDispatcher, type QueueConnection } from '@askonce/queue'
+import {
+  dueChannel,
+  failForgotten,
+  failOverdue,
+  lanesChannel,
+  notify,
+  openDatabase,
+  ping,
+  reclaimAttempts,
+  Session,
+  settledChannel,
+  sweepAttempts,
+  sweepExpired,
+  sweepWorkers,
+  takeBackDispatches,
+  takeDueJobs,
+} from '@askonce/store'
+import type { Log, Metrics } from '@askonce/telemetry'
+import { startLoop, type Loop } from './loop.ts'
+import { Reconciler } from './reconcile.ts'
+import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
+
+export interface JanitorContext {
+  config: Config
+  databaseUrl: string
+  queue: QueueConnection
+  log: Log
+  metrics: Metrics
+}
+
+export interface Janitor {
+  /** Why its loops cannot work at this moment; empty: they can. */
+  problems(): Promise<string[]>
+  stop(): Promise<void>
+}
+
+const dispatchBatch = 500
+const batch = 500
+export const sweepBatch = 1_000
+const version = '0.1.0'
+
+/** Starts the loops. Any number of janitors run side by side; correctness is in the statements' predicates. */
+export function startJanitor({ config, databaseUrl, queue, log, metrics }: JanitorContext): Promise<Janitor> {
+  const { db, close } = openDatabase({ url: databaseUrl, name: 'askonce janitor', poolSize: config.database.poolSize })
+  const dispatcher = openDispatcher(queue, { onError: () => undefined })
+  const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
+  const retentionSeconds = Math.round(config.limits.ledgerRetentionMs / 1000)
+  const workers = new WorkerWatch(db, config.worker.leaseMs, log)
+  const reconciler = new Reconciler(db, dispatcher, log, metrics)
+  const loops: Loop[] = []
+  const loop = (name: string, everyMs: number, round: () => Promise<boolean>): Loop => {
+    const started = startLoop({ name, everyMs, round, log, metrics })
+    loops.push(started)
+    return started
+  }
+
+  const dispatch = loop('dispatch', 200, async () => {
+    const jobs = await takeDueJobs(db, dispatchBatch)
+    if (jobs.length === 0) return false
+    try {
+      await dispatcher.dispatch(jobs)
+    } catch (error) {
+      // Not handed over after all. Should this fail too, the reconciler finds them.
+      await takeBackDispatches(db, jobs)
+      throw error
+    }
+    return jobs.length >= dispatchBatch
+  })
+  loop('reconcile', 1_000, () => reconciler.round())
+  const reclaim = loop('reclaim', 500, async () => {
+    const ended = await reclaimAttempts(db, JSON.stringify(jobError('worker_lost')), batch, uncertainTtlSeconds)
+    const reclaimed = ended.filter(({ recorded }) => recorded)
+    metrics.reclaimed.inc(reclaimed.length)
+    for (const { jobId, attempt, tenant, lane, state } of reclaimed) {
+      metrics.attempts.inc({ outcome: 'lost', billing: 'maybe', lane })
+      log.event('attempt.reclaimed', { tenant, job_id: jobId, attempt, lane, state, outcome: 'lost', error_code: 'worker_lost' })
+    }
+    const settled = reclaimed.filter(({ movedTo }) => movedTo !== null && movedTo !== 'queued')
+    await notify(db, settledChannel, settled.map(({ jobId }) => jobId))
+    if (reclaimed.some(({ movedTo }) => movedTo === 'queued')) dispatch.wake()
+    return reclaimed.length > 0
+  })
+  loop('watch workers', watchEveryMs, async () => {
+    if ((await workers.look()) > 0) reclaim.wake()
+    return false
+  })
+  loop('deadlines', 1_000, async () => {
+    const ids = await failOverdue(db, JSON.stringify(jobError('deadline_exceeded')), batch, uncertainTtlSeconds)
+    if (ids.length > 0) log.event('job.deadline_exceeded', { count: ids.length, error_code: 'deadline_exceeded' })
+    await notify(db, settledChannel, ids)
+    return ids.length >= batch
+  })
+  loop('held too long', 30_000, async () => {
+    const ids = await failForgotten(db, JSON.stringify(jobError('uncertain_expired')), batch, uncertainTtlSeconds)
+    if (ids.length > 0) log.event('job.uncertain_expired', { count: ids.length, error_code: 'uncertain_expired' })
+    return ids.length >= batch
+  })
+  const swept = (what: string, count: number, startedAt: number): void => {
+    if (count === 0) return
+    metrics.swept.inc({ what }, count)
+    log.event('sweep.done', { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) }, 'debug')
+  }
+  loop('sweep jobs', config.janitor.sweepIntervalMs, async () => {
+    const startedAt = performance.now()
+    const count = await sweepExpired(db, sweepBatch)
+    swept('jobs', count, startedAt)
+    return count >= sweepBatch
+  })
+  loop('sweep ledger', 60_000, async () => {
+    const startedAt = performance.now()
+    const count = await sweepAttempts(db, retentionSeconds, sweepBatch)
+    swept('attempts', count, startedAt)
+    swept('workers', await sweepWorkers(db), startedAt)
+    return count >= sweepBatch
+  })
+
+  const listener = new Session({
+    url: databaseUrl,
+    name: 'askonce janitor listener',
+    channels: [dueChannel, lanesChannel],
+    onNotification: () => dispatch.wake(),
+    queryTimeoutMs: 5_000,
+  })
+  log.event('janitor.started', { version, pid: process.pid, host: hostname() })
+
+  return Promise.resolve({
+    async problems() {
+      const checks = [
+        ['Postgres does not answer', () => ping(db)],
+        ['the queue does not answer', () => dispatcher.ping()],
+      ] as const
+      const found = await Promise.all(checks.map(([problem, check]) => check().then(() => null, () => problem)))
+      return found.filter((problem) => problem !== null)
+    },
+    async stop() {
+      const startedAt = performance.now()
+      log.event('janitor.stopping')
+      await Promise.all(loops.map((running) => running.stop()))
+      await listener.close()
+      await dispatcher.close()
+      await close()
+      log.event('janitor.stopped', { duration_ms: Math.round(performance.now() - startedAt) })
+    },
+  })
+}

@@ -1,0 +1,87 @@
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { beatWorker, readOpenAttempts, registerWorker, retireWorker, Session, type OpenAttempt } from '@askonce/store'
+import { errorReason, type Log } from '@askonce/telemetry'
+import { version } from './context.ts'
+
+/** A cancelled call is aborted at the next beat, so beats also bound how long it goes on. */
+const beatEveryMs = 500
+
+export interface HeartbeatOptions {
+  databaseUrl: string
+  leaseMs: number
+  log: Log
+  /** The attempts that the ledger holds open under this worker's id, after every beat. */
+  onOpenAttempts: (attempts: readonly OpenAttempt[]) => void
+}
+
+/**
+ * The worker's sign of life, on a connection of its own, so that beats wait behind nothing. Janitors declare a worker dead after a
+ * whole lease without a new beat; it learns that from its next beat and goes on under a new id.
+ */
+export class Heartbeat {
+  /** Under which claims are made. */
+  id = randomUUID() as string
+  private readonly options: HeartbeatOptions
+  private readonly session: Session
+  private readonly stopping = new AbortController()
+  private registered = false
+  private acknowledgedAt = -Infinity
+  private lateSince: number | null = null
+  private loop: Promise<void> | null = null
+
+  constructor(options: HeartbeatOptions) {
+    this.options = options
+    this.session = new Session({ url: options.databaseUrl, name: 'askonce heartbeat', queryTimeoutMs: options.leaseMs / 3 })
+  }
+
+  /** Whether the last acknowledged beat is young enough to claim and to send: half the lease. */
+  get fresh(): boolean {
+    return performance.now() - this.acknowledgedAt < this.options.leaseMs / 2
+  }
+
+  start(): void {
+    this.loop = this.run()
+  }
+
+  /** The last beat of a worker that holds nothing; what it left open after all is reclaimed at once. */
+  async stop(): Promise<void> {
+    this.stopping.abort()
+    await this.loop
+    await retireWorker(this.session.db, this.id).catch(() => undefined)
+    await this.session.close()
+  }
+
+  private async run(): Promise<void> {
+    while (!this.stopping.signal.aborted) {
+      await this.beat().catch((error: unknown) => this.late(error))
+      await sleep(beatEveryMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
+    }
+  }
+
+  private async beat(): Promise<void> {
+    const { log, onOpenAttempts } = this.options
+    // Counted from before the statement: the janitor sees the beat later than that, so our half lease ends first.
+    const sentAt = performance.now()
+    if (!this.registered) {
+      await registerWorker(this.session.db, { id: this.id, host: hostname(), pid: process.pid, version })
+      this.registered = true
+    } else if (!(await beatWorker(this.session.db, this.id))) {
+      this.acknowledgedAt = -Infinity
+      this.registered = false
+      this.id = randomUUID()
+      log.event('worker.id_changed', { worker: this.id, reason: 'declared dead by a janitor' })
+      return this.beat()
+    }
+    this.acknowledgedAt = sentAt
+    this.lateSince = null
+    onOpenAttempts(await readOpenAttempts(this.session.db, this.id))
+  }
+
+  private late(error: unknown): void {
+    if (this.fresh || this.lateSince !== null) return
+    this.lateSince = performance.now()
+    this.options.log.event('worker.beat_late', { worker: this.id, reason: errorReason(error) })
+  }
+}

@@ -1,0 +1,111 @@
+import type { Verdict } from '@askonce/core'
+import type { Provider } from '@askonce/providers'
+import type { AttemptEndRecord, Claim } from '@askonce/store'
+import type { Log, Metrics } from '@askonce/telemetry'
+import { endRecord, unsentEnd } from './end-record.ts'
+import type { HeldAttempt, HeldAttempts } from './held.ts'
+import type { LaneControl } from './lane-control.ts'
+import type { Recorder } from './recorder.ts'
+
+export interface PipelineParts {
+  held: HeldAttempts
+  providers: ReadonlyMap<string, Provider>
+  laneControl: LaneControl
+  recorder: Recorder
+  log: Log
+  metrics: Metrics
+  /** Whether a call may leave now: the last beat is fresh and the worker is not stopping. */
+  maySend: () => boolean
+  workerId: () => string
+}
+
+/** One claimed attempt on its way: call → classify (in the provider) → decide → record → report. */
+interface Flight {
+  claim: Claim
+  held: HeldAttempt
+  startedAt: number
+  end: AttemptEndRecord
+}
+
+/**
+ * Carries a claimed attempt to its end. Our own row is written before this returns; the delivery in BullMQ is a wake-up whose
+ * repetition finds nothing to claim. Never rejects.
+ */
+export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
+  const startedAt = performance.now()
+  const verdict = await call(parts, claim, held)
+  const end =
+    verdict === null ? unsentEnd(claim, false) : endRecord(claim, verdict, held.abortedFor, Math.random())
+  if (verdict !== null) await moveLane(parts, claim, verdict)
+  await recordAndReport(parts, { claim, held, startedAt, end })
+}
+
+/** Null: it was not sent, for reasons of ours. */
+async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<Verdict | null> {
+  const provider = parts.providers.get(claim.lane)
+  if (provider === undefined || held.abort.signal.aborted || !parts.maySend()) return null
+  let sent = false
+  try {
+    return await provider.call({
+      operation: claim.operation,
+      model: claim.model,
+      request: claim.request,
+      timeoutMs: claim.timeout_ms,
+      signal: held.abort.signal,
+      onSent: () => (sent = true),
+    })
+  } catch {
+    // A defect of ours in the provider code. What was sent may be billed, whatever went wrong here.
+    return {
+      kind: sent ? 'unknown' : 'rerun',
+      billing: sent ? 'maybe' : 'none',
+      sent,
+      code: sent ? 'broken_answer' : 'not_sent',
+      message: 'The call failed inside the worker',
+      providerStatus: null,
+      providerRequestId: null,
+      retryAfterMs: null,
+      overloaded: false,
+    }
+  }
+}
+
+async function moveLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: Verdict): Promise<void> {
+  if (verdict.kind === 'answer') await laneControl.onAnswer(lane)
+  else await laneControl.onFailure(lane, verdict)
+}
+
+async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end }: Flight): Promise<void> {
+  const { recorder, metrics, log } = parts
+  const durationMs = Math.round(performance.now() - startedAt)
+  const { committed, ended } = await recorder.record(claim.tenant_id, end)
+  // An attempt whose end is not in the database stays held: a beat would take it for one that was never sent.
+  if (!committed) return
+  parts.held.release(held)
+  const outcome = end.action === 'answer' && ended?.answerAttempt !== end.attempt ? 'surplus' : end.outcome
+  const lane = claim.lane
+  metrics.attempts.inc({ outcome, billing: end.billing, lane })
+  metrics.callDuration.observe({ lane, outcome }, durationMs / 1000)
+  if (end.costUsd !== null) metrics.spendUsd.inc({ lane }, end.costUsd)
+  if (end.inputTokens !== null) metrics.tokens.inc({ lane, direction: 'input' }, end.inputTokens)
+  if (end.outputTokens !== null) metrics.tokens.inc({ lane, direction: 'output' }, end.outputTokens)
+  log.event('attempt.ended', {
+    tenant: claim.tenant_id,
+    job_id: claim.id,
+    attempt: claim.attempt,
+    generation: claim.generation,
+    operation: claim.operation,
+    model: claim.model,
+    lane,
+    worker: parts.workerId(),
+    state: ended?.state ?? null,
+    outcome,
+    error_code: end.errorCode,
+    status: end.providerStatus,
+    duration_ms: durationMs,
+    queue_ms: Math.round(claim.queue_ms),
+    tokens_in: end.inputTokens,
+    tokens_out: end.outputTokens,
+    cost_usd: end.costUsd,
+  })
+}

@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createProvider, type Provider } from '@askonce/providers'
+import { openConsumer, type Consumer } from '@askonce/queue'
+import { lanesChannel, LaneWatch, openDatabase, readDatabaseId, Session, type OpenAttempt } from '@askonce/store'
+import { errorReason } from '@askonce/telemetry'
+import { hostname } from 'node:os'
+import { Claims } from './claims.ts'
+import { version, type WorkerContext } from './context.ts'
+import { unsentEnd } from './end-record.ts'
+import { Heartbeat } from './heartbeat.ts'
+import { HeldAttempts } from './held.ts'
+import { LaneControl } from './lane-control.ts'
+import { outage } from './outage.ts'
+import { runAttempt, type PipelineParts } from './pipeline.ts'
+import { Recorder } from './recorder.ts'
+import { Spool } from './spool.ts'
+
+/** How long the ends of aborted calls may take to be written when the worker stops. */
+const lastWritesMs = 5_000
+
+export interface Worker {
+  /** Attempts in hand. */
+  inFlight(): number
+  /** Why the worker cannot work at this moment; empty: it can. */
+  problems(): string[]
+  /** Drains: no new claims, running calls may finish within the grace period, then they are aborted. */
+  stop(): Promise<void>
+  /** Ends a drain that is under way at once. */
+  hurry(): void
+}
+
+/** Starts taking deliveries. Postgres and Redis may be away: it waits for them. */
+export async function startWorker(context: WorkerContext): Promise<Worker> {
+  const { config, databaseUrl, queue, log, metrics } = context
+  const { concurrency, drainMs, leaseMs, spoolDir } = config.worker
+  const storeOutage = outage(log, 'store')
+  const queueOutage = outage(log, 'queue')
+  const { db, close } = openDatabase({
+    url: databaseUrl,
+    name: 'askonce worker',
+    poolSize: config.database.poolSize,
+    onError: storeOutage.failed,
+  })
+  const stopping = new AbortController()
+  const hurrying = new AbortController()
+  const held = new HeldAttempts()
+  const providers = new Map<string, Provider>(
+    config.lanes.map((lane) => [
+      lane.name,
+      createProvider(
+        { name: lane.name, kind: lane.kind, baseUrl: lane.baseUrl, apiKey: lane.apiKey?.reveal() ?? null },
+        { simulated: config.simulated, prices: config.prices },
+      ),
+    ]),
+  )
+  const databaseId = once(() => untilDone(() => readDatabaseId(databaseUrl), stopping.signal, storeOutage.failed))
+  const recorder = new Recorder({
+    db,
+    log,
+    metrics,
+    spool: new Spool(spoolDir),
+    databaseId,
+    uncertainTtlMs: config.limits.uncertainTtlMs,
+  })
+
+  const consumers = new Map<string, Consumer>()
+  const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeOutage.failed })
+  const applyLanes = (): void => {
+    for (const [lane, consumer] of consumers) {
+      if (stopping.signal.aborted || watch.closedBy(lane) !== null) consumer.pause()
+      else consumer.resume()
+    }
+  }
+  const listener = new Session({
+    url: databaseUrl,
+    name: 'askonce worker listener',
+    channels: [lanesChannel],
+    onNotification: () => void watch.refresh(),
+    queryTimeoutMs: leaseMs,
+  })
+
+  const ending = new Set<string>()
+  /** Aborts what no longer owns its job, and ends what was claimed without our knowing: its reply was lost, it was never sent. */
+  const onOpenAttempts = (attempts: readonly OpenAttempt[]): void => {
+    storeOutage.recovered()
+    for (const { jobId, attempt, owned } of attempts) if (!owned) held.abort(jobId, attempt, 'cancelled')
+    for (const { jobId, attempt } of attempts) {
+      const name = `${jobId}.${attempt}`
+      if (held.mayHold(jobId, attempt) || ending.has(name)) continue
+      // Not awaited: beats go on whatever this takes.
+      ending.add(name)
+      void recorder.record('', unsentEnd({ id: jobId, attempt }, true)).finally(() => ending.delete(name))
+    }
+  }
+  const heartbeat = new Heartbeat({ databaseUrl, leaseMs, log, onOpenAttempts })
+  const maySend = (): boolean => heartbeat.fresh && !stopping.signal.aborted
+  const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim: maySend })
+  const parts: PipelineParts = {
+    held,
+    providers,
+    laneControl: new LaneControl({ db, watch, log }),
+    recorder,
+    log,
+    metrics,
+    maySend,
+    workerId: () => heartbeat.id,
+  }
+
+  heartbeat.start()
+  const ready = (async () => {
+    await databaseId()
+    await watch.refresh()
+    if (stopping.signal.aborted) return
+    void recorder.deliverSpool().catch((error: unknown) => log.event('loop.failed', { loop: 'spool', reason: errorReason(error) }))
+    for (const { name: lane } of config.lanes) {
+      const handle = async (jobId: string): Promise<void> => {
+        queueOutage.recovered()
+        const claimed = await claims.claim(jobId, lane)
+        if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
+      }
+      consumers.set(lane, openConsumer(queue, { lane, concurrency, handle, onError: queueOutage.failed }))
+    }
+    applyLanes()
+    log.event('worker.started', { worker: heartbeat.id, version, pid: process.pid, host: hostname(), count: config.lanes.length })
+  })()
+  ready.catch(() => undefined)
+
+  const drain = async (): Promise<void> => {
+    const startedAt = performance.now()
+    log.event('worker.stopping', { worker: heartbeat.id, count: held.size })
+    stopping.abort()
+    for (const consumer of consumers.values()) consumer.pause()
+    await Promise.race([held.untilIdle(drainMs), aborted(hurrying.signal)])
+    const count = held.abortAll('drained')
+    await held.untilIdle(lastWritesMs)
+    recorder.stop()
+    await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
+    watch.close()
+    await heartbeat.stop()
+    await listener.close()
+    await Promise.all([...providers.values()].map((provider) => provider.close()))
+    await close()
+    log.event('worker.stopped', { worker: heartbeat.id, count, duration_ms: Math.round(performance.now() - startedAt) })
+  }
+  return {
+    inFlight: () => held.size,
+    problems: () => [
+      ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
+      ...(queueOutage.since() === null ? [] : ['the queue is unavailable']),
+    ],
+    stop: once(drain),
+    hurry: () => hurrying.abort(),
+  }
+}
+
+function once<T>(run: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined
+  return () => (result ??= run())
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
+
+/** Tries every half second until it works or `signal` aborts. */
+async function untilDone<T>(run: () => Promise<T>, signal: AbortSignal, onError: (error: unknown) => void): Promise<T> {
+  for (;;) {
+    try {
+      return await run()
+    } catch (error) {
+      onError(error)
+      if (signal.aborted) throw error
+      await sleep(500, undefined, { signal }).catch(() => undefined)
+    }
+  }
+}

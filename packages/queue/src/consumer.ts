@@ -1,0 +1,105 @@
+import { Worker, type IQueueBackend } from 'bullmq'
+import { bullConnection, jobIdOf, queueName, type BullConnection, type QueueConnection } from './connection.ts'
+import { within } from './within.ts'
+
+/** A worker on either backend; its results carry nothing. */
+type BullWorker = Worker<null, void, string, IQueueBackend>
+
+export interface ConsumerOptions {
+  lane: string
+  /** Deliveries handled at once. */
+  concurrency: number
+  /**
+   * Handles the delivery of one job, by our id. It has written our own row before it returns; whatever it does, BullMQ's copy
+   * is only a wake-up. It must not reject.
+   */
+  handle: (jobId: string) => Promise<void>
+  onError: (error: Error) => void
+}
+
+export interface Consumer {
+  /** Stops taking deliveries; running ones go on. */
+  pause(): void
+  resume(): void
+  /** Stops for good. Deliveries still running after `deadlineMs` are left behind: BullMQ's copy of them means nothing. */
+  close(deadlineMs: number): Promise<void>
+}
+
+const readyTimeoutMs = 10_000
+const rebuildDelayMs = 1_000
+
+/**
+ * Takes a lane's deliveries from BullMQ. A BullMQ worker that first meets its server while that is down stays dead without a
+ * word, so this one is thrown away and built again until it is ready.
+ */
+export function openConsumer(connection: QueueConnection, options: ConsumerOptions): Consumer {
+  let current: { worker: BullWorker; bull: BullConnection } | null = null
+  let paused = false
+  let closed = false
+  let timer: NodeJS.Timeout | undefined
+
+  const build = async (): Promise<void> => {
+    const bull = bullConnection(connection, 'consumer', 6, options.onError)
+    const worker: BullWorker = new Worker<null, void, string, IQueueBackend>(
+      queueName(options.lane),
+      async (job) => {
+        await options.handle(jobIdOf(job.id ?? ''))
+        // Nothing is returned: the result would be stored, sent and traced.
+      },
+      {
+        ...bull.options,
+        autorun: false,
+        concurrency: options.concurrency,
+        // Losing the lock never stops a call: our fence decides. A stalled delivery comes again and finds nothing to do.
+        lockDuration: 30_000,
+        stalledInterval: 30_000,
+        maxStalledCount: 1_000_000,
+        runRetryDelay: 500,
+        drainDelay: 5,
+        removeOnComplete: { count: 0 },
+        removeOnFail: { count: 0 },
+      },
+      bull.backend,
+    )
+    worker.on('error', options.onError)
+    current = { worker, bull }
+    try {
+      await within(worker.waitUntilReady(), readyTimeoutMs, `connecting the consumer of ${options.lane}`)
+      if (closed) return
+      if (paused) await worker.pause(true)
+      worker.run().catch(options.onError)
+    } catch (error) {
+      options.onError(error as Error)
+      if (current?.worker === worker) current = null
+      await end(worker, bull, 0)
+      if (!closed) timer = setTimeout(() => void build(), rebuildDelayMs)
+    }
+  }
+  void build()
+
+  return {
+    pause() {
+      if (paused) return
+      paused = true
+      current?.worker.pause(true).catch(options.onError)
+    },
+    resume() {
+      if (!paused) return
+      paused = false
+      current?.worker.resume()
+      // Paused before its first run: resume() alone does not start the loop.
+      if (current !== null && !current.worker.isRunning()) current.worker.run().catch(options.onError)
+    },
+    async close(deadlineMs) {
+      closed = true
+      clearTimeout(timer)
+      if (current !== null) await end(current.worker, current.bull, deadlineMs)
+    },
+  }
+}
+
+async function end(worker: BullWorker, bull: BullConnection, deadlineMs: number): Promise<void> {
+  if (deadlineMs > 0) await within(worker.close(), deadlineMs, 'closing a consumer').catch(() => undefined)
+  await within(worker.close(true), 2_000, 'closing a consumer').catch(() => undefined)
+  await bull.close()
+}
