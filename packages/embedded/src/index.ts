@@ -1,1 +1,9 @@
-export {}
+export { type ServerFiles, locateServer } from './binaries.ts'
+export { urlOf, withClient } from './connect.ts'
+export { type Embedded, type EmbeddedOptions, embeddedUrl, startEmbedded } from './embedded.ts'
+export { type EmbeddedErrorCode, EmbeddedPostgresError } from './errors.ts'
+export { initCluster, readPassword } from './init.ts'
+export { type Owner, type OwnerOptions, type OwnerRecord, acquireOwner, readOwner } from './owner.ts'
+export { type LaunchOptions, type Postmaster, endPostmaster, freePort, launch } from './postmaster.ts'
+export { type ProcessId, isAlive, processStart, serverProcesses, waitUntilGone } from './process.ts'
+export { type RunAs, chooseUser } from './run-as.ts'
