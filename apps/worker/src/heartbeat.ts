@@ -28,8 +28,9 @@ export class Heartbeat {
   private readonly stopping = new AbortController()
   private registered = false
   private acknowledgedAt = -Infinity
-  private lateSince: number | null = null
+  private lateSince: number | null = performance.now() // the connection is still being made
   private loop: Promise<void> | null = null
+  private readonly waiting: (() => void)[] = []
 
   constructor(options: HeartbeatOptions) {
     this.options = options
@@ -39,6 +40,19 @@ export class Heartbeat {
   /** Whether the last acknowledged beat is young enough to claim and to send: half the lease. */
   get fresh(): boolean {
     return performance.now() - this.acknowledgedAt < this.options.leaseMs / 2
+  }
+
+  /**
+   * Resolves when the last beat is fresh, or the wait is given up. Deliveries wait here: giving them back one by one would empty the queue
+   * of a worker that cannot claim.
+   */
+  async untilFresh(): Promise<void> {
+    await new Promise<void>((resolve) => this.waiting.push(resolve))
+  }
+
+  /** Lets go of the deliveries that wait: this worker makes no more claims. */
+  giveUpWaiting(): void {
+    this.waiting.splice(0).forEach((resolve) => resolve())
   }
 
   start(): void {
@@ -76,6 +90,7 @@ export class Heartbeat {
     }
     this.acknowledgedAt = sentAt
     this.lateSince = null
+    this.giveUpWaiting()
     onOpenAttempts(await readOpenAttempts(this.session.db, this.id))
   }
 

@@ -115,6 +115,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     for (const { name: lane } of config.lanes) {
       const handle = async (jobId: string): Promise<void> => {
         queueOutage.recovered()
+        if (!heartbeat.fresh) await heartbeat.untilFresh()
         const claimed = await claims.claim(jobId, lane)
         if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
       }
@@ -129,6 +130,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     const startedAt = performance.now()
     log.event('worker.stopping', { worker: heartbeat.id, count: held.size })
     stopping.abort()
+    heartbeat.giveUpWaiting()
     for (const consumer of consumers.values()) consumer.pause()
     await Promise.race([held.untilIdle(drainMs), aborted(hurrying.signal)])
     const count = held.abortAll('drained')

@@ -1,5 +1,6 @@
 import { createPostgresBackend, createRedisBackend, type BackendFactory, type QueueOptions } from 'bullmq'
 import { Redis } from 'ioredis'
+import pg from 'pg'
 
 /** Where BullMQ keeps its queues. */
 export type QueueConnection = { kind: 'redis'; url: string } | { kind: 'postgres'; url: string }
@@ -25,13 +26,16 @@ export function jobIdOf(dispatchedId: string): string {
   return dispatchedId.slice(0, 36)
 }
 
-/** `producer`: fails at once while Redis is away. `consumer`: blocks, and waits for Redis for ever. */
+/**
+ * `producer`: gives a command up after one try or two seconds. The offline queue stays on: BullMQ sends its first commands before
+ * the connection is up, and without the queue they fail the process. `consumer`: blocks, and waits for Redis for ever.
+ */
 export type Role = 'producer' | 'consumer'
 
 export function openRedis(url: string, role: Role, onError: (error: Error) => void): Redis {
   const redis = new Redis(url, {
     ...(role === 'producer'
-      ? { enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2_000 }
+      ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 }
       : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
     retryStrategy: (times) => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5)),
@@ -40,6 +44,14 @@ export function openRedis(url: string, role: Role, onError: (error: Error) => vo
   })
   redis.on('error', onError)
   return redis
+}
+
+/** BullMQ does not listen to the clients that it checks out: a connection that breaks then would end the process. */
+class Client extends pg.Client {
+  constructor(config?: string | pg.ClientConfig) {
+    super(config)
+    this.on('error', () => undefined)
+  }
 }
 
 export interface BullConnection {
@@ -66,6 +78,7 @@ export function bullConnection(
   }
   const options = {
     connectionString: connection.url,
+    Client,
     max: poolSize,
     connectionTimeoutMillis: 2_000,
     query_timeout: 10_000,

@@ -51,10 +51,16 @@ export function sessionOptions(url: string, name: string): pg.ClientConfig {
 }
 
 /**
- * A statement that got no reply in time leaves its connection unusable: the next one would wait behind it. node-postgres keeps such
- * a connection; this one breaks it, so that the pool makes a new one.
+ * Two things that node-postgres leaves to its users. A connection that breaks while it is checked out of the pool emits `error`,
+ * which ends the process unless somebody listens; the statement rejects anyway. And a statement that got no reply in time leaves
+ * its connection unusable, the next one would wait behind it: so it is broken, and the pool makes a new one.
  */
 class Client extends pg.Client {
+  constructor(config?: string | pg.ClientConfig) {
+    super(config)
+    this.on('error', () => undefined)
+  }
+
   override query(...parameters: unknown[]): never {
     const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, parameters)
     if (result instanceof Promise) {
