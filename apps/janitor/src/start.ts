@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import type { Config } from '@askonce/config'
+import { pauseAt, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
 import { openDispatcher, type QueueConnection } from '@askonce/queue'
 import {
@@ -61,6 +61,7 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
   const dispatch = loop('dispatch', 200, async () => {
     const jobs = await takeDueJobs(db, dispatchBatch)
     if (jobs.length === 0) return false
+    if (pauseAt !== null) await pauseAt('janitor.taken')
     try {
       await dispatcher.dispatch(jobs)
     } catch (error) {

@@ -1,3 +1,4 @@
+import { pauseAt } from '@askonce/config'
 import type { Verdict } from '@askonce/core'
 import type { Provider } from '@askonce/providers'
 import type { AttemptEndRecord, Claim } from '@askonce/store'
@@ -33,7 +34,9 @@ interface Flight {
  */
 export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
   const startedAt = performance.now()
+  if (pauseAt !== null) await pauseAt('worker.claimed')
   const verdict = await call(parts, claim, held)
+  if (pauseAt !== null) await pauseAt('worker.answered')
   const end =
     verdict === null ? unsentEnd(claim, false) : endRecord(claim, verdict, held.abortedFor, Math.random())
   if (verdict !== null) await moveLane(parts, claim, verdict)

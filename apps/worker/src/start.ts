@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { pauseAt } from '@askonce/config'
 import { createProvider, type Provider } from '@askonce/providers'
 import { openConsumer, type Consumer } from '@askonce/queue'
 import { lanesChannel, LaneWatch, openDatabase, readDatabaseId, Session, type OpenAttempt } from '@askonce/store'
@@ -116,8 +117,10 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       const handle = async (jobId: string): Promise<void> => {
         queueOutage.recovered()
         if (!heartbeat.fresh) await heartbeat.untilFresh()
+        if (pauseAt !== null) await pauseAt('worker.delivered')
         const claimed = await claims.claim(jobId, lane)
         if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
+        if (pauseAt !== null) await pauseAt('worker.recorded')
       }
       consumers.set(lane, openConsumer(queue, { lane, concurrency, handle, onError: queueOutage.failed }))
     }

@@ -12,9 +12,9 @@ export class Refusal extends Error {
 }
 
 /** The configuration, or a {@link Refusal} that lists every problem. */
-export function configOf(env: Record<string, string | undefined>): Config {
+export function readConfig(): Config {
   try {
-    return loadConfig(env)
+    return loadConfig()
   } catch (error) {
     if (error instanceof ConfigError) {
       throw new Refusal(`the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`, 2)

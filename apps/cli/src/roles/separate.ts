@@ -2,7 +2,7 @@ import { startApi } from '@askonce/api'
 import { startJanitor } from '@askonce/janitor'
 import { createLog, createMetrics } from '@askonce/telemetry'
 import { startWorker } from '@askonce/worker'
-import { configOf, databaseUrlOf, queueOf } from './environment.ts'
+import { databaseUrlOf, queueOf, readConfig } from './environment.ts'
 import { startHealthServer } from './health.ts'
 import { requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
@@ -16,8 +16,8 @@ interface Running {
 }
 
 /** Runs one role as this process until a signal ends it. Servers that are away are waited for; the schema is never changed. */
-export async function runSeparate(role: SeparateRole, env: Record<string, string | undefined>): Promise<void> {
-  const config = configOf(env)
+export async function runSeparate(role: SeparateRole): Promise<void> {
+  const config = readConfig()
   const databaseUrl = databaseUrlOf(config)
   const queue = queueOf(config, databaseUrl)
   const log = createLog({ level: config.log.level, role })

@@ -1,13 +1,13 @@
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { newApiKey, startApi } from '@askonce/api'
-import { Secret, type Config } from '@askonce/config'
+import { configTable, Secret, type Config } from '@askonce/config'
 import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '@askonce/embedded'
 import { startJanitor } from '@askonce/janitor'
 import { createLog, createMetrics } from '@askonce/telemetry'
 import { startWorker } from '@askonce/worker'
 import { banner } from './banner.ts'
-import { configOf, queueOf, Refusal } from './environment.ts'
+import { queueOf, readConfig, Refusal } from './environment.ts'
 import { migrateAll } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -20,11 +20,12 @@ interface Base {
 }
 
 /** Everything in one process: database (unless DATABASE_URL names one), API, worker and janitor. */
-export async function runStart(env: Record<string, string | undefined>): Promise<void> {
+export async function runStart(): Promise<void> {
   const say = (text: string): void => void process.stdout.write(`${text}\n`)
-  // People read a terminal, machines read lines: on a terminal only what needs attention is logged.
-  const config = configOf({ ...env, LOG_LEVEL: env['LOG_LEVEL'] ?? (process.stdout.isTTY ? 'warn' : undefined) })
-  const log = createLog({ level: config.log.level, role: 'start' })
+  const config = readConfig()
+  // People read a terminal, machines read lines: on a terminal only what needs attention is logged, unless asked otherwise.
+  const asked = configTable().some(({ variable, from }) => variable === 'LOG_LEVEL' && from !== 'default')
+  const log = createLog({ level: process.stdout.isTTY && !asked ? 'warn' : config.log.level, role: 'start' })
   const signals = catchSignals()
   const base = await openBase(config, say)
   try {

@@ -1,0 +1,27 @@
+/**
+ * Places before and after commits and external calls at which a test may stop a process for good, to kill it there.
+ * `ASKONCE_TEST_PAUSE=name` arms one.
+ */
+export const pausePoints = [
+  'api.received', // a submission is valid, nothing is written
+  'api.committed', // the row is durable; neither the answer nor the hand-over has left
+  'worker.delivered', // BullMQ has delivered; the claim has not been sent
+  'worker.claimed', // the claim is durable; the request has not left
+  'worker.answered', // the answer is in hand; nothing is written
+  'worker.recorded', // the answer is durable; BullMQ has not been told
+  'janitor.taken', // a due job is marked as handed over; BullMQ does not have it
+] as const
+
+export type PausePoint = (typeof pausePoints)[number]
+
+const armed = process.env['ASKONCE_TEST_PAUSE']
+
+/** Null unless a test armed a point, so that passing one costs a comparison. */
+export const pauseAt: ((point: PausePoint) => Promise<void>) | null =
+  armed === undefined || armed === ''
+    ? null
+    : async (point) => {
+        if (point !== armed) return
+        process.stderr.write(`paused at ${point}\n`)
+        await new Promise<never>(() => setInterval(() => undefined, 60_000))
+      }
