@@ -7,8 +7,8 @@ export interface ErrorDefinition {
   title: string
 }
 
-const api = (status: number, retryable: boolean, title: string): ErrorDefinition => ({ status, retryable, title })
-const job = (retryable: boolean, title: string): ErrorDefinition => ({ status: null, retryable, title })
+const api = (status: number, retryable: boolean, title: string) => ({ status, retryable, title })
+const job = (retryable: boolean, title: string) => ({ status: null, retryable, title })
 
 /** Every error code that a client can meet. docs/errors.md is tested against it in both directions. */
 export const errorRegistry = {
