@@ -1,0 +1,134 @@
+import { createHash } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
+import { upstreamAnswer, upstreamModels } from './upstream-answers.ts'
+import type { Books, Hold } from './upstream-record.ts'
+import { compileScript, fits, type Arrival, type Behaviour, type Script } from './upstream-script.ts'
+
+/** State of one upstream. */
+export interface Core {
+  books: Books
+  holds: Set<Hold>
+  pick: (arrival: Arrival) => Behaviour | undefined
+  waiting: Set<ServerResponse>
+  latencyMs: number
+  answerBytes: number
+}
+
+const endpoints = new Set(['/v1/chat/completions', '/v1/responses', '/v1/embeddings', '/v1/messages'])
+
+/** One HTTP request, from its last byte in to the last byte out. */
+export async function handle(core: Core, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const path = (request.url ?? '').split('?')[0] ?? ''
+  const body = await readAll(request)
+  const route = `${request.method} ${path}`
+  if (route === 'GET /v1/models') return sendJson(response, 200, upstreamModels)
+  if (route === 'GET /__calls') return sendJson(response, 200, report(core))
+  if (route === 'POST /__script') {
+    core.pick = compileScript(JSON.parse(body.toString()) as Script)
+    return sendJson(response, 200, '{}')
+  }
+  if (request.method !== 'POST' || !endpoints.has(path)) {
+    return sendJson(response, 404, JSON.stringify({ error: { message: `no ${route}`, type: 'not_found_error' } }))
+  }
+  core.books.arrivals.increment()
+  const arrival = readArrival(core, path, request, body)
+  core.waiting.add(response)
+  response.once('close', () => core.waiting.delete(response))
+  await behave(core, arrival, core.pick(arrival) ?? { kind: 'answer' }, response)
+}
+
+async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, response: ServerResponse): Promise<void> {
+  if (behaviour.kind === 'reset') {
+    response.socket?.resetAndDestroy()
+    return
+  }
+  const billed = behaviour.kind === 'refuse' ? (behaviour.billed ?? false) : true
+  const call = billed ? core.books.bill(arrival) : 0
+  if (behaviour.kind === 'hang') return
+  if (billed) for (const hold of core.holds) if (fits(hold.match, arrival)) await hold.arrive()
+  const delayMs = behaviour.delayMs ?? core.latencyMs
+  if (delayMs > 0) await delay(delayMs, undefined, { ref: false })
+  if (response.destroyed) return
+
+  const common = { 'content-type': 'application/json', 'x-request-id': `req_${arrival.number}` }
+  switch (behaviour.kind) {
+    case 'answer': {
+      const body = behaviour.body ?? upstreamAnswer(arrival, call, behaviour.answerBytes ?? core.answerBytes)
+      return send(response, 200, { ...common, ...behaviour.headers }, body)
+    }
+    case 'garbage': {
+      const body = behaviour.body ?? '<html><body>It works!</body></html>'
+      return send(response, 200, { ...common, 'content-type': behaviour.contentType ?? 'text/html' }, body)
+    }
+    case 'refuse': {
+      const text = typeof behaviour.body === 'string' ? behaviour.body : JSON.stringify(behaviour.body ?? {})
+      const type = typeof behaviour.body === 'string' ? 'text/html' : 'application/json'
+      return send(response, behaviour.status, { ...common, 'content-type': type, ...behaviour.headers }, text)
+    }
+    case 'cut':
+      return cut(response, common, upstreamAnswer(arrival, call, core.answerBytes), behaviour.after)
+  }
+}
+
+function cut(
+  response: ServerResponse,
+  headers: Record<string, string>,
+  body: string,
+  after: 'nothing' | 'head' | 'half',
+): void {
+  const { socket } = response
+  if (after !== 'nothing') {
+    response.writeHead(200, { ...headers, 'content-length': Buffer.byteLength(body) })
+    response.flushHeaders()
+  }
+  if (after === 'half') response.write(body.slice(0, body.length / 2))
+  // Sends what is written, then closes.
+  socket?.destroySoon()
+}
+
+function readArrival(core: Core, path: string, request: IncomingMessage, body: Buffer): Arrival {
+  const json = parseObject(body)
+  const { user, model } = json
+  return {
+    number: core.books.arrivals.value,
+    path,
+    marker: typeof user === 'string' ? user : createHash('sha256').update(body).digest('hex'),
+    model: typeof model === 'string' ? model : '',
+    body,
+    json,
+    headers: request.headers,
+  }
+}
+
+/** A body that is no JSON object still arrived; its marker is its digest. */
+function parseObject(body: Buffer): Record<string, unknown> {
+  try {
+    return { ...(JSON.parse(body.toString()) as Record<string, unknown>) }
+  } catch {
+    return {}
+  }
+}
+
+async function readAll(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks)
+}
+
+function report({ books, waiting }: Core): string {
+  return JSON.stringify({
+    calls: books.calls.value,
+    arrivals: books.arrivals.value,
+    in_flight: waiting.size,
+    by_marker: Object.fromEntries(books.callsBy),
+  })
+}
+
+function sendJson(response: ServerResponse, status: number, body: string): void {
+  send(response, status, { 'content-type': 'application/json' }, body)
+}
+
+function send(response: ServerResponse, status: number, headers: Record<string, string>, body: string): void {
+  response.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(body) }).end(body)
+}

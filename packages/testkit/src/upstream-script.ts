@@ -1,0 +1,68 @@
+/**
+ * What the counting upstream does with a request. It counts a call, which stands for a bill, when it has read the request
+ * and runs it: `answer`, `garbage`, `hang` and `cut` are counted, `refuse` and `reset` are not.
+ */
+export type Behaviour =
+  | { kind: 'answer'; delayMs?: number; answerBytes?: number; body?: string; headers?: Record<string, string> }
+  /** A 200 whose body is not what was promised; an HTML page unless told otherwise. */
+  | { kind: 'garbage'; delayMs?: number; body?: string; contentType?: string }
+  /** Never answers. */
+  | { kind: 'hang' }
+  /** Breaks the connection off: with nothing sent, after the head of the answer, or in the middle of its body. */
+  | { kind: 'cut'; delayMs?: number; after: 'nothing' | 'head' | 'half' }
+  /** An object is sent as JSON, a string as it is. `billed` counts it all the same: a proxy gave up on a call that runs. */
+  | {
+      kind: 'refuse'
+      delayMs?: number
+      status: number
+      body?: object | string
+      headers?: Record<string, string>
+      billed?: boolean
+    }
+  /** Resets the connection instead of running the request. */
+  | { kind: 'reset' }
+
+/** Which requests; every member that is given has to fit. */
+export interface Match {
+  marker?: string
+  model?: string
+  path?: string
+}
+
+/** A behaviour for the next requests that fit. */
+export type Step = Behaviour & { match?: Match; times?: number }
+
+/** A request as the upstream saw it. */
+export interface Arrival {
+  /** 1 for the first. */
+  number: number
+  path: string
+  /** The `user` member of the request if it is a string, else the SHA-256 of its body in hexadecimal. */
+  marker: string
+  model: string
+  body: Buffer
+  json: Record<string, unknown>
+  headers: Record<string, string | string[] | undefined>
+}
+
+/** A function over each request, or steps of which the first that fits is used `times` times (1 unless given). */
+export type Script = ((arrival: Arrival) => Behaviour | undefined) | readonly Step[]
+
+/** Turns a script into the function that picks the next behaviour; undefined: the default. */
+export function compileScript(script: Script): (arrival: Arrival) => Behaviour | undefined {
+  if (typeof script === 'function') return script
+  const left = script.map((step) => ({ step, times: step.times ?? 1 }))
+  return (arrival) => {
+    const entry = left.find(({ step, times }) => times > 0 && fits(step.match, arrival))
+    if (entry === undefined) return undefined
+    entry.times -= 1
+    return entry.step
+  }
+}
+
+/** Whether a request is one that is meant. */
+export function fits(match: Match | undefined, arrival: Arrival): boolean {
+  return (['marker', 'model', 'path'] as const).every(
+    (name) => match?.[name] === undefined || match[name] === arrival[name],
+  )
+}
