@@ -1,1 +1,5 @@
-export {}
+export { createProvider } from './provider.ts'
+export type { LaneEndpoint, Provider, ProviderCall, ProviderOptions } from './provider.ts'
+export type { ProviderKind } from './endpoint.ts'
+export type { PriceOverride } from './prices.ts'
+export type { SimulatedOptions } from './simulated.ts'

@@ -1,0 +1,86 @@
+import type { FailureVerdict, Operation, Verdict } from '@askonce/core'
+import { checkShape } from './answer-shape.ts'
+import type { ProviderKind } from './endpoint.ts'
+import { headerValue, requestId, type Response } from './exchange.ts'
+import { parseBody } from './json-value.ts'
+import type { PriceBook } from './prices.ts'
+import { foreignText, parseProviderError } from './provider-error.ts'
+import { refusalOf } from './refusal.ts'
+import { resetMs, retryAfterMs } from './retry-after.ts'
+import type { Scrub } from './scrub.ts'
+
+export interface ClassifyContext {
+  kind: ProviderKind
+  operation: Operation
+  /** The model of the request. */
+  model: string
+  scrub: Scrub
+  prices: PriceBook
+  nowMs: number
+}
+
+/** What a complete HTTP response means: ERRORS.md. The request was sent, whatever the response says. */
+export function classify(response: Response, context: ClassifyContext): Verdict {
+  return response.status >= 200 && response.status <= 299
+    ? classifySuccess(response, context)
+    : classifyRefusal(response, context)
+}
+
+function classifySuccess(response: Response, context: ClassifyContext): Verdict {
+  const { kind, operation, model, prices, scrub } = context
+  const shape = checkShape(operation, parseBody(response.body))
+  if (!shape.ok) {
+    return {
+      ...failure(response),
+      kind: 'unknown',
+      billing: 'maybe',
+      code: 'broken_answer',
+      message: scrub(`The provider answered ${response.status}, but ${shape.detail}`),
+    }
+  }
+  return {
+    kind: 'answer',
+    status: response.status,
+    contentType: headerValue(response.headers, 'content-type') ?? 'application/json',
+    body: response.body,
+    providerRequestId: requestId(response.headers),
+    flags: kind === 'simulated' ? [...shape.flags, 'simulated'] : shape.flags,
+    usage: prices.usageOf(operation, model, shape.json),
+  }
+}
+
+function classifyRefusal(response: Response, { scrub, nowMs }: ClassifyContext): Verdict {
+  const { status, headers, body } = response
+  const error = parseProviderError(body)
+  const { kind, billing, code, overloaded } = refusalOf(status, error)
+  const base = failure(response)
+  const waits = kind === 'pause' || kind === 'rerun'
+  return {
+    ...base,
+    kind,
+    billing,
+    code,
+    message: scrub(error?.message || spokenByAnother(response)),
+    providerRequestId: base.providerRequestId ?? error?.requestId ?? null,
+    retryAfterMs: waits ? (retryAfterMs(headers, nowMs) ?? (kind === 'pause' ? resetMs(headers, nowMs) : null)) : null,
+    overloaded: overloaded ?? false,
+  }
+}
+
+function spokenByAnother({ status, headers, body }: Response): string {
+  const contentType = headerValue(headers, 'content-type') ?? 'no content type'
+  const text = foreignText(body, contentType)
+  return `HTTP ${status} without the provider's error object (${contentType})${text === null ? '' : `: ${text}`}`
+}
+
+function failure(
+  response: Response,
+): Pick<FailureVerdict, 'sent' | 'providerStatus' | 'providerRequestId' | 'retryAfterMs' | 'overloaded'> {
+  return {
+    sent: true,
+    providerStatus: response.status,
+    providerRequestId: requestId(response.headers),
+    retryAfterMs: null,
+    overloaded: false,
+  }
+}

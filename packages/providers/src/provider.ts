@@ -1,0 +1,92 @@
+import type { Operation, Verdict } from '@askonce/core'
+import { verdictOfBroken } from './broken.ts'
+import { classify } from './classify.ts'
+import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
+import type { Wire } from './exchange.ts'
+import { createHttpWire } from './http-wire.ts'
+import { createPriceBook, type PriceOverride } from './prices.ts'
+import { createScrubber } from './scrub.ts'
+import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
+
+/** Where a lane's calls go. `baseUrl: null` is the provider's own; `apiKey: null` sends no credentials (Ollama). */
+export interface LaneEndpoint {
+  name: string
+  kind: ProviderKind
+  baseUrl: string | null
+  apiKey: string | null
+}
+
+export interface ProviderOptions {
+  simulated: SimulatedOptions
+  /** Asked before the built-in price list, first match wins. */
+  prices: readonly PriceOverride[]
+}
+
+export interface ProviderCall {
+  operation: Operation
+  model: string
+  /** The exact bytes to send. */
+  request: Buffer
+  /** For the whole call, connecting included. */
+  timeoutMs: number
+  /** Aborting closes the socket at once. The verdict then says only whether the call had left; the caller knows why it aborted. */
+  signal: AbortSignal
+  /** Called right before the first byte is written; must not throw. */
+  onSent?: () => void
+}
+
+export interface Provider {
+  /**
+   * Makes one provider request, never more: no retries, no redirects. Whatever the provider or the network does becomes
+   * a verdict; it does not reject.
+   */
+  call: (call: ProviderCall) => Promise<Verdict>
+  /** Ends what is still in flight (as lost) and closes all sockets. Callers drain first. */
+  close: () => Promise<void>
+}
+
+/**
+ * The only way a call leaves the system.
+ * Throws a TypeError when the base URL or the key can never make a valid request, so that it shows at start-up.
+ */
+export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Provider {
+  const { kind } = lane
+  const baseUrl = kind === 'simulated' ? null : parseBaseUrl(kind, lane.baseUrl)
+  const wire: Wire =
+    kind === 'simulated' || baseUrl === null
+      ? createSimulatedWire(options.simulated)
+      : createHttpWire(baseUrl.origin, requestHeaders(kind, lane.apiKey))
+  const scrub = createScrubber(lane.apiKey)
+  const prices = createPriceBook(kind, baseUrl, options.prices)
+
+  return {
+    call: async ({ operation, model, request, timeoutMs, signal, onSent }) => {
+      const path = endpointPath(kind, operation)
+      if (path === null) return unspoken(lane, operation)
+      const exchange = await wire.send({
+        path: (baseUrl?.pathPrefix ?? '') + path,
+        body: request,
+        timeoutMs,
+        signal,
+        onSent: onSent ?? (() => {}),
+      })
+      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
+      return classify(exchange, { kind, operation, model, scrub, prices, nowMs: Date.now() })
+    },
+    close: () => wire.close(),
+  }
+}
+
+function unspoken(lane: LaneEndpoint, operation: Operation): Verdict {
+  return {
+    kind: 'stop',
+    billing: 'none',
+    sent: false,
+    code: 'provider_rejected',
+    message: `Lane ${lane.name} calls a provider of kind ${lane.kind}, which has no operation ${operation}; nothing was sent.`,
+    providerStatus: null,
+    providerRequestId: null,
+    retryAfterMs: null,
+    overloaded: false,
+  }
+}
