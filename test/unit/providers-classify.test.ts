@@ -1,0 +1,134 @@
+import { describe, expect, test } from 'vitest'
+import type { Operation } from '@askonce/core'
+import { cases } from '../contract/providers-lines.ts'
+import { classify } from '../../packages/providers/src/classify.ts'
+import { createPriceBook } from '../../packages/providers/src/prices.ts'
+import { createScrubber } from '../../packages/providers/src/scrub.ts'
+
+const nowMs = Date.parse('2026-11-01T00:00:00Z')
+
+function verdictOf(operation: Operation, status: number, body: object | string, headers: Record<string, string> = {}) {
+  const kind = operation === 'messages' ? 'anthropic' : 'openai'
+  const response = {
+    kind: 'response',
+    status,
+    headers,
+    body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)),
+  } as const
+  const prices = createPriceBook(kind, null, [])
+  return classify(response, { kind, operation, model: 'm', scrub: createScrubber(null), prices, nowMs })
+}
+
+describe('refusals, every line of ERRORS.md', () => {
+  test.each(cases)('$kind: $name', ({ kind, refuse, verdict }) => {
+    const operation = kind === 'anthropic' ? 'messages' : 'responses'
+    const found = verdictOf(operation, refuse.status, refuse.body ?? '', refuse.headers)
+    expect(found).toMatchObject({ ...verdict, sent: true, providerStatus: refuse.status })
+  })
+
+  test('the message is the provider’s, or says that somebody else spoke', () => {
+    const messageOf = (status: number, body: object | string, type?: string): string => {
+      const found = verdictOf('responses', status, body, type === undefined ? {} : { 'content-type': type })
+      return found.kind === 'answer' ? '' : found.message
+    }
+    expect(messageOf(400, { error: { message: 'No such model' } })).toBe('No such model')
+    expect(messageOf(400, [{ error: { message: 'in an array' } }])).toBe('in an array')
+    expect(messageOf(401, { error: 'Unauthorized' })).toBe('Unauthorized')
+    expect(messageOf(404, { detail: 'Not Found' }, 'application/json')).toBe(
+      "HTTP 404 without the provider's error object (application/json): Not Found",
+    )
+    expect(messageOf(502, 'no healthy upstream', 'text/plain')).toContain('no healthy upstream')
+    expect(messageOf(502, '<html>secret</html>', 'text/html')).toBe(
+      "HTTP 502 without the provider's error object (text/html)",
+    )
+    expect(messageOf(500, { error: { message: '' } })).not.toBe('')
+  })
+
+  test('the request id comes from the header, or from Anthropic’s body', () => {
+    const body = { type: 'error', error: { type: 'api_error', message: 'x' }, request_id: 'req_body' }
+    expect(verdictOf('messages', 500, body).providerRequestId).toBe('req_body')
+    expect(verdictOf('messages', 500, body, { 'request-id': 'req_header' }).providerRequestId).toBe('req_header')
+    expect(verdictOf('responses', 500, '', { 'x-request-id': 'req_x' }).providerRequestId).toBe('req_x')
+  })
+})
+
+const chat = (finish: string | null, message: object = { content: 'x' }): object => ({
+  choices: [{ finish_reason: finish, message }],
+})
+
+describe('answers and their flags', () => {
+  test.each([
+    ['chat.completions', 'stop', chat('stop'), []],
+    ['chat.completions', 'tool_calls', chat('tool_calls'), []],
+    ['chat.completions', 'no finish_reason (compatible servers)', chat(null), []],
+    ['chat.completions', 'length', chat('length'), ['truncated']],
+    ['chat.completions', 'content_filter', chat('content_filter'), ['refused']],
+    ['chat.completions', 'refusal', chat('stop', { refusal: 'I cannot' }), ['refused']],
+    ['chat.completions', 'no refusal', chat('stop', { refusal: null }), []],
+    ['responses', 'completed', { status: 'completed', output: [], error: null }, []],
+    ['responses', 'no status (compatible servers)', { output: [] }, []],
+    [
+      'responses',
+      'max_output_tokens',
+      { status: 'incomplete', output: [], incomplete_details: { reason: 'max_output_tokens' } },
+      ['truncated'],
+    ],
+    [
+      'responses',
+      'content_filter',
+      { status: 'incomplete', output: [], incomplete_details: { reason: 'content_filter' } },
+      ['refused'],
+    ],
+    [
+      'responses',
+      'refusal',
+      { status: 'completed', output: [{ content: [{ type: 'refusal', refusal: 'no' }] }] },
+      ['refused'],
+    ],
+    ['embeddings', 'floats', { data: [{ embedding: [1, 2] }] }, []],
+    ['embeddings', 'base64', { data: [{ embedding: 'AACAPw==' }] }, []],
+    ['messages', 'end_turn', { content: [{ type: 'text', text: 'x' }], stop_reason: 'end_turn' }, []],
+    ['messages', 'nothing to say', { content: [], stop_reason: 'end_turn' }, []],
+    ['messages', 'max_tokens', { content: [], stop_reason: 'max_tokens' }, ['truncated']],
+    [
+      'messages',
+      'model_context_window_exceeded',
+      { content: [], stop_reason: 'model_context_window_exceeded' },
+      ['truncated'],
+    ],
+    ['messages', 'refusal', { content: [], stop_reason: 'refusal' }, ['refused']],
+  ] as const)('%s: %s', (operation, _, body, flags) => {
+    expect(verdictOf(operation, 200, body)).toMatchObject({ kind: 'answer', flags })
+  })
+
+  test('bytes, status and content type are kept as they came', () => {
+    const text = '\uFEFF{ "choices": [ {"finish_reason":"stop"} ]\n}'
+    const verdict = verdictOf('chat.completions', 201, text, { 'content-type': 'application/json; charset=utf-8' })
+    expect(verdict).toMatchObject({ kind: 'answer', status: 201, contentType: 'application/json; charset=utf-8' })
+    expect(verdict.kind === 'answer' && verdict.body.equals(Buffer.from(text))).toBe(true)
+  })
+
+  test.each([
+    ['chat.completions', 'empty', ''],
+    ['chat.completions', 'a page', '<html></html>'],
+    ['chat.completions', 'cut off', '{"choices":[{"finish'],
+    ['chat.completions', 'null', 'null'],
+    ['chat.completions', 'a list', '[]'],
+    ['chat.completions', 'an error', { error: { message: 'x' } }],
+    ['chat.completions', 'vLLM’s error', { object: 'error', message: 'x' }],
+    ['chat.completions', 'no choices', { choices: [] }],
+    ['chat.completions', 'an answer to something else', { output: [] }],
+    ['responses', 'no output', { status: 'completed' }],
+    ['responses', 'failed', { status: 'failed', output: [], error: { code: 'server_error', message: 'x' } }],
+    ['responses', 'still running', { status: 'in_progress', output: [] }],
+    ['responses', 'queued', { status: 'queued', output: [] }],
+    ['responses', 'cancelled', { status: 'cancelled', output: [] }],
+    ['embeddings', 'no data', { data: [] }],
+    ['embeddings', 'no embedding', { data: [{ embedding: null }] }],
+    ['messages', 'no content', { stop_reason: 'end_turn' }],
+    ['messages', 'an error', { type: 'error', error: { type: 'api_error', message: 'x' } }],
+  ] as const)('%s: 200 with %s may have been billed', (operation, _, body) => {
+    const broken = { kind: 'unknown', billing: 'maybe', code: 'broken_answer', sent: true, providerStatus: 200 }
+    expect(verdictOf(operation, 200, body)).toMatchObject(broken)
+  })
+})
