@@ -70,13 +70,13 @@ export class Spool {
 
   /** Paths of whole records, oldest job first. An absent directory is an empty one. */
   async list(): Promise<string[]> {
-    const names = await readdir(this.directory).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return []
+    const names = await readdir(this.directory).catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
       throw error
     })
     return names
       .filter((name) => /^[0-9a-f-]{36}\.\d+\.json$/.test(name))
-      .sort()
+      .toSorted()
       .map((name) => join(this.directory, name))
   }
 

@@ -11,7 +11,7 @@ export function canonicalize(value: Json): string {
   if (Array.isArray(value)) return `[${value.map(canonicalize).join(',')}]`
   if (typeof value === 'object' && value !== null) {
     const members = Object.keys(value)
-      .sort()
+      .toSorted()
       .map((name) => `${JSON.stringify(name)}:${canonicalize(value[name] as Json)}`)
     return `{${members.join(',')}}`
   }

@@ -129,7 +129,7 @@ class Scanner {
     const start = this.at
     this.at += 1
     const container = open === '{' ? this.members() : this.elements()
-    this.ranges.set(container as object, [start, this.at])
+    this.ranges.set(container, [start, this.at])
     return container
   }
 

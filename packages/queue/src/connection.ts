@@ -72,7 +72,7 @@ export function bullConnection(
     const redis = openRedis(connection.url, role, onError)
     return {
       options: { connection: redis, prefix: redisPrefix },
-      backend: createRedisBackend as unknown as BackendFactory,
+      backend: createRedisBackend,
       close: () => Promise.resolve(redis.disconnect()),
     }
   }
@@ -85,7 +85,7 @@ export function bullConnection(
     application_name: 'askonce queue',
   }
   return {
-    options: { connection: options as unknown as QueueOptions['connection'] },
+    options: { connection: options },
     backend: createPostgresBackend as unknown as BackendFactory,
     close: () => Promise.resolve(),
   }

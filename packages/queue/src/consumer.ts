@@ -86,7 +86,7 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     resume() {
       if (!paused) return
       paused = false
-      current?.worker.resume()
+      current?.worker.resume().catch(options.onError)
       // Paused before its first run: resume() alone does not start the loop.
       if (current !== null && !current.worker.isRunning()) current.worker.run().catch(options.onError)
     },

@@ -110,7 +110,8 @@ export function openDispatcher(
     async close() {
       const settled = await Promise.allSettled(queues.values())
       queues.clear()
-      await Promise.all(settled.map((entry) => (entry.status === 'fulfilled' ? closeQueue(entry.value) : undefined)))
+      const opened = settled.filter((entry) => entry.status === 'fulfilled')
+      await Promise.all(opened.map(({ value }) => closeQueue(value)))
     },
   }
 }

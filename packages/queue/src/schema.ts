@@ -6,7 +6,7 @@ export async function migrateQueueSchema(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url, application_name: 'askonce migrate' })
   await client.connect()
   try {
-    await runMigrations(client as never)
+    await runMigrations(client)
   } finally {
     await client.end()
   }

@@ -25,12 +25,10 @@ export interface Database {
 // bigint and numeric as numbers: counters and dollars, far below 2^53.
 const numberTypes = new Set<number>([pg.types.builtins.INT8, pg.types.builtins.NUMERIC])
 
-export const parsers: pg.CustomTypesConfig = {
-  getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
-    numberTypes.has(oid) && format !== 'binary'
-      ? Number
-      : pg.types.getTypeParser(oid, format as 'text')) as pg.CustomTypesConfig['getTypeParser'],
-}
+const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => unknown) =>
+  numberTypes.has(oid) && format !== 'binary' ? Number : pg.types.getTypeParser(oid, format ?? 'text')
+
+export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 
 /** What every session must have: an acknowledged commit is on disk, and nothing waits for ever. */
 export function sessionOptions(url: string, name: string): pg.ClientConfig {

@@ -20,7 +20,7 @@ export class SchemaVersionError extends Error {}
 
 /** The numbered files in `migrations/`, in order. */
 export async function loadMigrations(): Promise<Migration[]> {
-  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort()
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).toSorted()
   return Promise.all(
     names.map(async (name, index) => {
       const match = /^(\d{4})_[a-z0-9_]+\.sql$/.exec(name)

@@ -14,7 +14,7 @@ Askonce is running.
   API key   ${key}
   provider  ${provider}
   data      ${place}
-  queue     ${config.redis.url === null ? 'BullMQ on Postgres' : `BullMQ on ${config.redis.url}`}
+  queue     ${config.redis.url === null ? 'BullMQ on Postgres' : `BullMQ on ${config.redis.url.toString()}`}
 
 Ask something. The second time the same bytes come back at once, and nothing is called:
 

@@ -19,15 +19,18 @@ interface Base {
   stop: () => Promise<void>
 }
 
+function say(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
 /** Everything in one process: database (unless DATABASE_URL names one), API, worker and janitor. */
 export async function runStart(): Promise<void> {
-  const say = (text: string): void => void process.stdout.write(`${text}\n`)
   const config = readConfig()
   // People read a terminal, machines read lines: on a terminal only what needs attention is logged, unless asked otherwise.
   const asked = configTable().some(({ variable, from }) => variable === 'LOG_LEVEL' && from !== 'default')
   const log = createLog({ level: process.stdout.isTTY && !asked ? 'warn' : config.log.level, role: 'start' })
   const signals = catchSignals()
-  const base = await openBase(config, say)
+  const base = await openBase(config)
   try {
     await migrateAll(base.databaseUrl, log, signals.first)
     const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
@@ -57,14 +60,14 @@ export async function runStart(): Promise<void> {
   say('Stopped. `npm start` goes on where this ended.')
 }
 
-async function openBase(config: Config, say: (text: string) => void): Promise<Base> {
+async function openBase(config: Config): Promise<Base> {
   const { dataDir } = config
   const url = config.database.url?.reveal()
   try {
     if (url !== undefined) {
       await mkdir(dataDir, { recursive: true, mode: 0o700 })
       const owner = await acquireOwner({ dataDir })
-      return { databaseUrl: url, owner, place: `${config.database.url}`, stop: () => owner.release() }
+      return { databaseUrl: url, owner, place: String(config.database.url), stop: () => owner.release() }
     }
     const embedded = await startEmbedded({ dataDir, onProgress: say })
     const place = `${dataDir} (embedded PostgreSQL${embedded.tookOver ? ', taken over from a process that died' : ''})`

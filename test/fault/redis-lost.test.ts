@@ -1,0 +1,95 @@
+import { startTestRedis } from '@askonce/testkit'
+import { Redis } from 'ioredis'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { call, chat, startSystem, submit, until, type System } from './system.ts'
+
+const jobs = 10_000
+
+// DESIGN.md §1.5: Postgres is the truth, Redis is a wake-up, and may be flushed at any moment.
+describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => {
+  let system: System
+  let address: string
+  beforeAll(async () => {
+    system = await startSystem('redis')
+    address = (await system.api()).address
+    await system.started('janitor')
+  })
+  afterAll(() => system.stop())
+
+  const submitAll = async (prefix: string, count: number): Promise<void> => {
+    for (let from = 0; from < count; from += 2_000) {
+      const list = Array.from({ length: Math.min(2_000, count - from) }, (_, index) => ({
+        key: `${prefix}-${from + index}`,
+        ...chat(`${prefix}-${from + index}`),
+      }))
+      const reply = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })
+      expect(reply.status).toBe(200)
+    }
+  }
+  const finished = async (prefix: string): Promise<number> => {
+    const [row] = await system.sql<{ count: string }>(
+      `select count(*) from jobs where idempotency_key like $1 and state = 'succeeded'`,
+      [`${prefix}-%`],
+    )
+    return Number(row?.count)
+  }
+  const expectOneCallEach = async (prefix: string, count: number): Promise<void> => {
+    const calls = Object.entries(await system.upstream.callsBy()).filter(([marker]) => marker.startsWith(`${prefix}-`))
+    expect(calls.filter(([, made]) => made !== 1)).toEqual([])
+    expect(calls).toHaveLength(count)
+  }
+
+  test('FLUSHALL, then a restart without data: every job ends, none runs twice, stored answers are served meanwhile', async () => {
+    await submitAll('lost', jobs)
+    const worker = await system.started('worker', { ASKONCE_CONCURRENCY: '100' })
+    await until(() => finished('lost'), (count) => count > 300, 30_000)
+    await system.redis?.flushAll()
+    await until(() => finished('lost'), (count) => count > 3_000, 60_000)
+
+    await system.redis?.kill()
+    const [stored] = await system.sql<{ id: string; key: string }>(
+      `select id, idempotency_key as key from jobs where state = 'succeeded' limit 1`,
+    )
+    const replay = await submit(address, stored?.key as string, chat(stored?.key as string))
+    expect([replay.status, replay.headers.get('idempotent-replayed')]).toEqual([200, 'true'])
+    expect((await call(address, 'GET', `/v1/jobs/${stored?.id}`)).status).toBe(200)
+    const accepted = await submit(address, 'lost-during', chat('lost-during'))
+    expect(accepted.status).toBe(202)
+    await system.redis?.restart()
+
+    await until(() => finished('lost'), (count) => count === jobs + 1, 120_000)
+    await expectOneCallEach('lost', jobs + 1)
+    expect(await system.sql(`select 1 from attempts where billing <> 'billed'`)).toEqual([])
+    worker.signal('SIGTERM')
+    expect(await worker.exited).toMatchObject({ code: 0 })
+  })
+
+  test('out of memory: submissions are accepted all the same, and run once there is room', async () => {
+    const redis = new Redis(system.redis?.url as string)
+    await redis.config('SET', 'maxmemory', '1')
+    const accepted = await submit(address, 'full', chat('full'))
+    expect(accepted.status).toBe(202)
+    await system.started('worker')
+    await redis.config('SET', 'maxmemory', '0')
+    redis.disconnect()
+    expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
+    expect((await system.upstream.callsBy())['full']).toBe(1)
+  })
+})
+
+describe('FAULTS 9, a Redis that is not there at boot', () => {
+  test('is found when it comes', async () => {
+    const system = await startSystem('redis')
+    const other = await startTestRedis({})
+    await other.kill()
+    const env = { REDIS_URL: other.url }
+    const { address } = await system.api(env)
+    await Promise.all([system.started('worker', env), system.started('janitor', env)])
+    const accepted = await submit(address, 'boot', chat('boot'))
+    expect(accepted.status).toBe(202)
+    await other.restart()
+    expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
+    await other.stop()
+    await system.stop()
+  })
+})
