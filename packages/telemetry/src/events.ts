@@ -45,7 +45,7 @@ export const events = {
   'api.started': event('info', 'The API listens.', 'address', 'version', 'pid', 'host', 'duration_ms'),
   'api.stopping': event('info', 'The API takes no new connections; requests under way may finish.', 'reason'),
   'api.stopped': event('info', 'The API has closed everything.', 'duration_ms', 'reason'),
-  'api.key_created': event('info', 'The bootstrap key exists now.', 'tenant', 'reason'),
+  'api.key_ready': event('info', 'The bootstrap key exists.', 'tenant', 'reason'),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),
   'submission.settled': event(

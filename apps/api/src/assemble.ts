@@ -1,0 +1,114 @@
+import type { Dispatcher } from '@askonce/queue'
+import {
+  dueChannel,
+  LaneWatch,
+  lanesChannel,
+  notify,
+  openDatabase,
+  readStatistics,
+  Session,
+  settledChannel,
+} from '@askonce/store'
+import type { ApiContext, Parts } from './context.ts'
+import { HandOver } from './hand-over.ts'
+import { JobReader } from './job-reader.ts'
+import { KeyRing } from './key-ring.ts'
+import { LaneBook } from './lane-book.ts'
+import { createJobFactory } from './new-job.ts'
+import { Outage } from './outage.ts'
+import { atMost } from './patience.ts'
+import { Readiness } from './readiness.ts'
+import { Submissions } from './submissions.ts'
+import { WaitHub } from './wait-hub.ts'
+
+const listenTimeoutMs = 5_000
+/** A server that does not answer must not keep the process from its end. */
+const closeLimitMs = 2_000
+
+export interface Assembly {
+  parts: Parts
+  /** A request found Postgres away. */
+  unavailable: (error: unknown) => void
+  close: () => Promise<void>
+}
+
+/** Builds what the routes work with. Nothing is connected before its first use, and everything comes back by itself. */
+export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
+  const { config, databaseUrl, log, metrics } = context
+  const outage = new Outage(log, 'store.unavailable', 'store.recovered')
+  const unavailable = (error: unknown): void => outage.failed(error)
+  const { db, close: closeDatabase } = openDatabase({
+    url: databaseUrl,
+    name: 'askonce api',
+    poolSize: config.database.poolSize,
+    onError: unavailable,
+  })
+  const watch = watchLanes(db, outage)
+  const waits = new WaitHub(db, (waiters) => metrics.waiters.set(waiters))
+  const session = new Session({
+    url: databaseUrl,
+    name: 'askonce api listens',
+    channels: [settledChannel, lanesChannel],
+    onNotification: (channel, payload) => {
+      if (channel === settledChannel) waits.hint(payload.split(','))
+      else void watch.refresh()
+    },
+    onError: unavailable,
+    queryTimeoutMs: listenTimeoutMs,
+  })
+  const handOver = new HandOver(dispatcher, log)
+  const lanes = new LaneBook(config.lanes, watch)
+  const say = (channel: string, words: readonly string[]): void => {
+    notify(db, channel, words).catch(unavailable)
+  }
+  metrics.collectFromDatabase(() => readStatistics(db))
+  void watch.refresh()
+
+  const parts: Parts = {
+    config,
+    log,
+    metrics,
+    db,
+    keys: new KeyRing(db),
+    prepare: createJobFactory({ config, isOpen: (lane) => lanes.isOpen(lane) }),
+    submissions: new Submissions({
+      db,
+      log,
+      metrics,
+      maxWaiting: config.limits.maxQueuedSubmissions,
+      handOver: (items) => handOver.add(items),
+    }),
+    jobs: new JobReader(db, metrics),
+    waits,
+    lanes,
+    readiness: new Readiness(db, databaseUrl, dispatcher),
+    refreshLanes: () => watch.refresh(),
+    announce: (news, ids) => {
+      if (news === 'settled') waits.hint(ids)
+      say(news === 'settled' ? settledChannel : dueChannel, ids)
+    },
+    announceLane: (name) => say(lanesChannel, [name]),
+  }
+  const close = async (): Promise<void> => {
+    watch.close()
+    await handOver.flush()
+    await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
+    await atMost(closeLimitMs, closeDatabase())
+  }
+  return { parts, unavailable, close }
+}
+
+/** The lanes are read every second: the first to notice that Postgres is back. */
+function watchLanes(db: Parts['db'], outage: Outage): LaneWatch {
+  let failed = false
+  return new LaneWatch(db, {
+    onError: (error) => {
+      failed = true
+      outage.failed(error)
+    },
+    onChange: () => {
+      if (!failed) outage.worked()
+      failed = false
+    },
+  })
+}

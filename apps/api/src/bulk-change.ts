@@ -1,0 +1,112 @@
+import type { JobState } from '@askonce/core'
+import { listJobs } from '@askonce/store'
+import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
+import { changeJobs, type Change } from './change.ts'
+import type { Parts } from './context.ts'
+import { readCursor, toCursor, type Position } from './cursor.ts'
+import { patiently } from './patience.ts'
+import { Problem, toProblem } from './problem.ts'
+import type { BulkChangeBody } from './schemas/changes.ts'
+import { maxBulkItems } from './schemas/submission.ts'
+
+const batchSize = 500
+/** Looking for rare metadata among many jobs takes longer than a read by id. */
+const searchPatienceMs = 25_000
+
+interface Asked {
+  parts: Parts
+  change: Change
+  tenantId: string
+  body: BulkChangeBody
+}
+
+/** Changes what the body names, by ids or by filter, in bounded batches: each is one statement, and one part of the answer. */
+export function changeMany(asked: Asked): AsyncGenerator<OutcomePart> {
+  return asked.body.ids === undefined ? changeMatching(asked) : changeListed(asked, asked.body.ids)
+}
+
+async function* changeListed(asked: Asked, ids: readonly string[]): AsyncGenerator<OutcomePart> {
+  for (let start = 0; start < ids.length; start += batchSize) {
+    const batch = ids.slice(start, start + batchSize)
+    yield part(start, batch, await changeBatch(asked, batch, start > 0), null)
+  }
+}
+
+async function* changeMatching(asked: Asked): AsyncGenerator<OutcomePart> {
+  const { states, after: first } = startOf(asked)
+  let done = 0
+  let after = first
+  for (const state of states) {
+    for (;;) {
+      const rows = await search(asked, state, after)
+      const last = rows.at(-1)
+      if (last === undefined) break
+      const ids = rows.map(({ id }) => id)
+      const outcomes = await changeBatch(asked, ids, done > 0)
+      after = { createdAt: last.cursor_at, id: last.id }
+      const start = done
+      done += rows.length
+      const full = done >= maxBulkItems
+      yield part(start, ids, outcomes, full ? `${state}.${toCursor(after)}` : null)
+      if (full) return
+      if (rows.length < batchSize) break
+    }
+    after = undefined
+  }
+  if (done === 0) yield { items: [], nextCursor: null }
+}
+
+/** The states to go through, one after the other because each has an index of its own, and where to begin in the first. */
+function startOf({ change, body }: Asked): { states: readonly JobState[]; after: Position | undefined } {
+  const wanted = body.filter?.state
+  if (wanted !== undefined && !change.from.includes(wanted)) {
+    const detail = `/filter/state: ${change.name} is for jobs that are ${change.from.join(' or ')}`
+    throw new Problem('invalid_request', detail, { param: '/filter/state' })
+  }
+  const states = wanted === undefined ? change.from : [wanted]
+  if (body.cursor === undefined) return { states, after: undefined }
+  const [state = '', position = ''] = body.cursor.split('.')
+  const index = (states as readonly string[]).indexOf(state)
+  if (index < 0) throw new Problem('invalid_request', '/cursor: is not a cursor of this request', { param: '/cursor' })
+  return { states: states.slice(index), after: readCursor(position, '/cursor') }
+}
+
+function search({ parts, tenantId, body: { filter } }: Asked, state: JobState, after: Position | undefined) {
+  const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
+  const jobs = listJobs(parts.db, {
+    tenantId,
+    state,
+    createdBefore: filter?.created_before,
+    metadata,
+    limit: batchSize,
+    after,
+  })
+  return patiently(jobs, undefined, searchPatienceMs)
+}
+
+/** A batch that fails after others have succeeded is told item by item: what was done must not be hidden. */
+async function changeBatch(
+  { parts, change, tenantId, body }: Asked,
+  ids: readonly string[],
+  othersAreDone: boolean,
+): Promise<ItemOutcome[]> {
+  try {
+    return await changeJobs(parts, change, ids, { tenantId, consent: body.accept_duplicate_charge === true })
+  } catch (error) {
+    if (!othersAreDone) throw error
+    const problem = toProblem(error)
+    return ids.map(() => ({ status: problem.status, problem }))
+  }
+}
+
+function part(
+  start: number,
+  ids: readonly string[],
+  outcomes: readonly ItemOutcome[],
+  nextCursor: string | null,
+): OutcomePart {
+  const items = outcomes.map((outcome, offset) =>
+    outcomeJson({ index: start + offset, id: ids[offset] ?? '' }, outcome),
+  )
+  return { items, nextCursor }
+}

@@ -1,0 +1,147 @@
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { isTerminal } from '@askonce/core'
+import { OverloadedError, type SubmitResult } from '@askonce/store'
+import { readItem, type BulkItem } from './bulk-items.ts'
+import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
+import type { Parts } from './context.ts'
+import { jobJson } from './job-view.ts'
+import type { PreparedJob } from './new-job.ts'
+import { Problem, toProblem } from './problem.ts'
+import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
+
+/** Items of one request that are submitted at once: a large bulk leaves room for others. */
+const maxChunkSize = 500
+/** Items that are checked before others get the processor. */
+const sliceSize = 25
+/** How long a chunk waits for room in the group; the first one does not wait. */
+const waitForRoomMs = 10_000
+const roomCheckMs = 20
+/** Of so many reused keys the differing members are looked up; each is a read of its own. */
+const maxExplained = 100
+
+type Item = { index: number; prepared: PreparedJob } | { index: number; problem: Problem }
+
+/** One bulk request: its items in chunks, in order, with an outcome each. */
+export class BulkSubmission {
+  private readonly parts: Parts
+  private readonly tenantId: string
+  private readonly requestId: string
+  private readonly items: readonly BulkItem[]
+  private readonly chunkSize: number
+  /** Keys that an earlier item of this request has. */
+  private readonly seen = new Set<string>()
+  private explained = 0
+  /** Set when the database went away: what has not been tried gets the same answer. */
+  private away: Problem | null = null
+
+  constructor(parts: Parts, tenantId: string, requestId: string, items: readonly BulkItem[]) {
+    this.parts = parts
+    this.tenantId = tenantId
+    this.requestId = requestId
+    this.items = items
+    this.chunkSize = Math.min(maxChunkSize, parts.submissions.maxWaiting)
+  }
+
+  /**
+   * The outcomes of the first chunk.
+   * @throws Problem when nothing of it was accepted because the server is overloaded or the database away
+   */
+  async first(): Promise<OutcomePart> {
+    const outcomes = await this.settle(0, Promise.resolve())
+    const problems = outcomes.flatMap((outcome) =>
+      'problem' in outcome && outcome.status === 503 ? [outcome.problem] : [],
+    )
+    if (problems.length === outcomes.length && problems[0] !== undefined) throw problems[0]
+    return this.show(0, outcomes)
+  }
+
+  /** The outcomes of the others; the next chunk is under way while one is being sent. */
+  async *rest(): AsyncGenerator<OutcomePart> {
+    let current: Promise<ItemOutcome[]> | null = null
+    for (let start = this.chunkSize; start < this.items.length; start += this.chunkSize) {
+      const outcomes: Promise<ItemOutcome[]> = current ?? this.settle(start, Promise.resolve())
+      const next = start + this.chunkSize
+      current = next < this.items.length ? this.settle(next, outcomes) : null
+      yield this.show(start, await outcomes)
+    }
+  }
+
+  private show(start: number, outcomes: readonly ItemOutcome[]): OutcomePart {
+    return {
+      items: outcomes.map((outcome, offset) => outcomeJson({ index: start + offset }, outcome)),
+      nextCursor: null,
+    }
+  }
+
+  /** Settles one chunk. Never rejects. A key that stood in an earlier item waits for that one: the later of two requests is refused. */
+  private async settle(start: number, before: Promise<unknown>): Promise<ItemOutcome[]> {
+    const leaders: Item[] = []
+    const followers: Item[] = []
+    for (let index = start; index < Math.min(start + this.chunkSize, this.items.length); index += 1) {
+      if (index % sliceSize === 0) await nextTurn()
+      const item = this.prepare(index)
+      const repeated = 'prepared' in item && this.seen.has(item.prepared.job.key)
+      if ('prepared' in item) this.seen.add(item.prepared.job.key)
+      ;(repeated ? followers : leaders).push(item)
+    }
+    const outcomes = new Map<number, ItemOutcome>()
+    await this.submit(leaders, outcomes, start > 0)
+    await before
+    await this.submit(followers, outcomes, true)
+    return [...outcomes].toSorted(([a], [b]) => a - b).map(([, outcome]) => outcome)
+  }
+
+  private prepare(index: number): Item {
+    try {
+      const { body, textOf } = (this.items[index] as BulkItem)()
+      const { key, envelope } = readItem(body)
+      return { index, prepared: this.parts.prepare({ tenantId: this.tenantId, key, body: envelope, textOf }) }
+    } catch (error) {
+      return { index, problem: toProblem(error) }
+    }
+  }
+
+  private async submit(items: readonly Item[], outcomes: Map<number, ItemOutcome>, mayWait: boolean): Promise<void> {
+    const full = items.length === 0 ? null : await this.room(items.length, mayWait)
+    // Between the look for room and the submissions no other request gets a turn.
+    const settled = items.map(async (item): Promise<void> => {
+      const outcome = 'problem' in item ? item.problem : await this.submitOne(item.prepared, full)
+      outcomes.set(item.index, outcome instanceof Problem ? { status: outcome.status, problem: outcome } : outcome)
+    })
+    await Promise.all(settled)
+  }
+
+  private async submitOne(prepared: PreparedJob, full: Problem | null): Promise<ItemOutcome | Problem> {
+    if (full !== null || this.away !== null) return full ?? (this.away as Problem)
+    try {
+      const result = await this.parts.submissions.submit(prepared.job)
+      logSubmission(this.parts, this.requestId, result)
+      return result.kind === 'mismatch' ? await this.explain(prepared, result) : this.accepted(result)
+    } catch (error) {
+      const problem = toProblem(error)
+      if (problem.code === 'unavailable') this.away = problem
+      return problem
+    }
+  }
+
+  private accepted(result: SubmitResult): ItemOutcome {
+    const { job } = result
+    return { status: isTerminal(job.state) ? 200 : 202, job: jobJson(job, this.parts.lanes, isReplayed(result)) }
+  }
+
+  private explain(prepared: PreparedJob, { job }: SubmitResult): Promise<Problem> {
+    this.explained += 1
+    return reusedKey(this.parts, this.explained > maxExplained ? null : prepared, job)
+  }
+
+  /** Null once there is room for so many; else why not. */
+  private async room(count: number, mayWait: boolean): Promise<Problem | null> {
+    const { submissions } = this.parts
+    const untilMs = performance.now() + (mayWait ? waitForRoomMs : 0)
+    while (submissions.depth + count > submissions.maxWaiting) {
+      if (performance.now() >= untilMs) return toProblem(new OverloadedError(`no room for ${count} submissions`))
+      await sleep(roomCheckMs)
+    }
+    return null
+  }
+}

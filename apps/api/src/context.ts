@@ -1,0 +1,43 @@
+import type { Config } from '@askonce/config'
+import type { QueueConnection } from '@askonce/queue'
+import type { Db } from '@askonce/store'
+import type { Log, Metrics } from '@askonce/telemetry'
+import type { JobReader } from './job-reader.ts'
+import type { KeyRing } from './key-ring.ts'
+import type { LaneBook } from './lane-book.ts'
+import type { PreparedJob, SubmissionInput } from './new-job.ts'
+import type { Readiness } from './readiness.ts'
+import type { Submissions } from './submissions.ts'
+import type { WaitHub } from './wait-hub.ts'
+
+/** What the API is started with. */
+export interface ApiContext {
+  config: Config
+  databaseUrl: string
+  queue: QueueConnection
+  log: Log
+  metrics: Metrics
+}
+
+/** What the routes work with. */
+export interface Parts {
+  config: Config
+  log: Log
+  metrics: Metrics
+  db: Db
+  keys: KeyRing
+  prepare: (input: SubmissionInput) => PreparedJob
+  submissions: Submissions
+  jobs: JobReader
+  waits: WaitHub
+  lanes: LaneBook
+  readiness: Readiness
+  /** Reads the lanes from the database now. */
+  refreshLanes: () => Promise<void>
+  /** Tells every process that these jobs have settled, or are due. Hints: a lost one costs half a second. */
+  announce: (news: 'settled' | 'due', ids: readonly string[]) => void
+  /** Tells every process that a lane has changed. */
+  announceLane: (name: string) => void
+}
+
+export const version = '0.1.0'

@@ -1,0 +1,86 @@
+import type { AttemptRow, JobRow } from '@askonce/store'
+import type { LaneBook } from './lane-book.ts'
+
+const prefix = Buffer.from(',"response":')
+const none = Buffer.from('null')
+const comma = Buffer.from(',')
+
+/**
+ * The JSON of a job. The stored answer's bytes are put in as they are: parsing and writing them again could change a number,
+ * and costs more than all the rest.
+ */
+export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer {
+  const head = JSON.stringify({
+    id: row.id,
+    object: 'job',
+    key: row.idempotency_key,
+    operation: row.operation,
+    model: row.model,
+    state: row.state,
+    generation: row.generation,
+    attempts: row.attempt,
+    replayed,
+  })
+  const tail = JSON.stringify({
+    error: row.error,
+    flags: row.flags,
+    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane) : null,
+    usage: {
+      input_tokens: row.input_tokens,
+      output_tokens: row.output_tokens,
+      cost_usd: row.cost_usd,
+      paid_attempts: row.billed,
+      maybe_paid_attempts: Math.max(0, row.paid - row.billed - (row.state === 'running' ? 1 : 0)),
+    },
+    metadata: row.metadata ?? {},
+    created_at: row.created_at,
+    run_at: row.run_at,
+    started_at: row.started_at,
+    completed_at: row.completed_at,
+    deadline_at: row.deadline_at,
+    expires_at: row.expires_at,
+  })
+  return Buffer.concat([
+    Buffer.from(head.slice(0, -1)),
+    prefix,
+    row.response ?? none,
+    comma,
+    Buffer.from(tail.slice(1)),
+  ])
+}
+
+/** One page of a list from the JSON of its items. */
+export function listJson(items: readonly Buffer[], nextCursor: string | null): Buffer {
+  return Buffer.concat([
+    listHead,
+    ...items.flatMap((item, index) => (index === 0 ? [item] : [comma, item])),
+    listTail(nextCursor),
+  ])
+}
+
+export const listHead = Buffer.from('{"object":"list","data":[')
+
+export function listTail(nextCursor: string | null): Buffer {
+  return Buffer.from(`],"has_more":${nextCursor !== null},"next_cursor":${JSON.stringify(nextCursor)}}`)
+}
+
+/** A row of the ledger as a reader gets it. */
+export function attemptView(row: AttemptRow) {
+  return {
+    attempt: row.attempt,
+    generation: row.generation,
+    outcome: row.outcome,
+    billing: row.billing,
+    provider: row.lane,
+    model: row.model,
+    worker: row.worker_id,
+    provider_status: row.provider_status,
+    error_code: row.error_code,
+    provider_request_id: row.provider_request_id,
+    started_at: row.started_at,
+    finished_at: row.finished_at,
+    input_tokens: row.input_tokens,
+    output_tokens: row.output_tokens,
+    cost_usd: row.cost_usd,
+  }
+}

@@ -1,0 +1,61 @@
+import type { LaneConfig } from '@askonce/config'
+import type { LaneRow, LaneState, LaneWatch } from '@askonce/store'
+
+interface LaneView {
+  object: 'lane'
+  name: string
+  kind: LaneConfig['kind'] | null
+  state: LaneState
+  reason: string | null
+  code: string | null
+  until: Date | null
+}
+
+/** What this process knows of the lanes: those it is configured with, and those that the database has a row of. */
+export class LaneBook {
+  private readonly configured: readonly LaneConfig[]
+  private readonly watch: LaneWatch
+
+  constructor(configured: readonly LaneConfig[], watch: LaneWatch) {
+    this.configured = configured
+    this.watch = watch
+  }
+
+  /** Whether a new job of this lane goes to BullMQ at once. Behind a breaker the janitor lets one probe at a time through. */
+  isOpen(name: string): boolean {
+    return this.watch.closedBy(name) === null && this.watch.get(name)?.state !== 'breaker'
+  }
+
+  /** Why a queued job of this lane does not run; null: the lane is open. */
+  waitingFor(name: string): { lane: string; reason: string; until: Date | null } | null {
+    if (this.isOpen(name)) return null
+    const lane = this.watch.get(name)
+    return { lane: name, reason: lane?.reason ?? 'closed', until: lane?.until ?? null }
+  }
+
+  all(): LaneView[] {
+    const names = new Set([...this.configured.map(({ name }) => name), ...this.watch.all().map(({ name }) => name)])
+    return [...names].map((name) => this.view(name, this.watch.get(name)))
+  }
+
+  /** Null: neither configured nor in the database. */
+  find(name: string, row: LaneRow | null): LaneView | null {
+    const known = row !== null || this.configured.some((lane) => lane.name === name)
+    return known ? this.view(name, row ?? undefined) : null
+  }
+
+  private view(name: string, row: LaneRow | undefined): LaneView {
+    // A pause that is over has no end written anywhere: the lane is open again.
+    const over = row?.state === 'paused' && this.watch.closedBy(name) === null
+    const closed = row !== undefined && row.state !== 'open' && !over
+    return {
+      object: 'lane',
+      name,
+      kind: this.configured.find((lane) => lane.name === name)?.kind ?? null,
+      state: closed ? row.state : 'open',
+      reason: closed ? row.reason : null,
+      code: closed ? row.code : null,
+      until: closed ? row.until : null,
+    }
+  }
+}

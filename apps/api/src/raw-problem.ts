@@ -1,0 +1,27 @@
+import type { Socket } from 'node:net'
+import { uuidv7 } from 'uuidv7'
+import { Problem, problemDocument, problemHeaders } from './problem.ts'
+
+const details: Record<string, string> = {
+  HPE_HEADER_OVERFLOW: 'The headers are larger than 16 KiB.',
+  ERR_HTTP_REQUEST_TIMEOUT: 'The request did not arrive in time.',
+}
+
+/** Answers what is not HTTP enough to become a request, in the one shape, and closes the connection. */
+export function answerRawProblem(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const problem = new Problem('invalid_request', details[error.code ?? ''] ?? 'This is not a well-formed HTTP request.')
+  const requestId = uuidv7()
+  const body = JSON.stringify(problemDocument(problem, requestId))
+  const headers = {
+    ...problemHeaders(problem),
+    'x-request-id': requestId,
+    'content-length': String(Buffer.byteLength(body)),
+    connection: 'close',
+  }
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.end(`HTTP/1.1 400 Bad Request\r\n${lines.join('')}\r\n${body}`)
+}

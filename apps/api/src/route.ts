@@ -1,0 +1,74 @@
+import type { Scope } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import type { Parts } from './context.ts'
+import type { ProblemCode } from './problem.ts'
+
+/** Who asks. */
+export interface Caller {
+  tenantId: string
+  scopes: readonly Scope[]
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Set before the handler of a route with a scope runs. */
+    caller: Caller
+  }
+}
+
+/** An answer of a route: a JSON schema, or another content type. */
+interface RouteAnswer {
+  description: string
+  schema?: z.ZodType
+  contentType?: string
+}
+
+/** One call of the HTTP surface: what is served and what /openapi.json says of it come from here. */
+export interface ApiRoute {
+  method: 'GET' | 'POST' | 'DELETE'
+  /** As OpenAPI writes it: `/v1/jobs/{id}`. */
+  path: string
+  /** Null: no key is asked for. */
+  scope: Scope | null
+  tag: 'Jobs' | 'Many jobs' | 'Lanes' | 'Server'
+  summary: string
+  description?: string
+  /** Parameters of the query; others are refused. */
+  query: z.ZodObject
+  /** Request headers besides the key, by name. */
+  headers?: Readonly<Record<string, { required: boolean; description: string }>>
+  /** Content types that the body may have; empty: there is no body. */
+  accepts: readonly ('application/json' | 'application/x-ndjson')[]
+  body?: z.ZodType
+  answers: Readonly<Record<number, RouteAnswer>>
+  /** Error codes beyond those that every route of its kind has. */
+  errors: readonly ProblemCode[]
+  handle: (parts: Parts, request: FastifyRequest, reply: FastifyReply) => Promise<unknown>
+}
+
+/** The id in the path. */
+export function idOf(request: FastifyRequest): string {
+  return (request.params as { id: string }).id
+}
+
+const uuidv7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+
+/** Whether a text has the form of our job ids; anything else cannot be one. */
+export function isJobId(text: string): boolean {
+  return uuidv7.test(text)
+}
+
+/** Sends JSON that is ready. */
+export function sendJson(reply: FastifyReply, status: number, json: Buffer | object): FastifyReply {
+  return reply
+    .code(status)
+    .header('content-type', 'application/json; charset=utf-8')
+    .send(Buffer.isBuffer(json) ? json : JSON.stringify(json))
+}
+
+/** All values of a header, one per line that was sent: Node joins them, and then one with a comma looks like two. */
+export function headerValues(request: FastifyRequest, name: string): string[] {
+  const { rawHeaders } = request.raw
+  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === name)
+}

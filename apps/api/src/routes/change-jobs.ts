@@ -1,0 +1,123 @@
+import { deleteJob, retryContention } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import { changeMany } from '../bulk-change.ts'
+import { sendOutcomes } from '../bulk-outcomes.ts'
+import { changeJobs, changes, noSuchJob, type Change } from '../change.ts'
+import type { Parts } from '../context.ts'
+import { patiently } from '../patience.ts'
+import { Problem } from '../problem.ts'
+import { readBody } from '../request-body.ts'
+import { idOf, isJobId, sendJson, type ApiRoute } from '../route.ts'
+import { bulkChangeBody, bulkRetryBody, noMembers, retryBody, type BulkChangeBody } from '../schemas/changes.ts'
+import { changeOutcomes, deletedJob, job } from '../schemas/job.ts'
+import { noQuery } from '../schemas/queries.ts'
+
+/** POST /v1/jobs/{id}/<change>. */
+function changeOne(
+  change: Change,
+  body: z.ZodType,
+  summary: string,
+  description: string,
+  errors: ApiRoute['errors'],
+): ApiRoute {
+  return {
+    method: 'POST',
+    path: `/v1/jobs/{id}/${change.name}`,
+    scope: 'submit',
+    tag: 'Jobs',
+    summary,
+    description,
+    query: noQuery,
+    accepts: ['application/json'],
+    body,
+    answers:
+      change.news === 'due'
+        ? { 202: { description: 'It is queued', schema: job } }
+        : { 200: { description: 'It has ended', schema: job } },
+    errors: ['not_found', 'state_conflict', ...errors],
+    async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
+      const asked = readBody(body, request.body) as z.infer<typeof retryBody>
+      const { tenantId } = request.caller
+      const consent = asked.accept_duplicate_charge === true
+      const [outcome] = await changeJobs(parts, change, [idOf(request)], { tenantId, consent })
+      if (outcome === undefined || 'problem' in outcome) throw outcome?.problem ?? noSuchJob()
+      return sendJson(reply, outcome.status, outcome.job)
+    },
+  }
+}
+
+/** POST /v1/jobs/bulk/<change>. */
+function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRoute {
+  return {
+    method: 'POST',
+    path: `/v1/jobs/bulk/${change.name}`,
+    scope: 'submit',
+    tag: 'Many jobs',
+    summary,
+    description:
+      'Jobs by `ids` (up to 10,000), or by `filter`, newest first. With a filter at most 10,000 are handled at once; when `has_more` says so, send the same with `cursor`.',
+    query: noQuery,
+    accepts: ['application/json'],
+    body,
+    answers: { 200: { description: 'One outcome for each job', schema: changeOutcomes } },
+    errors: [],
+    async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
+      const asked = readBody(body, request.body) as BulkChangeBody
+      const outcomes = changeMany({ parts, change, tenantId: request.caller.tenantId, body: asked })
+      const first = await outcomes.next()
+      // It always has a first part; the type of a generator does not know.
+      return sendOutcomes(reply, first.done === true ? { items: [], nextCursor: null } : first.value, outcomes)
+    },
+  }
+}
+
+async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const id = idOf(request)
+  if (!isJobId(id)) throw noSuchJob()
+  const outcome = await patiently(retryContention(() => deleteJob(parts.db, request.caller.tenantId, id)))
+  if (outcome === null) throw noSuchJob()
+  if (!outcome.deleted) {
+    throw new Problem('state_conflict', `The job is ${outcome.was}; only one that has ended can be deleted.`, {
+      state: outcome.was,
+    })
+  }
+  parts.announce('settled', [id])
+  return sendJson(reply, 200, { id, object: 'job', deleted: true })
+}
+
+const { retry, cancel, fail } = changes
+
+export const changeRoutes: ApiRoute[] = [
+  changeOne(
+    cancel,
+    noMembers,
+    'Cancel a job',
+    'A running call is aborted wherever it runs; it may still be billed, as the ledger then says.',
+    [],
+  ),
+  changeOne(
+    retry,
+    retryBody,
+    'Run a failed, cancelled or uncertain job again',
+    'A job that was billed, or may have been, runs again only with `{"accept_duplicate_charge": true}`, unless its policy lets it run unasked.',
+    ['consent_required'],
+  ),
+  changeOne(fail, noMembers, 'Decide that an uncertain job has failed', 'A late answer is still stored.', []),
+  {
+    method: 'DELETE',
+    path: '/v1/jobs/{id}',
+    scope: 'submit',
+    tag: 'Jobs',
+    summary: 'Forget a job that has ended',
+    description: 'Its request and answer are gone and its key is free; the ledger stays.',
+    query: noQuery,
+    accepts: [],
+    answers: { 200: { description: 'It is gone', schema: deletedJob } },
+    errors: ['not_found', 'state_conflict'],
+    handle: remove,
+  },
+  changeSeveral(cancel, bulkChangeBody, 'Cancel many jobs'),
+  changeSeveral(retry, bulkRetryBody, 'Run many jobs again'),
+  changeSeveral(fail, bulkChangeBody, 'Decide that many uncertain jobs have failed'),
+]

@@ -1,0 +1,26 @@
+import type { Config } from '@askonce/config'
+import { z } from 'zod'
+import type { ApiRoute } from '../route.ts'
+import { submissionSchema } from '../schemas/submission.ts'
+import { changeRoutes } from './change-jobs.ts'
+import { laneRoutes } from './lanes.ts'
+import { listRoute } from './list-jobs.ts'
+import { readRoutes } from './read-jobs.ts'
+import { serverRoutes } from './server-state.ts'
+import { submitManyRoute } from './submit-many.ts'
+import { submitRoute } from './submit.ts'
+
+/** Every call of the native surface. */
+export function nativeRoutes(limits: Config['limits']): ApiRoute[] {
+  const submission = submissionSchema(limits)
+  const item = submission.extend({ key: z.string().describe('The idempotency key of this item') })
+  return [
+    submitRoute(submission),
+    listRoute,
+    ...readRoutes,
+    ...changeRoutes,
+    submitManyRoute(z.strictObject({ jobs: z.array(item) })),
+    ...laneRoutes,
+    ...serverRoutes,
+  ]
+}

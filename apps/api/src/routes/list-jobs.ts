@@ -1,0 +1,59 @@
+import { parseKeyText } from '@askonce/core'
+import { listJobs } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import type { Parts } from '../context.ts'
+import { readCursor, toCursor } from '../cursor.ts'
+import { jobJson, listJson } from '../job-view.ts'
+import { patiently } from '../patience.ts'
+import { Problem } from '../problem.ts'
+import { sendJson, type ApiRoute } from '../route.ts'
+import { jobList } from '../schemas/job.ts'
+import { defaultPageSize, listQuery } from '../schemas/queries.ts'
+
+function keyOf(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined
+  const parsed = parseKeyText(text)
+  if (!parsed.ok) throw new Problem(parsed.code, parsed.detail, { param: 'key' })
+  return parsed.key
+}
+
+async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const query = request.query as z.infer<typeof listQuery>
+  const limit = query.limit === undefined ? defaultPageSize : Number(query.limit)
+  const rows = await patiently(
+    listJobs(parts.db, {
+      tenantId: request.caller.tenantId,
+      key: keyOf(query.key),
+      state: query.state,
+      createdAfter: query.created_after,
+      // One more than asked for tells whether there is a next page.
+      limit: limit + 1,
+      after: query.cursor === undefined ? undefined : readCursor(query.cursor, 'cursor'),
+    }),
+  )
+  const page = rows.slice(0, limit)
+  const last = page.at(-1)
+  const next = rows.length > limit && last !== undefined ? toCursor({ createdAt: last.cursor_at, id: last.id }) : null
+  return sendJson(
+    reply,
+    200,
+    listJson(
+      page.map((row) => jobJson(row, parts.lanes)),
+      next,
+    ),
+  )
+}
+
+export const listRoute: ApiRoute = {
+  method: 'GET',
+  path: '/v1/jobs',
+  scope: 'read',
+  tag: 'Jobs',
+  summary: 'List jobs, newest first',
+  query: listQuery,
+  accepts: [],
+  answers: { 200: { description: 'One page', schema: jobList } },
+  errors: ['invalid_request', 'idempotency_key_invalid'],
+  handle: list,
+}

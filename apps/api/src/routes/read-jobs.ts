@@ -1,0 +1,81 @@
+import { readAttempts, type JobRow } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { noSuchJob } from '../change.ts'
+import type { Parts } from '../context.ts'
+import { attemptView, jobJson } from '../job-view.ts'
+import { patiently } from '../patience.ts'
+import { Problem } from '../problem.ts'
+import { idOf, isJobId, sendJson, type ApiRoute } from '../route.ts'
+import { attemptList, job } from '../schemas/job.ts'
+import { noQuery, waitQuery } from '../schemas/queries.ts'
+import { waitForJob, waitOf } from '../wait-for-job.ts'
+
+/** The job in the path, or `not_found`. */
+async function jobInPath(parts: Parts, request: FastifyRequest): Promise<JobRow> {
+  const id = idOf(request)
+  const row = isJobId(id) ? await parts.jobs.read(request.caller.tenantId, id) : null
+  if (row === null) throw noSuchJob()
+  return row
+}
+
+async function get(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const limitMs = waitOf(request, reply)
+  const row = await waitForJob(parts, reply, await jobInPath(parts, request), limitMs)
+  if (row === null) throw noSuchJob()
+  return sendJson(reply, 200, jobJson(row, parts.lanes))
+}
+
+async function getResponse(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const row = await jobInPath(parts, request)
+  if (row.response === null) {
+    throw new Problem('not_found', `The job is ${row.state}; it has no stored answer.`, {
+      param: 'id',
+      state: row.state,
+    })
+  }
+  return reply
+    .header('content-type', row.response_content_type ?? 'application/json')
+    .header('x-provider-status', String(row.response_status))
+    .send(row.response)
+}
+
+async function getAttempts(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const id = idOf(request)
+  const { tenantId } = request.caller
+  const rows = isJobId(id) ? await patiently(readAttempts(parts.db, tenantId, id)) : []
+  // The ledger outlives the job: only an id that has neither is unknown.
+  if (rows.length === 0) await jobInPath(parts, request)
+  return sendJson(reply, 200, { object: 'list', data: rows.map(attemptView), has_more: false, next_cursor: null })
+}
+
+const shared = { method: 'GET', scope: 'read', tag: 'Jobs', accepts: [], errors: ['not_found'] } as const
+
+export const readRoutes: ApiRoute[] = [
+  {
+    ...shared,
+    path: '/v1/jobs/{id}',
+    summary: 'Read a job, with its answer',
+    query: waitQuery,
+    headers: { Prefer: { required: false, description: '`wait=N`, as `?wait=N`' } },
+    answers: { 200: { description: 'The job', schema: job } },
+    handle: get,
+  },
+  {
+    ...shared,
+    path: '/v1/jobs/{id}/response',
+    summary: 'Read the stored answer: the provider’s bytes',
+    description: 'Byte for byte what the provider sent, with its content type; its status is in `x-provider-status`.',
+    query: noQuery,
+    answers: { 200: { description: 'The answer', contentType: '*/*' } },
+    handle: getResponse,
+  },
+  {
+    ...shared,
+    path: '/v1/jobs/{id}/attempts',
+    summary: 'Read the ledger of a job',
+    description: 'Every attempt with what it cost, oldest first. The ledger outlives the job.',
+    query: noQuery,
+    answers: { 200: { description: 'The attempts', schema: attemptList } },
+    handle: getAttempts,
+  },
+]

@@ -1,0 +1,55 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { version, type Parts } from '../context.ts'
+import { sendJson, type ApiRoute } from '../route.ts'
+import { health, readiness } from '../schemas/lanes.ts'
+import { anyQuery } from '../schemas/queries.ts'
+
+function isAlive(_parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  return Promise.resolve(sendJson(reply, 200, { status: 'ok', version }))
+}
+
+/** 503 only when this process cannot serve: a lane in trouble, or BullMQ away, keeps nobody from submitting and reading. */
+async function isReady(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const checks = await parts.readiness.check()
+  const lanes = parts.lanes.all()
+  const serves = checks.database.ok && checks.schema.ok
+  const wellEnough = checks.queue.ok && lanes.every(({ state }) => state !== 'stopped')
+  const status = serves ? (wellEnough ? 'ready' : 'degraded') : 'unavailable'
+  if (!serves) void reply.header('retry-after', '2')
+  return sendJson(reply.header('cache-control', 'no-store'), serves ? 200 : 503, { status, checks, lanes })
+}
+
+async function metrics(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  parts.metrics.setLaneStates(parts.lanes.all())
+  const { contentType, text } = await parts.metrics.render()
+  return reply.header('content-type', contentType).send(text)
+}
+
+const shared = { method: 'GET', scope: null, tag: 'Server', query: anyQuery, accepts: [], errors: [] } as const
+
+export const serverRoutes: ApiRoute[] = [
+  {
+    ...shared,
+    path: '/healthz',
+    summary: 'Is the process alive',
+    answers: { 200: { description: 'It is', schema: health } },
+    handle: isAlive,
+  },
+  {
+    ...shared,
+    path: '/readyz',
+    summary: 'Can the process serve',
+    answers: {
+      200: { description: 'It can; `degraded` names what is in trouble', schema: readiness },
+      503: { description: 'It cannot: Postgres is away, or its schema is not this version’s', schema: readiness },
+    },
+    handle: isReady,
+  },
+  {
+    ...shared,
+    path: '/metrics',
+    summary: 'Metrics for Prometheus',
+    answers: { 200: { description: 'Text format', contentType: 'text/plain' } },
+    handle: metrics,
+  },
+]

@@ -1,0 +1,64 @@
+import { isTerminal, parseKey } from '@askonce/core'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import type { Parts } from '../context.ts'
+import { jobJson } from '../job-view.ts'
+import { Problem } from '../problem.ts'
+import { decodeBody, parseText } from '../request-body.ts'
+import { headerValues, sendJson, type ApiRoute } from '../route.ts'
+import { job as jobSchema } from '../schemas/job.ts'
+import { waitQuery } from '../schemas/queries.ts'
+import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
+import { waitForJob, waitOf } from '../wait-for-job.ts'
+
+async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const { tenantId } = request.caller
+  const limitMs = waitOf(request, reply)
+  const key = parseKey(headerValues(request, 'idempotency-key'))
+  if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
+  const parsed = parseText(decodeBody(request.body))
+  const prepared = parts.prepare({ tenantId, key: key.key, body: parsed.value, textOf: parsed.textOf })
+
+  const result = await parts.submissions.submit(prepared.job)
+  logSubmission(parts, request.id, result)
+  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
+
+  const { job: accepted } = result
+  // Gone while we waited (deleted, or a very short ttl), or Postgres away: that it was accepted stays true all the same.
+  const row = (await waitForJob(parts, reply, accepted, limitMs).catch(() => null)) ?? accepted
+  const replayed = isReplayed(result)
+  void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
+  return sendJson(reply, isTerminal(row.state) ? 200 : 202, jobJson(row, parts.lanes, replayed))
+}
+
+/** POST /v1/jobs; its body depends on the limits that this server is configured with. */
+export function submitRoute(body: z.ZodType): ApiRoute {
+  return {
+    method: 'POST',
+    path: '/v1/jobs',
+    scope: 'submit',
+    tag: 'Jobs',
+    summary: 'Submit a job',
+    description:
+      'One key, one answer: the same key with the same request gets the stored answer, or joins the job that runs. The answer comes after the commit: a 2xx survives everything.',
+    query: waitQuery,
+    headers: {
+      'Idempotency-Key': {
+        required: true,
+        description: 'Names this answer: 1 to 255 printable ASCII characters. Quoted or not is the same',
+      },
+      Prefer: {
+        required: false,
+        description: '`wait=N`: answer when the job has settled, after N seconds (0 to 60) at the latest',
+      },
+    },
+    accepts: ['application/json'],
+    body,
+    answers: {
+      200: { description: 'The job has ended: with its answer, failed or cancelled', schema: jobSchema },
+      202: { description: 'Accepted: queued, running or uncertain', schema: jobSchema },
+    },
+    errors: ['idempotency_key_missing', 'idempotency_key_invalid', 'idempotency_key_reused', 'overloaded'],
+    handle: submit,
+  }
+}

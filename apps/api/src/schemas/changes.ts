@@ -1,0 +1,41 @@
+import { jobStates } from '@askonce/core'
+import { z } from 'zod'
+import { metadata, timestamp } from './common.ts'
+import { maxBulkItems } from './submission.ts'
+
+const consent = z
+  .boolean()
+  .optional()
+  .describe('Accepts that the provider may charge once more for what it may have charged already')
+
+export const noMembers = z.strictObject({})
+
+export const retryBody = z.strictObject({ accept_duplicate_charge: consent })
+
+const filter = z
+  .strictObject({
+    state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
+    created_before: timestamp.optional(),
+    metadata: metadata.optional().describe('Jobs whose metadata has all of these'),
+  })
+  .refine((members) => Object.values(members).some((value) => value !== undefined), 'must have at least one member')
+
+const which = {
+  ids: z
+    .array(z.string(), { error: 'must be a list of job ids' })
+    .min(1, 'must not be empty')
+    .max(maxBulkItems, `must hold at most ${maxBulkItems} ids`)
+    .optional(),
+  filter: filter.optional().describe('Instead of ids; newest first'),
+  cursor: z.string().optional().describe('With a filter: `next_cursor` of the answer before'),
+}
+
+const onlyOne = (body: { ids?: unknown; filter?: unknown; cursor?: unknown }): boolean =>
+  (body.ids === undefined) !== (body.filter === undefined) && (body.cursor === undefined || body.filter !== undefined)
+
+const onlyOneText = 'must have either ids or filter, and a cursor only with a filter'
+
+export const bulkChangeBody = z.strictObject(which).refine(onlyOne, onlyOneText)
+export const bulkRetryBody = z.strictObject({ ...which, accept_duplicate_charge: consent }).refine(onlyOne, onlyOneText)
+
+export type BulkChangeBody = z.infer<typeof bulkRetryBody>

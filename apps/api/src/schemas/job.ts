@@ -1,0 +1,91 @@
+import { billings, errorRegistry, jobStates, operations, outcomes, type ErrorCode } from '@askonce/core'
+import { z } from 'zod'
+import { listOf, utc } from './common.ts'
+
+const codes = Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]
+const tokens = z.int().nullable()
+const dollars = z.number().nullable().describe('US dollars; null while unknown')
+
+export const jobError = z.strictObject({
+  code: z.enum(codes),
+  message: z.string(),
+  retryable: z.boolean(),
+  provider_status: z.int().nullable(),
+})
+
+export const job = z.strictObject({
+  id: z.uuid(),
+  object: z.literal('job'),
+  key: z.string(),
+  operation: z.enum(operations),
+  model: z.string(),
+  state: z.enum(jobStates),
+  generation: z.int().describe('How often it was made to run on request'),
+  attempts: z.int().describe('Claims by workers so far'),
+  replayed: z.boolean().describe('True where this submission started nothing'),
+  response: z.unknown().describe('The provider’s JSON, or null; always null in lists, unless they ask for one key'),
+  error: jobError.nullable(),
+  flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
+  waiting_for: z
+    .strictObject({ lane: z.string(), reason: z.string(), until: utc.nullable() })
+    .nullable()
+    .describe('Why a queued job does not run: its lane is closed'),
+  usage: z.strictObject({
+    input_tokens: tokens,
+    output_tokens: tokens,
+    cost_usd: dollars,
+    paid_attempts: z.int().describe('Attempts that were billed'),
+    maybe_paid_attempts: z.int().describe('Attempts that may have been billed'),
+  }),
+  metadata: z.record(z.string(), z.string()),
+  created_at: utc,
+  run_at: utc,
+  started_at: utc.nullable(),
+  completed_at: utc.nullable(),
+  deadline_at: utc,
+  expires_at: utc.nullable(),
+})
+
+export const deletedJob = z.strictObject({ id: z.uuid(), object: z.literal('job'), deleted: z.literal(true) })
+
+export const attempt = z.strictObject({
+  attempt: z.int(),
+  generation: z.int(),
+  outcome: z.enum(outcomes).nullable().describe('Null while it runs'),
+  billing: z.enum(billings).nullable(),
+  provider: z.string().describe('The lane that was asked'),
+  model: z.string(),
+  worker: z.uuid(),
+  provider_status: z.int().nullable(),
+  error_code: z.string().nullable(),
+  provider_request_id: z.string().nullable(),
+  started_at: utc,
+  finished_at: utc.nullable(),
+  input_tokens: tokens,
+  output_tokens: tokens,
+  cost_usd: dollars,
+})
+
+/** Why one item of a bulk request got no job. */
+export const itemError = z.strictObject({
+  message: z.string(),
+  type: z.string(),
+  param: z.string().nullable(),
+  code: z.enum(codes),
+  retryable: z.boolean(),
+  pointers: z.array(z.string()).optional(),
+  state: z.enum(jobStates).optional(),
+})
+
+const outcome = { index: z.int(), status: z.int(), job: job.optional(), error: itemError.optional() }
+
+/** What became of one item of a bulk submission: the status and the job, or the error, that it would have got alone. */
+export const submissionOutcome = z.strictObject(outcome)
+
+/** The same for a change of jobs that exist. */
+export const changeOutcome = z.strictObject({ ...outcome, id: z.string() })
+
+export const jobList = listOf(job)
+export const attemptList = listOf(attempt)
+export const submissionOutcomes = listOf(submissionOutcome)
+export const changeOutcomes = listOf(changeOutcome)

@@ -1,0 +1,44 @@
+import type { Operation } from '@askonce/core'
+import { z } from 'zod'
+
+const model = z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters')
+
+/** An answer is stored whole, so nothing can be streamed here, and nothing can be left running at the provider. */
+const off = (what: string) =>
+  z.union([z.literal(false), z.null()], { error: `must be false or left out: ${what}` }).optional()
+
+const shared = { model, stream: off('the answer is stored whole and read when it is finished') }
+
+const message = z.looseObject({
+  role: z.string().min(1, 'must not be empty'),
+  content: z
+    .union([z.string(), z.array(z.unknown()), z.null()], { error: 'must be a text or a list of parts' })
+    .optional(),
+})
+
+const messages = z.array(message).min(1, 'must hold at least one message')
+
+const vector = z.array(z.union([z.string(), z.number(), z.array(z.number())])).min(1, 'must not be empty')
+
+/**
+ * What is checked of the provider's own body: the model, and the messages or the input. Everything else is between the
+ * caller and the provider, and passes byte for byte.
+ */
+export const providerRequests = {
+  'chat.completions': z.looseObject({ ...shared, messages }),
+  messages: z.looseObject({ ...shared, messages }),
+  responses: z
+    .looseObject({
+      ...shared,
+      background: off('a job runs in the background anyway, and the answer would be a mere receipt'),
+      input: z
+        .union([z.string(), z.array(z.looseObject({})).min(1)], { error: 'must be a text or a list of items' })
+        .optional(),
+    })
+    // A stored prompt of the provider brings its own input.
+    .refine((body) => body.input !== undefined || body.prompt !== undefined, { path: ['input'], error: 'is missing' }),
+  embeddings: z.looseObject({
+    ...shared,
+    input: z.union([z.string(), vector], { error: 'must be a text, or a list of texts or of tokens' }),
+  }),
+} as const satisfies Record<Operation, z.ZodType>

@@ -1,0 +1,40 @@
+import { jobStates } from '@askonce/core'
+import { z } from 'zod'
+import { timestamp } from './common.ts'
+import { maxWaitSeconds } from '../prefer.ts'
+
+const once = { error: 'must be given once' }
+
+/** A whole number in a query; what it must be is said by whoever reads it. */
+const digits = z.string(once)
+
+export const noQuery = z.strictObject({})
+/** For probes, whose authors add what they like. */
+export const anyQuery = z.looseObject({})
+
+export const waitQuery = z.strictObject({
+  wait: digits.optional().describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
+})
+
+export const maxPageSize = 200
+export const defaultPageSize = 50
+
+export const listQuery = z.strictObject({
+  key: z.string(once).optional().describe('The one job with this key'),
+  state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
+  // A plus sign in a query is read as a space.
+  created_after: z
+    .string(once)
+    .transform((text) => text.replace(' ', '+'))
+    .pipe(timestamp)
+    .optional()
+    .describe('Later than this, RFC 3339'),
+  limit: z
+    .string(once)
+    .refine((text) => /^\d{1,4}$/.test(text) && Number(text) >= 1 && Number(text) <= maxPageSize, {
+      error: `must be an integer from 1 to ${maxPageSize}`,
+    })
+    .optional()
+    .describe(`Jobs per page, at most ${maxPageSize}; default ${defaultPageSize}`),
+  cursor: z.string(once).optional().describe('`next_cursor` of the page before'),
+})

@@ -1,0 +1,176 @@
+import { errorReason } from '@askonce/telemetry'
+import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
+import { uuidv7 } from 'uuidv7'
+import { authorize } from './authorize.ts'
+import type { Parts } from './context.ts'
+import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
+import { answerRawProblem } from './raw-problem.ts'
+import type { ApiRoute } from './route.ts'
+import { queryProblem } from './schemas/issues.ts'
+
+/** A request must have arrived whole in this time, its headers in less. */
+const requestTimeoutMs = 120_000
+const headersTimeoutMs = 20_000
+/** How often Node looks for requests beyond those times. */
+const checkEveryMs = 5_000
+/** Longer than the 60 s of common load balancers, or they meet closed connections. */
+const keepAliveTimeoutMs = 75_000
+/** A connection without traffic: longer than the longest wait. */
+const idleTimeoutMs = 130_000
+const maxConnections = 10_000
+
+const requestIds = /^[A-Za-z0-9._:-]{1,128}$/
+const methods: HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+export interface ServerEvents {
+  /** The server takes no new connections from now on. */
+  onClosing: () => void
+  /** A request failed because Postgres is away. */
+  onUnavailable: (error: unknown) => void
+}
+
+/** A server without routes, but with everything that all of them share: ids, errors in one shape, bodies as bytes, metrics. */
+export function createServer(
+  { config, log, metrics }: Pick<Parts, 'config' | 'log' | 'metrics'>,
+  { onClosing, onUnavailable }: ServerEvents,
+): FastifyInstance {
+  const app = fastify({
+    logger: false,
+    bodyLimit: config.limits.maxBodyBytes,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    connectionTimeout: idleTimeoutMs,
+    http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: checkEveryMs },
+    // Requests that were on their way when the close began are answered; only then the connection ends.
+    return503OnClosing: false,
+    genReqId: ({ headers }) => {
+      const given = headers['x-request-id']
+      return typeof given === 'string' && requestIds.test(given) ? given : uuidv7()
+    },
+    frameworkErrors: (error, request, reply) => {
+      void reply.header('x-request-id', request.id)
+      sendProblem(reply, request, new Problem('invalid_request', 'The URL is malformed.', { cause: error }))
+    },
+    clientErrorHandler: answerRawProblem,
+  })
+  app.server.maxConnections = maxConnections
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+
+  app.decorateRequest('caller')
+  app.addHook('onRequest', (request, reply, done) => {
+    void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
+    const encoding = request.headers['content-encoding']
+    if (encoding === undefined || encoding === 'identity') return done()
+    done(
+      new Problem('unsupported_media_type', 'Send the body without Content-Encoding.', { param: 'Content-Encoding' }),
+    )
+  })
+  let closing = false
+  app.addHook('preClose', (done) => {
+    closing = true
+    onClosing()
+    done()
+  })
+  // Else an answered connection would idle on for its keep-alive time, and hold up the close.
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (closing) void reply.header('connection', 'close')
+    done()
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
+    metrics.httpRequests.inc({ route, status: String(reply.statusCode) })
+    metrics.httpDuration.observe({ route }, reply.elapsedTime / 1000)
+    if (reply.statusCode < 500) log.event('request.ended', requestFields(request, reply, route))
+    done()
+  })
+  app.setErrorHandler((error, request, reply) => {
+    const problem = toProblem(error)
+    sendProblem(reply, request, problem)
+    if (problem.status < 500) return
+    const route = `${request.method} ${request.routeOptions.url ?? 'unknown'}`
+    const cause = problem.extras.cause ?? error
+    const reason = errorReason(cause)
+    if (problem.code === 'unavailable') onUnavailable(cause)
+    // An outage is one line of its own; here it would be one a request.
+    const level = problem.code === 'internal_error' ? 'error' : 'warn'
+    log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
+  })
+  app.setNotFoundHandler((request, reply) => {
+    sendProblem(
+      reply,
+      request,
+      new Problem('not_found', 'There is nothing at this address; /docs lists what there is.'),
+    )
+  })
+  return app
+}
+
+function requestFields(request: FastifyRequest, reply: FastifyReply, route: string) {
+  return {
+    req_id: request.id,
+    tenant: request.caller?.tenantId,
+    route,
+    status: reply.statusCode,
+    duration_ms: Math.round(reply.elapsedTime),
+  }
+}
+
+/** The one place where an HTTP error is written. */
+function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
+  void reply
+    .code(problem.status)
+    .headers(problemHeaders(problem))
+    .send(JSON.stringify(problemDocument(problem, request.id)))
+}
+
+/** Serves the routes, and answers 405 for the methods that their paths do not have. */
+export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly ApiRoute[]): void {
+  for (const route of routes) addRoute(app, parts, route)
+  for (const path of new Set(routes.map((route) => route.path))) {
+    const group = routes.filter((route) => route.path === path)
+    const allowed: string[] = group.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+    const allow = allowed.join(', ')
+    app.route({
+      method: methods.filter((method) => !allowed.includes(method)),
+      url: toUrl(path),
+      // Before the body is read: it does not matter.
+      onRequest: (request, _reply, done) => {
+        done(
+          new Problem('method_not_allowed', `${request.method} is not allowed here, only ${allow}.`, {
+            headers: { allow },
+          }),
+        )
+      },
+      handler: () => undefined,
+    })
+  }
+}
+
+function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
+  const { method, path, scope, query, accepts } = route
+  void app.register((scoped, _options, done) => {
+    if (accepts.includes('application/x-ndjson')) {
+      scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
+        next(null, body),
+      )
+    }
+    scoped.route({
+      method,
+      url: toUrl(path),
+      onRequest: async (request) => {
+        if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
+        const checked = query.safeParse(request.query, { reportInput: true })
+        if (!checked.success) throw queryProblem(checked.error)
+        request.query = checked.data
+      },
+      handler: (request, reply) => route.handle(parts, request, reply),
+    })
+    done()
+  })
+}
+
+/** `/v1/jobs/{id}` as Fastify writes it. */
+function toUrl(path: string): string {
+  return path.replaceAll(/\{(\w+)\}/g, ':$1')
+}

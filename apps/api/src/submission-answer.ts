@@ -1,0 +1,58 @@
+import { differences, parseJson, type Json } from '@askonce/core'
+import { readRequest, type JobRow, type SubmitResult } from '@askonce/store'
+import type { Parts } from './context.ts'
+import type { PreparedJob } from './new-job.ts'
+import { patiently } from './patience.ts'
+import { Problem } from './problem.ts'
+import { outcomeNames } from './submissions.ts'
+
+/** Whether this submission started nothing. */
+export function isReplayed({ kind }: SubmitResult): boolean {
+  return kind !== 'created' && kind !== 'rerun'
+}
+
+/**
+ * The answer to another request under a known key, with pointers to the members that differ, never their values. Without
+ * the new request (`null`) it does not look for them.
+ */
+export async function reusedKey(parts: Parts, prepared: PreparedJob | null, existing: JobRow): Promise<Problem> {
+  const pointers = prepared === null ? [] : await differencesOf(parts, prepared, existing.id)
+  const where = pointers.length === 0 ? '' : `: they differ at ${pointers.join(', ')}`
+  return new Problem(
+    'idempotency_key_reused',
+    `The key names another request${where}. Use a new key for a new request.`,
+    {
+      param: 'Idempotency-Key',
+      pointers,
+    },
+  )
+}
+
+/** Without the database, or the row, there is nothing to tell; the refusal stands all the same. */
+async function differencesOf(parts: Parts, prepared: PreparedJob, id: string): Promise<string[]> {
+  try {
+    const stored = await patiently(readRequest(parts.db, id))
+    if (stored === null) return []
+    const request: Json = parseJson(stored.request.toString()).value
+    return differences(
+      { operation: stored.operation, request },
+      { operation: prepared.operation, request: prepared.request },
+    )
+  } catch {
+    return []
+  }
+}
+
+export function logSubmission(parts: Parts, requestId: string, { kind, job }: SubmitResult): void {
+  parts.log.event('submission.settled', {
+    req_id: requestId,
+    tenant: job.tenant_id,
+    job_id: job.id,
+    generation: job.generation,
+    operation: job.operation,
+    model: job.model,
+    lane: job.lane,
+    state: job.state,
+    outcome: outcomeNames[kind],
+  })
+}
