@@ -42,9 +42,8 @@ export async function startSystem(form: Form) {
   await migrate(database.url)
   await migrateQueueSchema(database.url)
   const upstream = await startUpstreamProcess()
-  const client = new pg.Client({ connectionString: database.url })
-  client.on('error', () => undefined)
-  await client.connect()
+  const pool = new pg.Pool({ connectionString: database.url, max: 2 })
+  pool.on('error', () => undefined)
   let spawned = 0
 
   /** Starts a role as a process. Its data directory, and so its spool, is its own unless given. */
@@ -90,9 +89,9 @@ export async function startSystem(form: Form) {
     api,
     started,
     sql: async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> =>
-      (await client.query<Row>(text, values)).rows,
+      (await pool.query<Row>(text, values)).rows,
     async stop() {
-      await client.end().catch(() => undefined)
+      await pool.end().catch(() => undefined)
       await reapAll()
       await redis?.stop()
       await postgres.stop()
