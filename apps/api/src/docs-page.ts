@@ -35,7 +35,10 @@ export async function addDocs(app: FastifyInstance, parts: Parts, routes: readon
   await app.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: contentSecurityPolicy,
-    theme: { title: 'Askonce API' },
+    theme: {
+      title: 'Askonce API',
+      css: [{ filename: 'askonce.css', content: '.swagger-ui .topbar { display: none }' }],
+    },
     uiConfig: { validatorUrl: null, deepLinking: true, docExpansion: 'list', defaultModelsExpandDepth: 0 },
   })
 }

@@ -101,7 +101,7 @@ function withRequests(schema: JsonSchema): void {
 }
 
 function operation(route: ApiRoute, names: ReadonlyMap<z.ZodType, string>): JsonSchema {
-  const { method, path, scope, tag, summary, description, body, accepts } = route
+  const { method, path, scope, tag, summary, description, body } = route
   return {
     operationId: `${method.toLowerCase()}${path.replaceAll(/[^\w]+(\w)/g, (_, letter: string) => letter.toUpperCase()).replaceAll(/\W/g, '')}`,
     tags: [tag],
@@ -116,19 +116,19 @@ function operation(route: ApiRoute, names: ReadonlyMap<z.ZodType, string>): Json
       : {
           requestBody: {
             required: path === '/v1/jobs' || path.includes('bulk'),
-            content: contentOf(accepts, body, names),
+            content: contentOf(route, body, names),
           },
         }),
     responses: { ...answers(route, names), ...errors(route) },
   }
 }
 
-function contentOf(accepts: ApiRoute['accepts'], body: z.ZodType, names: ReadonlyMap<z.ZodType, string>): JsonSchema {
+function contentOf({ accepts, example }: ApiRoute, body: z.ZodType, names: ReadonlyMap<z.ZodType, string>): JsonSchema {
   return Object.fromEntries(
     accepts.map((type) => [
       type,
       type === 'application/json'
-        ? { schema: ref(names.get(body) ?? '') }
+        ? { schema: ref(names.get(body) ?? ''), ...(example === undefined ? {} : { example }) }
         : { schema: { type: 'string', description: 'One item of `jobs` a line' } },
     ]),
   )

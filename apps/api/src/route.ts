@@ -41,6 +41,8 @@ export interface ApiRoute {
   /** Content types that the body may have; empty: there is no body. */
   accepts: readonly ('application/json' | 'application/x-ndjson')[]
   body?: z.ZodType
+  /** A body for those who try the call out on the page. */
+  example?: unknown
   answers: Readonly<Record<number, RouteAnswer>>
   /** Error codes beyond those that every route of its kind has. */
   errors: readonly ProblemCode[]

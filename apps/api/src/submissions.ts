@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { pauseAt } from '@askonce/config'
 import type { DispatchItem } from '@askonce/queue'
 import { GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
 import type { Db, NewJob, SubmitKind, SubmitResult } from '@askonce/store'
@@ -65,6 +66,7 @@ export class Submissions {
    * same key finds out.
    */
   async submit(job: NewJob): Promise<SubmitResult> {
+    if (pauseAt !== null) await pauseAt('api.received')
     const size = job.request.length
     if (this.waitingBytes > 0 && this.waitingBytes + size > maxWaitingBytes) {
       throw this.refuse(new OverloadedError(`${this.waitingBytes} bytes are waiting already`))
@@ -100,6 +102,7 @@ export class Submissions {
     if (live.length === 0) return items.map(() => null)
     const jobs = live.map(({ job }) => job)
     const settled = await this.persistently(() => submitBatch(this.options.db, jobs))
+    if (pauseAt !== null) await pauseAt('api.committed')
     this.options.handOver(dispatchesOf(settled))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))
     return items.map((item) => results.get(item) ?? null)

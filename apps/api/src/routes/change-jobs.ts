@@ -60,6 +60,7 @@ function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRou
     query: noQuery,
     accepts: ['application/json'],
     body,
+    example: { filter: { state: change.from[0] } },
     answers: { 200: { description: 'One outcome for each job', schema: changeOutcomes } },
     errors: [],
     async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {

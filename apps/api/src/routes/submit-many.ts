@@ -29,6 +29,13 @@ export function submitManyRoute(body: z.ZodType): ApiRoute {
     query: noQuery,
     accepts: ['application/json', 'application/x-ndjson'],
     body,
+    example: {
+      jobs: ['one', 'two'].map((key) => ({
+        key,
+        operation: 'chat.completions',
+        request: { model: 'simulated/small', messages: [{ role: 'user', content: `Tell me about ${key}.` }] },
+      })),
+    },
     answers: { 200: { description: 'One outcome for each item, in order', schema: submissionOutcomes } },
     errors: ['overloaded'],
     handle: submitMany,

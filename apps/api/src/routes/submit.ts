@@ -54,6 +54,10 @@ export function submitRoute(body: z.ZodType): ApiRoute {
     },
     accepts: ['application/json'],
     body,
+    example: {
+      operation: 'chat.completions',
+      request: { model: 'simulated/small', messages: [{ role: 'user', content: 'Why do idempotency keys matter?' }] },
+    },
     answers: {
       200: { description: 'The job has ended: with its answer, failed or cancelled', schema: jobSchema },
       202: { description: 'Accepted: queued, running or uncertain', schema: jobSchema },
