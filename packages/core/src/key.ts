@@ -13,7 +13,11 @@ const invalid = (detail: string): ParsedKey => ({ ok: false, code: 'idempotency_
  */
 export function parseKey(values: readonly string[] | undefined): ParsedKey {
   if (values === undefined || values.length === 0) {
-    return { ok: false, code: 'idempotency_key_missing', detail: 'Send an Idempotency-Key header that names this answer.' }
+    return {
+      ok: false,
+      code: 'idempotency_key_missing',
+      detail: 'Send an Idempotency-Key header that names this answer.',
+    }
   }
   if (values.length > 1) return invalid('Send exactly one Idempotency-Key header.')
   return parseKeyText(values[0] ?? '')
@@ -21,17 +25,32 @@ export function parseKey(values: readonly string[] | undefined): ParsedKey {
 
 /** The same rules for a key that does not come from a header (bulk items, files). */
 export function parseKeyText(text: string): ParsedKey {
-  const trimmed = text.replace(/^[ \t]+|[ \t]+$/g, '')
+  const trimmed = trimBlanks(text)
+  if (trimmed.length > 2 * maxKeyLength + 2) return tooLong(trimmed.length)
   if (!isPrintableAscii(trimmed)) {
     return invalid('The key may hold printable ASCII characters only (0x20 to 0x7E).')
   }
   const key = trimmed.startsWith('"') ? unquote(trimmed) : trimmed
   if (key === null) return invalid('The key starts with a quote but is not a well-formed quoted string.')
   if (key.length === 0) return invalid('The key is empty.')
-  if (key.length > maxKeyLength) {
-    return invalid(`The key has ${key.length} characters; at most ${maxKeyLength} are allowed.`)
-  }
-  return { ok: true, key }
+  return key.length > maxKeyLength ? tooLong(key.length) : { ok: true, key }
+}
+
+function tooLong(length: number): ParsedKey {
+  return invalid(`The key has ${length} characters; at most ${maxKeyLength} are allowed.`)
+}
+
+/** By hand: a pattern for the blanks at the end looks at every run of blanks from each of its characters. */
+function trimBlanks(text: string): string {
+  let start = 0
+  let end = text.length
+  while (start < end && isBlank(text[start])) start += 1
+  while (end > start && isBlank(text[end - 1])) end -= 1
+  return text.slice(start, end)
+}
+
+function isBlank(character: string | undefined): boolean {
+  return character === ' ' || character === '\t'
 }
 
 function isPrintableAscii(text: string): boolean {
