@@ -32,12 +32,13 @@ const maxPointers = 20
  */
 export function differences(left: Json, right: Json): string[] {
   const found: string[] = []
-  const walk = (a: Json | undefined, b: Json | undefined, path: (string | number)[]): void => {
+  const walk = (a: Json | undefined, b: Json | undefined, path: string[]): void => {
     if (found.length >= maxPointers) return
     if (isContainer(a) && isContainer(b) && Array.isArray(a) === Array.isArray(b)) {
-      for (const name of new Set([...Object.keys(a), ...Object.keys(b)])) {
-        walk(member(a, name), member(b, name), [...path, Array.isArray(a) ? Number(name) : name])
-      }
+      const names = new Set([...Object.keys(a), ...Object.keys(b)])
+      // Of an array's missing tail the first index says it all, and leaves room for other members.
+      const shared = Array.isArray(a) && Array.isArray(b) ? Math.min(a.length, b.length) + 1 : names.size
+      for (const name of [...names].slice(0, shared)) walk(member(a, name), member(b, name), [...path, name])
     } else if (a === undefined || b === undefined || canonicalize(a) !== canonicalize(b)) {
       found.push(toPointer(path))
     }
