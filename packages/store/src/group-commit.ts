@@ -73,17 +73,19 @@ export class GroupCommit<Item, Result> {
     const batch: Waiting<Item, Result>[] = []
     const left: Waiting<Item, Result>[] = []
     for (const [index, entry] of this.waiting.entries()) {
-      if (batch.length >= maxRows || (batch.length > 0 && bytes >= maxBytes)) {
-        left.push(...this.waiting.slice(index))
-        break
-      }
       const identity = identityOf?.(entry.item)
       if (identity !== undefined && identities.has(identity)) {
         left.push(entry)
         continue
       }
+      const size = bytesOf(entry.item)
+      // An item that is larger than the bound goes alone.
+      if (batch.length >= maxRows || (batch.length > 0 && bytes + size > maxBytes)) {
+        left.push(...this.waiting.slice(index))
+        break
+      }
       if (identity !== undefined) identities.add(identity)
-      bytes += bytesOf(entry.item)
+      bytes += size
       batch.push(entry)
     }
     this.waiting = left
