@@ -1,1 +1,51 @@
-export {}
+import { ConfigError } from '@askonce/config'
+import { CommanderError } from 'commander'
+import { CliError, exitCodes, reasonOf } from './errors.ts'
+import { buildProgram } from './program.ts'
+import { Refusal } from './roles/environment.ts'
+import { oneLine, paint, remark } from './terminal.ts'
+
+/** Runs one command line (without node and program name) and sets the exit code. Resolves when the command has ended. */
+export async function main(argv: string[]): Promise<void> {
+  endQuietlyOnBrokenPipe()
+  try {
+    await buildProgram().parseAsync(argv, { from: 'user' })
+  } catch (error) {
+    process.exitCode = report(error)
+  }
+}
+
+/** `askonce list | head`: the reader has what it wanted. Ends as a program killed by SIGPIPE does. */
+function endQuietlyOnBrokenPipe(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      process.exit(error.code === 'EPIPE' ? exitCodes.brokenPipe : exitCodes.failed)
+    })
+  }
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) {
+    // Commander has said it. Its own codes are 0 for help and version asked for, and 1 for everything else.
+    return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage
+  }
+  if (error instanceof ConfigError) {
+    complain(error.message, null)
+    return exitCodes.usage
+  }
+  if (error instanceof CliError) {
+    complain(error.message, error.hint)
+    return error.exitCode
+  }
+  if (error instanceof Refusal) {
+    complain(error.message, null)
+    return error.exitCode
+  }
+  complain(oneLine(reasonOf(error)), null)
+  return exitCodes.failed
+}
+
+function complain(message: string, hint: string | null): void {
+  remark(`${paint(process.stderr, 'red', 'askonce:')} ${message}`)
+  if (hint !== null) remark(hint)
+}

@@ -1,0 +1,37 @@
+import { loadConfig, type Config } from '@askonce/config'
+import { embeddedUrl } from '@askonce/embedded'
+import type { Database } from '@askonce/store'
+import { CliError, exitCodes, reasonOf } from './errors.ts'
+
+/** The database of this configuration: DATABASE_URL, else the embedded one if it runs; null: it does not. */
+export function databaseUrl(config: Config): string | null {
+  return config.database.url?.reveal() ?? embeddedUrl(config.dataDir) ?? null
+}
+
+/** Runs `use` on the database itself: for what must work without the API. Throws CliError when it is away or not migrated. */
+export async function withDatabase<T>(use: (database: Database, config: Config) => Promise<T>): Promise<T> {
+  const config = loadConfig()
+  const url = databaseUrl(config)
+  if (url === null) {
+    throw new CliError(
+      exitCodes.unreachable,
+      `no database found: DATABASE_URL is not set and no embedded one runs on ${config.dataDir}`,
+      'Start it with: npm start (or set DATABASE_URL)',
+    )
+  }
+  const { assertSchema, openDatabase, SchemaVersionError } = await import('@askonce/store')
+  await assertSchema(url).catch((error: unknown) => {
+    if (error instanceof SchemaVersionError) throw new CliError(exitCodes.failed, error.message)
+    throw new CliError(
+      exitCodes.unreachable,
+      `the database cannot be used: ${reasonOf(error)}`,
+      'askonce doctor says more.',
+    )
+  })
+  const database = openDatabase({ url, name: 'askonce cli', poolSize: 2 })
+  try {
+    return await use(database, config)
+  } finally {
+    await database.close()
+  }
+}

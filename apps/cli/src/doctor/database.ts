@@ -1,0 +1,160 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Config } from '@askonce/config'
+import type { Database, LaneRow, ServerFacts, Statistics } from '@askonce/store'
+import { databaseUrl } from '../database.ts'
+import { reasonOf } from '../errors.ts'
+import { count, relative, roughly } from '../format.ts'
+import { type Check, ok, problem, warn } from './check.ts'
+
+const oldestMajor = 15
+const newestMajor = 18
+/** Processes of one small installation (API, worker, janitor), and what BullMQ and the beats open beside the pools. */
+const processes = 3
+const besidePools = 30
+const skewWarnMs = 5_000
+/** Workers beat twice a second; one that has not in this time does not live. */
+const beatWatchMs = 1_500
+
+/** Everything that the database can tell. Stops early where the rest would only repeat the first problem. */
+export async function checkDatabase(config: Config): Promise<Check[]> {
+  const url = databaseUrl(config)
+  if (url === null) {
+    const detail = `no embedded PostgreSQL runs on ${config.dataDir}, and DATABASE_URL is not set`
+    return [problem('postgres', detail, 'Start it with: npm start (or set DATABASE_URL)')]
+  }
+  const { openDatabase, readServerFacts } = await import('@askonce/store')
+  const database = openDatabase({ url, name: 'askonce doctor', poolSize: 2 })
+  try {
+    const askedMs = Date.now()
+    const facts = await readServerFacts(database.db)
+    const checks = [...serverChecks(facts), skew(facts, askedMs, Date.now()), connections(facts, config)]
+    const schema = await checkSchema(url, config)
+    checks.push(...schema)
+    if (schema[0]?.status === 'ok') checks.push(...(await contentChecks(database, config)))
+    return checks
+  } catch (error) {
+    const what = config.database.url === null ? 'the embedded PostgreSQL' : String(config.database.url)
+    const detail = `${what} does not answer: ${reasonOf(error)}`
+    return [problem('postgres', detail, 'Is it running, and are address, user and password in DATABASE_URL right?')]
+  } finally {
+    await database.close()
+  }
+}
+
+function serverChecks({ versionNumber, version, synchronousCommit, fsync }: ServerFacts): Check[] {
+  const major = Math.floor(versionNumber / 10_000)
+  const supported = `PostgreSQL ${oldestMajor} to ${newestMajor}`
+  const checks = [
+    major < oldestMajor
+      ? problem('postgres', `PostgreSQL ${version} is too old`, `Upgrade to ${supported}.`)
+      : major > newestMajor
+        ? warn('postgres', `PostgreSQL ${version} is newer than what was tested`, `Tested are ${supported}.`)
+        : ok('postgres', `PostgreSQL ${version}`),
+  ]
+  if (fsync !== 'on')
+    checks.push(problem('durability', 'fsync is off: a power cut loses or breaks the database', 'Set: fsync = on'))
+  else if (synchronousCommit === 'off' || synchronousCommit === 'local') {
+    const detail = `synchronous_commit is ${synchronousCommit} although our sessions ask for on`
+    checks.push(
+      problem(
+        'durability',
+        detail,
+        'Something between us and PostgreSQL drops the setting: does the pooler pass startup options?',
+      ),
+    )
+  } else checks.push(ok('durability', `fsync on, synchronous_commit ${synchronousCommit}`))
+  return checks
+}
+
+/** The database's clock decides; this machine's only shows times, and makes `run_at` and `created_after`. */
+function skew({ now }: ServerFacts, askedMs: number, answeredMs: number): Check {
+  const differenceMs = Math.abs(now.getTime() - (askedMs + answeredMs) / 2)
+  const detail = `this machine and the database differ by ${differenceMs < 1000 ? 'less than 1 s' : roughly(differenceMs)}`
+  if (differenceMs <= Math.max(skewWarnMs, answeredMs - askedMs)) return ok('clock', detail)
+  return warn(
+    'clock',
+    detail,
+    'Run a time service (NTP) on both. The database’s clock decides what is due and what has expired.',
+  )
+}
+
+function connections({ maxConnections }: ServerFacts, { database: { poolSize } }: Config): Check {
+  const needed = processes * poolSize + besidePools
+  const detail = `max_connections ${maxConnections}, a pool of ${poolSize} for each process`
+  if (needed <= maxConnections) return ok('connections', detail)
+  return warn(
+    'connections',
+    `${detail}: one API, worker and janitor may need ${needed}`,
+    'Raise max_connections, or lower ASKONCE_DATABASE_POOL.',
+  )
+}
+
+async function checkSchema(url: string, { redis }: Config): Promise<Check[]> {
+  const { assertSchema } = await import('@askonce/store')
+  const ours = await verdict('schema', 'up to date', () => assertSchema(url))
+  if (redis.url !== null || ours.status !== 'ok') return [ours]
+  const { assertQueueSchema } = await import('@askonce/queue')
+  return [ours, await verdict('queue schema', 'BullMQ’s tables are up to date', () => assertQueueSchema(url))]
+}
+
+async function verdict(name: string, fine: string, assert: () => Promise<void>): Promise<Check> {
+  try {
+    await assert()
+    return ok(name, fine)
+  } catch (error) {
+    return problem(name, reasonOf(error), 'With a newer program: askonce migrate. With an older one: upgrade it.')
+  }
+}
+
+async function contentChecks({ db }: Database, config: Config): Promise<Check[]> {
+  const { readBeats, readLanes, readStatistics } = await import('@askonce/store')
+  const before = new Map((await readBeats(db)).map(({ id, beat }) => [id, beat]))
+  await sleep(beatWatchMs)
+  const alive = (await readBeats(db)).filter(({ id, beat }) => beat !== before.get(id)).length
+  const statistics = await readStatistics(db)
+  return [workers(alive), ...(await readLanes(db)).flatMap(lane), backlog(statistics), held(statistics, config)]
+}
+
+function workers(alive: number): Check {
+  if (alive > 0) return ok('workers', `${alive} alive`)
+  return problem('workers', 'none is alive: jobs are accepted and wait', 'Start one: npm start, or askonce worker')
+}
+
+function lane({ name, state, reason, until }: LaneRow): Check[] {
+  if (state === 'open') return []
+  const at = `lane ${name}`
+  if (state === 'stopped') {
+    return [
+      problem(at, `stopped: ${reason ?? 'no reason given'}`, `Mend the cause, then: askonce lanes resume ${name}`),
+    ]
+  }
+  const detail = `${state}: ${reason ?? 'no reason given'}, opens ${relative(until?.toISOString() ?? null)}`
+  return [
+    warn(
+      at,
+      detail,
+      'It opens by itself. If it never stays open, ask for less, or for a higher limit at the provider.',
+    ),
+  ]
+}
+
+function backlog({ jobs: { queued, running }, oldestQueuedSeconds }: Statistics): Check {
+  const detail = `${queued} queued, ${running} running`
+  if (oldestQueuedSeconds < 60) return ok('queue', detail)
+  return warn(
+    'queue',
+    `${detail}; the oldest that is due waits for ${roughly(oldestQueuedSeconds * 1000)}`,
+    'More workers, or a higher ASKONCE_CONCURRENCY, if the provider allows it.',
+  )
+}
+
+function held({ jobs: { uncertain }, oldestUncertainSeconds }: Statistics, { limits }: Config): Check {
+  if (uncertain === 0) return ok('uncertain', 'no job waits for a decision')
+  const detail = `${count(uncertain, 'job')} held because a call may have been billed, the oldest for ${roughly(oldestUncertainSeconds * 1000)}`
+  const days = Math.round(limits.uncertainTtlMs / 86_400_000)
+  return warn(
+    'uncertain',
+    detail,
+    `askonce list --uncertain, then askonce retry or askonce fail. After ${days} days they fail.`,
+  )
+}

@@ -1,0 +1,76 @@
+import type { JobState } from '@askonce/core'
+import { answerText } from './answer-text.ts'
+import { exitCodes } from './errors.ts'
+import { count, dollars, relative } from './format.ts'
+import type { AnsweredJob, Job } from './job.ts'
+import { oneLine, paint, print, printable, remark, type Style } from './terminal.ts'
+
+const stateStyles: Partial<Record<JobState, Style>> = {
+  succeeded: 'green',
+  failed: 'red',
+  uncertain: 'yellow',
+  cancelled: 'dim',
+}
+
+export function stateStyle(state: JobState): Style | null {
+  return stateStyles[state] ?? null
+}
+
+/** What a job cost, in words: `$0.0012`, `nothing (simulated)`, `a price we do not know`. */
+export function costOf({ usage, flags }: Pick<Job, 'usage' | 'flags'>): string {
+  if (flags.includes('simulated')) return 'nothing (simulated)'
+  if (usage.paid_attempts === 0) return 'nothing'
+  return usage.cost_usd === null ? 'unknown price' : dollars(usage.cost_usd)
+}
+
+/** A job for people, its answer as text below it; or as one JSON document. */
+export function showJob({ job, response }: AnsweredJob, text: string, asJson: boolean): void {
+  if (asJson) return print(text)
+  const style = stateStyle(job.state)
+  const flags = job.flags.length > 0 ? ` (${job.flags.join(', ')})` : ''
+  const tried = count(job.attempts, 'attempt')
+  const maybe = job.usage.maybe_paid_attempts > 0 ? `, ${job.usage.maybe_paid_attempts} maybe paid` : ''
+  const rows: [string, string][] = [
+    ['id', job.id],
+    ['key', job.key],
+    ['state', `${style === null ? job.state : paint(process.stdout, style, job.state)}${flags}`],
+    ['model', `${oneLine(job.model)}, ${job.operation}`],
+    ['attempts', `${tried}, ${job.usage.paid_attempts} paid${maybe}; cost: ${costOf(job)}`],
+    ['created', relative(job.created_at)],
+  ]
+  if (job.state === 'queued' && Date.parse(job.run_at) > Date.now()) rows.push(['runs', relative(job.run_at)])
+  if (job.expires_at !== null) rows.push(['expires', relative(job.expires_at)])
+  if (job.waiting_for !== null) rows.push(['waits for', waitingFor(job.waiting_for)])
+  if (job.error !== null) rows.push(['error', `${job.error.code}: ${oneLine(job.error.message)}`])
+  for (const [name, value] of Object.entries(job.metadata ?? {})) rows.push([`  ${oneLine(name)}`, oneLine(value)])
+  for (const [name, value] of rows) print(`${paint(process.stdout, 'dim', name.padEnd(9))} ${value}`)
+  if (response !== null) print(`\n${printable(answerText(response))}`)
+}
+
+/** Why a queued job does not run: `lane openai: credentials refused, resume it with …`. */
+export function waitingFor({ lane, reason, until }: NonNullable<Job['waiting_for']>): string {
+  const why = `lane ${lane}: ${oneLine(reason ?? 'closed')}`
+  return until === null ? `${why}. Mend it, then: askonce lanes resume ${lane}` : `${why}, ${relative(until)}`
+}
+
+/** Says on stderr what can be done now, and returns the exit code: 1 when there will be no answer by itself. */
+export function concludeJob({ id, state, replayed }: Job, waited: boolean): number {
+  switch (state) {
+    case 'queued':
+    case 'running':
+      remark(`${waited ? 'Not finished yet' : 'Accepted'}. The answer: askonce get ${id} --wait 60`)
+      return exitCodes.ok
+    case 'succeeded':
+      if (replayed === true) remark('The stored answer; nothing was asked again.')
+      return exitCodes.ok
+    case 'uncertain':
+      remark(
+        `Held: it may have been billed. Decide: askonce retry ${id} --accept-duplicate-charge, or askonce fail ${id}`,
+      )
+      return exitCodes.failed
+    case 'failed':
+    case 'cancelled':
+      remark(`To run it again: askonce retry ${id}`)
+      return exitCodes.failed
+  }
+}
