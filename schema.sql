@@ -1,0 +1,181 @@
+-- What the files in migrations/ make of an empty database. Written by `npm run schema`; do not edit.
+
+create table api_keys (
+  id uuid not null default gen_random_uuid(),
+  tenant_id text not null,
+  name text not null,
+  key_hash bytea not null,
+  hint text not null,
+  scopes text[] not null,
+  created_at timestamp with time zone not null default now(),
+  revoked_at timestamp with time zone,
+  constraint api_keys_key_hash_check CHECK ((octet_length(key_hash) = 32)),
+  constraint api_keys_key_hash_key UNIQUE (key_hash),
+  constraint api_keys_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
+  constraint api_keys_pkey PRIMARY KEY (id),
+  constraint api_keys_scopes_check CHECK (((scopes <@ ARRAY['submit'::text, 'read'::text, 'admin'::text]) AND (cardinality(scopes) > 0))),
+  constraint api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
+);
+
+create table attempts (
+  job_id uuid not null,
+  attempt integer not null,
+  generation integer not null,
+  tenant_id text not null,
+  idempotency_key text collate "C" not null,
+  fingerprint bytea not null,
+  operation text not null,
+  lane text not null,
+  model text not null,
+  worker_id uuid not null,
+  started_at timestamp with time zone not null default now(),
+  finished_at timestamp with time zone,
+  outcome text,
+  billing text,
+  provider_status smallint,
+  error_code text,
+  provider_request_id text,
+  input_tokens bigint,
+  output_tokens bigint,
+  cost_usd numeric(20,10),
+  constraint attempts_attempt_check CHECK ((attempt > 0)),
+  constraint attempts_billing_check CHECK ((billing = ANY (ARRAY['none'::text, 'maybe'::text, 'billed'::text]))),
+  constraint attempts_end_is_whole CHECK ((((finished_at IS NULL) = (outcome IS NULL)) AND ((finished_at IS NULL) = (billing IS NULL)))),
+  constraint attempts_outcome_check CHECK ((outcome = ANY (ARRAY['answered'::text, 'surplus'::text, 'unstorable'::text, 'rejected'::text, 'failed'::text, 'paused'::text, 'alarmed'::text, 'unknown'::text, 'lost'::text, 'cancelled'::text, 'drained'::text, 'unsent'::text]))),
+  constraint attempts_pkey PRIMARY KEY (job_id, attempt)
+);
+CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, started_at);
+CREATE INDEX attempts_open ON public.attempts USING btree (worker_id) WHERE (finished_at IS NULL);
+CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
+create table jobs (
+  id uuid not null,
+  tenant_id text not null,
+  idempotency_key text collate "C" not null,
+  fingerprint bytea not null,
+  operation text not null,
+  model text not null,
+  lane text not null,
+  request bytea not null,
+  metadata jsonb,
+  priority smallint not null,
+  timeout_ms integer not null,
+  ttl_seconds integer not null,
+  deadline_seconds integer not null,
+  state text not null,
+  generation integer not null default 1,
+  attempt integer not null default 0,
+  on_uncertain text not null,
+  max_attempts smallint not null,
+  max_paid_attempts smallint not null,
+  tries integer not null default 0,
+  paid integer not null default 0,
+  billed integer not null default 0,
+  consented_paid integer not null default 0,
+  reruns integer not null default 0,
+  dispatch integer not null default 0,
+  dispatched_at timestamp with time zone,
+  run_at timestamp with time zone not null,
+  deadline_at timestamp with time zone not null,
+  response bytea,
+  response_status smallint,
+  response_content_type text,
+  flags text[] not null default '{}'::text[],
+  answer_attempt integer,
+  provider_request_id text,
+  error jsonb,
+  input_tokens bigint,
+  output_tokens bigint,
+  cost_usd numeric(20,10),
+  created_at timestamp with time zone not null default now(),
+  started_at timestamp with time zone,
+  uncertain_since timestamp with time zone,
+  completed_at timestamp with time zone,
+  expires_at timestamp with time zone,
+  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
+  constraint jobs_attempt_check CHECK ((attempt >= 0)),
+  constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
+  constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
+  constraint jobs_deadline_seconds_check CHECK ((deadline_seconds > 0)),
+  constraint jobs_failed_says_why CHECK (((state <> 'failed'::text) OR (error IS NOT NULL))),
+  constraint jobs_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+  constraint jobs_generation_check CHECK ((generation > 0)),
+  constraint jobs_idempotency_key_check CHECK (((length(idempotency_key) >= 1) AND (length(idempotency_key) <= 255))),
+  constraint jobs_key UNIQUE (tenant_id, idempotency_key),
+  constraint jobs_max_attempts_check CHECK ((max_attempts > 0)),
+  constraint jobs_max_paid_attempts_check CHECK ((max_paid_attempts > 0)),
+  constraint jobs_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
+  constraint jobs_operation_check CHECK ((operation = ANY (ARRAY['chat.completions'::text, 'responses'::text, 'embeddings'::text, 'messages'::text]))),
+  constraint jobs_paid_check CHECK ((paid >= 0)),
+  constraint jobs_pkey PRIMARY KEY (id),
+  constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
+  constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
+  constraint jobs_reruns_check CHECK ((reruns >= 0)),
+  constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
+  constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
+  constraint jobs_terminal_is_dated CHECK ((((state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (completed_at IS NOT NULL)) AND ((completed_at IS NULL) = (expires_at IS NULL)))),
+  constraint jobs_timeout_ms_check CHECK ((timeout_ms > 0)),
+  constraint jobs_tries_check CHECK ((tries >= 0)),
+  constraint jobs_ttl_seconds_check CHECK ((ttl_seconds > 0)),
+  constraint jobs_uncertain_is_dated CHECK (((state = 'uncertain'::text) = (uncertain_since IS NOT NULL)))
+) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE INDEX jobs_deadline ON public.jobs USING btree (deadline_at) WHERE (state = 'queued'::text);
+CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NOT NULL));
+CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
+CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, state, created_at DESC, id DESC) WHERE (state <> 'succeeded'::text);
+CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
+CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
+
+create table lanes (
+  name text not null,
+  state text not null default 'open'::text,
+  reason text,
+  code text,
+  until timestamp with time zone,
+  failures integer not null default 0,
+  changed_at timestamp with time zone not null default now(),
+  constraint lanes_closed_says_why CHECK (((state = 'open'::text) OR (reason IS NOT NULL))),
+  constraint lanes_failures_check CHECK ((failures >= 0)),
+  constraint lanes_name_check CHECK ((name ~ '^[a-z0-9-]{1,40}$'::text)),
+  constraint lanes_pkey PRIMARY KEY (name),
+  constraint lanes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'paused'::text, 'breaker'::text, 'stopped'::text]))),
+  constraint lanes_wait_is_dated CHECK (((state = ANY (ARRAY['paused'::text, 'breaker'::text])) = (until IS NOT NULL)))
+);
+
+create table schema_migrations (
+  version integer not null,
+  name text not null,
+  checksum text not null,
+  applied_at timestamp with time zone not null default now(),
+  constraint schema_migrations_pkey PRIMARY KEY (version)
+);
+
+create table settings (
+  only_row boolean not null default true,
+  database_id uuid not null default gen_random_uuid(),
+  constraint settings_only_row_check CHECK (only_row),
+  constraint settings_pkey PRIMARY KEY (only_row)
+);
+
+create table tenants (
+  id text not null,
+  created_at timestamp with time zone not null default now(),
+  constraint tenants_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
+  constraint tenants_pkey PRIMARY KEY (id)
+);
+
+create table workers (
+  id uuid not null,
+  host text not null,
+  pid integer not null,
+  version text not null,
+  beat bigint not null default 0,
+  beat_at timestamp with time zone not null default now(),
+  started_at timestamp with time zone not null default now(),
+  dead boolean not null default false,
+  died_at timestamp with time zone,
+  constraint workers_death_is_dated CHECK ((dead = (died_at IS NOT NULL))),
+  constraint workers_pkey PRIMARY KEY (id)
+);
+CREATE INDEX workers_living ON public.workers USING btree (id) WHERE (NOT dead);
