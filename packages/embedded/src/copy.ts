@@ -39,9 +39,7 @@ function makeCopy(native: string, place: string, name: string): void {
   removeDeadScratch(place, `.${name}`)
   const scratch = join(place, scratchName(`.${name}`))
   try {
-    // Static libraries are for building extensions; without them the copy is what runs and nothing more.
-    const filter = (source: string): boolean => !source.endsWith('.a')
-    cpSync(native, join(scratch, 'native'), { recursive: true, verbatimSymlinks: true, filter })
+    cpSync(native, join(scratch, 'native'), { recursive: true, verbatimSymlinks: true, filter: isNeeded })
     finish(scratch)
     renameSync(scratch, join(place, name))
   } catch (error) {
@@ -50,6 +48,11 @@ function makeCopy(native: string, place: string, name: string): void {
   } finally {
     rmSync(scratch, { recursive: true, force: true })
   }
+}
+
+// Static libraries are for building extensions; without them the copy is what runs and nothing more.
+function isNeeded(source: string): boolean {
+  return !source.endsWith('.a')
 }
 
 // Modes: readable by the server's user and writable by the owner only, whatever umask npm ran under. Flushed to disk, or

@@ -21,7 +21,7 @@ export interface LeftoverOptions {
 const SILENT_MS = 8_000
 // Processes without a postmaster end by themselves unless they are stopped or busy; a server that is just being started
 // by somebody else looks the same until it has written its pid.
-const ORPHAN_MS = 3_000
+const ORPHAN_MS = 5_000
 
 /**
  * Finds the server that is already running on a cluster, left by a killed process or shared with a live one, and waits
@@ -29,43 +29,42 @@ const ORPHAN_MS = 3_000
  * its way (a server that does not answer, backends whose postmaster died, a pid file naming another program) is gone.
  */
 export async function findServer(options: LeftoverOptions): Promise<Postmaster | undefined> {
-  const { clusterDir, deadlineMs, onProgress } = options
+  const { clusterDir, deadlineMs } = options
   const began = performance.now()
   let silentSince: number | undefined
   let orphansSince: number | undefined
   for (;;) {
     const now = performance.now()
+    const overdue = now - began > deadlineMs
     const file = readPidFile(clusterDir)
-    const start = file && isServerOf(file.pid, clusterDir, file.dataDir) ? processStart(file.pid) : undefined
-    if (!file || start === undefined) {
+    const server = runningServer(clusterDir)
+    if (server) {
+      const state = await probe(server.port, readPassword(clusterDir), 3_000)
+      if (state === 'ready') return server
+      if (state === 'wrong_password') throw wrongPassword(clusterDir)
+      orphansSince = undefined
+      silentSince = state === 'silent' ? (silentSince ?? now) : undefined
+      const lost = silentSince !== undefined && performance.now() - silentSince > SILENT_MS
+      if (lost || (state === 'stopping' && overdue)) await replace(server, options)
+      else if (overdue) throw stillStarting(server, options)
+    } else {
       const orphans = serverProcesses(clusterDir)
       if (orphans.length === 0) return removeStale(clusterDir, file)
+      if (overdue) throw undying(orphans, clusterDir)
       orphansSince ??= now
       if (now - orphansSince > ORPHAN_MS) {
         options.mayStop()
-        onProgress('ending database processes that outlived their server')
         for (const pid of orphans) sendSignal(pid, 'SIGKILL')
-      }
-    } else {
-      const state = file.port === undefined ? 'starting' : await probe(file.port, readPassword(clusterDir), 3_000)
-      if (state === 'ready' && file.port !== undefined) return { pid: file.pid, start, port: file.port }
-      if (state === 'wrong_password') throw wrongPassword(clusterDir)
-      silentSince = state === 'silent' ? (silentSince ?? now) : undefined
-      const lost = silentSince !== undefined && performance.now() - silentSince > SILENT_MS
-      if (lost || (state === 'stopping' && now - began > deadlineMs)) {
-        options.mayStop()
-        onProgress(`the database left by an earlier start (process ${file.pid}) does not answer; stopping it`)
-        await endPostmaster({ pid: file.pid, start }, 5_000)
-      } else if (now - began > deadlineMs) {
-        throw new EmbeddedPostgresError(
-          'start_failed',
-          `the database in ${clusterDir} (process ${file.pid}) is still starting up after ${deadlineMs / 1000} s; it goes on ` +
-            'in the background. Start again later, and look at postgres.log beside it',
-        )
       }
     }
     await sleep(50)
   }
+}
+
+async function replace(server: Postmaster, { mayStop, onProgress }: LeftoverOptions): Promise<void> {
+  mayStop()
+  onProgress(`the database left by an earlier start (process ${server.pid}) does not answer; stopping it`)
+  await endPostmaster(server, 'SIGINT', 5_000)
 }
 
 /** The server as the pid file shows it right now, without asking it; undefined when none is alive. */
@@ -79,13 +78,29 @@ export function runningServer(clusterDir: string): Postmaster | undefined {
 // The pid of a dead server is left to PostgreSQL, which also checks for its shared memory. But when that pid now belongs
 // to another program (or to a zombie), PostgreSQL takes the file for a live server's and refuses to start.
 function removeStale(clusterDir: string, file: PidFile | undefined): undefined {
-  if (!file) return
+  if (!file || isServerOf(file.pid, clusterDir, file.dataDir)) return
   try {
     process.kill(file.pid, 0)
   } catch {
     return
   }
   rmSync(join(clusterDir, 'postmaster.pid'), { force: true })
+}
+
+function stillStarting(server: Postmaster, { clusterDir, deadlineMs }: LeftoverOptions): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(
+    'start_failed',
+    `the database in ${clusterDir} (process ${server.pid}) is still starting up after ${deadlineMs / 1000} s; it goes on ` +
+      'in the background. Start again later, and look at postgres.log beside it',
+  )
+}
+
+function undying(pids: readonly number[], clusterDir: string): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(
+    'start_failed',
+    `processes of an earlier database in ${clusterDir} do not end: ${pids.join(', ')}. They probably wait for a disk that ` +
+      'does not answer; nothing can be started before they are gone',
+  )
 }
 
 function wrongPassword(clusterDir: string): EmbeddedPostgresError {

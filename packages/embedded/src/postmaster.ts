@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -76,19 +77,18 @@ export async function launch(options: LaunchOptions): Promise<Postmaster> {
   }
 }
 
-/** Stops a server: fast shutdown, then immediate (the next start recovers), then SIGKILL. Resolves when it is gone. */
-export async function endPostmaster(id: ProcessId, fastMs = 30_000): Promise<void> {
-  const steps = [
-    ['SIGINT', fastMs],
-    ['SIGQUIT', 5_000],
-    ['SIGKILL', 5_000],
-  ] as const
-  for (const [signal, timeoutMs] of steps) {
+/** Fast shutdown, immediate shutdown (the next start recovers), the end without either. */
+export type StopSignal = 'SIGINT' | 'SIGQUIT' | 'SIGKILL'
+
+/** Stops a server, beginning with `first`, which gets `patienceMs`; then by the harder signals. Resolves when it is gone. */
+export async function endPostmaster(id: ProcessId, first: StopSignal = 'SIGINT', patienceMs = 30_000): Promise<void> {
+  const all = ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const
+  for (const signal of all.slice(all.indexOf(first))) {
     if (!isAlive(id)) return
     sendSignal(id.pid, signal)
     // One that was stopped (SIGSTOP) would not notice.
     sendSignal(id.pid, 'SIGCONT')
-    if (await waitUntilGone(id, timeoutMs)) return
+    if (await waitUntilGone(id, signal === first ? patienceMs : 5_000)) return
   }
   throw new EmbeddedPostgresError(
     'start_failed',
@@ -139,15 +139,24 @@ function tooSlow(options: LaunchOptions, output: string): EmbeddedPostgresError 
   )
 }
 
-/** A port of 127.0.0.1 that was free a moment ago. */
+/**
+ * A port of 127.0.0.1 that was free a moment ago. Below the range that outgoing connections are given: while a server is
+ * down, one of the clients that keep connecting to its port would otherwise be given that very port and connect to
+ * itself, and the server could not come back.
+ */
 export async function freePort(): Promise<number> {
-  return await new Promise((resolve, reject) => {
+  for (let tries = 1; tries <= 50; tries += 1) {
+    const port = randomInt(20_000, 32_000)
+    if (await isFree(port)) return port
+  }
+  throw new EmbeddedPostgresError('start_failed', 'found no free port on 127.0.0.1 between 20000 and 32000')
+}
+
+async function isFree(port: number): Promise<boolean> {
+  return await new Promise((resolve) => {
     const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
   })
 }
 

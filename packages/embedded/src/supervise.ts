@@ -1,4 +1,4 @@
-import { type Postmaster } from './postmaster.ts'
+import type { Postmaster } from './postmaster.ts'
 import { isAlive } from './process.ts'
 
 export interface Supervisor {
@@ -41,7 +41,9 @@ export function supervise(
   }
   const plan = (delayMs: number): void => {
     if (stopped) return
-    timer = setTimeout(() => (work = look()), delayMs)
+    timer = setTimeout(() => {
+      work = look()
+    }, delayMs)
     timer.unref()
   }
   plan(LOOK_MS)
