@@ -63,9 +63,10 @@ async function settleRound(
 }
 
 /** What a later submission of the same batch gets from the leader's row; undefined: it needs a look of its own. */
-function follow({ job }: SubmitResult, item: NewJob): SubmitResult | undefined {
+function follow({ kind, job }: SubmitResult, item: NewJob): SubmitResult | undefined {
   if (!job.fingerprint.equals(item.fingerprint)) return { kind: 'mismatch', job }
-  if (job.state === 'failed') return undefined
+  // A failed job that was replayed to the leader needs consent from everybody; any other may run again for this one.
+  if (job.state === 'failed' && kind !== 'replayed') return undefined
   return { kind: kindOf(job), job }
 }
 
@@ -109,7 +110,11 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     for (const job of await retryContention(() => takeOverExpired(db, expired))) created(job)
   }
   if (failed.length > 0) {
-    const inputs = failed.map(({ item, row }) => ({ id: row.id, fingerprint: item.fingerprint, dispatch: item.dispatch }))
+    const inputs = failed.map(({ item, row }) => ({
+      id: row.id,
+      fingerprint: item.fingerprint,
+      dispatch: item.dispatch,
+    }))
     const rerun = new Map((await retryContention(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
     for (const { item, row } of failed) {
       const job = rerun.get(row.id)

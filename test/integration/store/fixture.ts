@@ -1,0 +1,270 @@
+import { createHash, randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { jobError, type Billing, type EndAction, type JobState, type Outcome } from '@askonce/core'
+import {
+  migrate,
+  openDatabase,
+  registerWorker,
+  type AttemptEndRecord,
+  type Database,
+  type NewJob,
+} from '@askonce/store'
+import { leakCheck, startTestPostgres, type TestDatabase, type TestPostgres } from '@askonce/testkit'
+import { sql, type RawBuilder } from 'kysely'
+import pg from 'pg'
+import { afterAll, beforeAll } from 'vitest'
+
+type Row = Record<string, unknown>
+
+/** A migrated database on a server of this test file's own. */
+export interface Fixture {
+  server: TestPostgres
+  database: TestDatabase
+  url: string
+  db: Database['db']
+  query<Result = Row>(text: string, values?: readonly unknown[]): Promise<Result[]>
+}
+
+/** Starts the server before the tests of the file and stops it after them. The members are there from then on. */
+export function useStore(options: { poolSize?: number } = {}): Fixture {
+  const fixture = {} as Fixture
+  let opened: Database | undefined
+  beforeAll(async () => {
+    const server = await startTestPostgres()
+    const database = await server.createDatabase()
+    await migrate(database.url)
+    opened = openDatabase({ url: database.url, name: 'test', poolSize: options.poolSize ?? 8 })
+    const { db, url } = opened
+    const query = async <Result>(text: string, values: readonly unknown[] = []): Promise<Result[]> => {
+      const parts = text.split(/\$\d+/)
+      const statement = sql<Result>(parts as unknown as TemplateStringsArray, ...values)
+      return (await statement.execute(db)).rows
+    }
+    Object.assign(fixture, { server, database, url, db, query })
+  })
+  afterAll(async () => {
+    await opened?.close()
+    await fixture.server?.stop()
+    await leakCheck()
+  })
+  return fixture
+}
+
+/** A time by the database clock, so many seconds from now (negative: ago). */
+export function inSeconds(seconds: number): RawBuilder<Date> {
+  return sql<Date>`now() + ${seconds} * interval '1 second'`
+}
+
+export const sha = (text: string): Buffer => createHash('sha256').update(text).digest()
+
+/** An uncertain_ttl for these tests, longer than any ttl in them. */
+export const uncertainTtlSeconds = 2_592_000
+
+/** A submission; its fingerprint is made of `body`. */
+export function newJob(key: string, given: Partial<NewJob> & { body?: string } = {}): NewJob {
+  const { body = 'one', ...rest } = given
+  return {
+    id: randomUUID(),
+    tenantId: 'default',
+    key,
+    fingerprint: sha(body),
+    operation: 'chat.completions',
+    model: 'simulated/one',
+    lane: 'simulated',
+    request: Buffer.from(`{"body":"${body}"}`),
+    metadata: null,
+    priority: 5,
+    timeoutMs: 60_000,
+    ttlSeconds: 3_600,
+    deadlineSeconds: 86_400,
+    onUncertain: 'rerun',
+    maxAttempts: 5,
+    maxPaidAttempts: 2,
+    runAt: null,
+    delaySeconds: 0,
+    dispatch: true,
+    ...rest,
+  }
+}
+
+/** What the CHECK constraints ask of a row in each state. */
+function columnsOf(state: JobState): Row {
+  const claimed = { attempt: 1, tries: 1, paid: 1, started_at: inSeconds(-10) }
+  const ended = { completed_at: inSeconds(-5), expires_at: inSeconds(3_600) }
+  switch (state) {
+    case 'queued':
+      return {}
+    case 'running':
+      return claimed
+    case 'uncertain':
+      return { ...claimed, uncertain_since: inSeconds(-5) }
+    case 'succeeded': {
+      const answer = { response: Buffer.from('{"answer":1}'), response_status: 200, answer_attempt: 1 }
+      return { ...claimed, billed: 1, ...ended, ...answer, response_content_type: 'application/json' }
+    }
+    case 'failed':
+      return { ...ended, error: JSON.stringify(jobError('provider_rejected')) }
+    case 'cancelled':
+      return ended
+  }
+}
+
+/** Writes a job row directly; `given` overrides any column. Returns its id. */
+export async function insertJob(fixture: Fixture, given: Row & { state?: JobState } = {}): Promise<string> {
+  const { state = 'queued' } = given
+  const key = (given['idempotency_key'] as string | undefined) ?? randomUUID()
+  const row: Row = {
+    id: randomUUID(),
+    tenant_id: 'default',
+    idempotency_key: key,
+    fingerprint: sha('one'),
+    operation: 'chat.completions',
+    model: 'simulated/one',
+    lane: 'simulated',
+    request: Buffer.from('{"body":"one"}'),
+    priority: 5,
+    timeout_ms: 60_000,
+    ttl_seconds: 3_600,
+    deadline_seconds: 86_400,
+    state,
+    on_uncertain: 'rerun',
+    max_attempts: 5,
+    max_paid_attempts: 2,
+    run_at: inSeconds(-1),
+    deadline_at: inSeconds(86_400),
+    ...columnsOf(state),
+    ...given,
+  }
+  await insertRow(fixture, 'jobs', row)
+  return row['id'] as string
+}
+
+/** Writes a ledger row; open unless `given` ends it. */
+export async function insertAttempt(fixture: Fixture, jobId: string, given: Row = {}): Promise<void> {
+  const ended = given['billing'] === undefined ? {} : { finished_at: inSeconds(-1), outcome: 'unknown' }
+  await insertRow(fixture, 'attempts', {
+    job_id: jobId,
+    attempt: 1,
+    generation: 1,
+    tenant_id: 'default',
+    idempotency_key: 'key',
+    fingerprint: sha('one'),
+    operation: 'chat.completions',
+    lane: 'simulated',
+    model: 'simulated/one',
+    worker_id: randomUUID(),
+    ...ended,
+    ...given,
+  })
+}
+
+async function insertRow({ db }: Fixture, table: string, row: Row): Promise<void> {
+  const names = sql.join(Object.keys(row).map((name) => sql.ref(name)))
+  await sql`insert into ${sql.table(table)} (${names}) values (${sql.join(Object.values(row))})`.execute(db)
+}
+
+/** A running job with its open attempt, as a claim leaves it. */
+export async function insertRunning(fixture: Fixture, job: Row = {}, attempt: Row = {}): Promise<string> {
+  const id = await insertJob(fixture, { state: 'running', ...job })
+  await insertAttempt(fixture, id, { attempt: job['attempt'] ?? 1, ...attempt })
+  return id
+}
+
+export async function addWorker({ db }: Fixture): Promise<string> {
+  const id = randomUUID()
+  await registerWorker(db, { id, host: 'test', pid: 1, version: '0' })
+  return id
+}
+
+/** The one job with this id, every column. */
+export async function jobRow({ query }: Fixture, id: string): Promise<Row> {
+  const [row] = await query('select * from jobs where id = $1', [id])
+  if (row === undefined) throw new Error(`no job ${id}`)
+  return row
+}
+
+export async function attemptRow({ query }: Fixture, jobId: string, attempt = 1): Promise<Row> {
+  const [row] = await query('select * from attempts where job_id = $1 and attempt = $2', [jobId, attempt])
+  if (row === undefined) throw new Error(`no attempt ${jobId}.${attempt}`)
+  return row
+}
+
+/** Seconds from now to a timestamp column of a job, by the database clock. */
+export async function secondsTo({ query }: Fixture, column: string, id: string): Promise<number> {
+  const rows = await query<{ s: number }>(
+    `select extract(epoch from ${column} - now())::float8 as s from jobs where id = $1`,
+    [id],
+  )
+  return rows[0]?.s ?? Number.NaN
+}
+
+export interface OpenTransaction {
+  query(text: string, values?: readonly unknown[]): Promise<Row[]>
+  finish(how: 'commit' | 'rollback'): Promise<void>
+}
+
+/** A transaction on a connection of its own, with its first statement done: what it locks stays locked until `finish`. */
+export async function openTransaction(
+  { url }: Fixture,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<OpenTransaction> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  const query = async (statement: string, parameters: readonly unknown[] = []): Promise<Row[]> =>
+    (await client.query<Row>(statement, [...parameters])).rows
+  await query('begin')
+  await query(text, values)
+  return {
+    query,
+    async finish(how) {
+      await query(how)
+      await client.end()
+    },
+  }
+}
+
+/** Resolves when so many sessions of this database wait for a lock. */
+export async function untilBlocked({ query }: Fixture, count = 1): Promise<void> {
+  const waiting = `select count(*) as n from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+  for (;;) {
+    const rows = await query<{ n: number }>(waiting)
+    if ((rows[0]?.n ?? 0) >= count) return
+    await sleep(5)
+  }
+}
+
+/** What goes with each action, unless a test says otherwise. */
+const usual: Record<EndAction, { outcome: Outcome; billing: Billing }> = {
+  answer: { outcome: 'answered', billing: 'billed' },
+  unstorable: { outcome: 'unstorable', billing: 'billed' },
+  stop: { outcome: 'rejected', billing: 'none' },
+  rerun: { outcome: 'failed', billing: 'none' },
+  unknown: { outcome: 'unknown', billing: 'maybe' },
+}
+
+/** The end of an attempt as a worker reports it. */
+export function ending(jobId: string, action: EndAction, given: Partial<AttemptEndRecord> = {}): AttemptEndRecord {
+  const answer = action === 'answer'
+  return {
+    jobId,
+    attempt: 1,
+    action,
+    ...usual[action],
+    uncounted: false,
+    onlyOpen: false,
+    delayMs: 0,
+    backoff: false,
+    error: answer ? null : JSON.stringify(jobError('provider_error')),
+    errorCode: answer ? null : 'provider_error',
+    providerStatus: answer ? 200 : 500,
+    providerRequestId: 'req_1',
+    inputTokens: answer ? 11 : null,
+    outputTokens: answer ? 22 : null,
+    costUsd: answer ? 0.000_033 : null,
+    response: answer ? Buffer.from('{"answer":"late"}') : null,
+    contentType: answer ? 'application/json' : null,
+    flags: [],
+    ...given,
+  }
+}
