@@ -16,7 +16,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit 
       () => 'answered',
       () => 'no reply',
     )
-    await doomed.child.waitForLine(/paused at api\.committed/, 20_000)
+    await doomed.child.waitForLine(/paused at api\.committed/, 30_000)
     await doomed.child.kill()
     expect(await lost).toBe('no reply')
     const rows = await system.sql<{ id: string; state: string }>(`select id, state from jobs where idempotency_key = 'k'`)
@@ -26,7 +26,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit 
     const worker = system.spawn('worker')
     await system.started('janitor')
     await system.redis?.restart()
-    await worker.waitForLine(/"event":"worker\.started"/, 20_000)
+    await worker.waitForLine(/"event":"worker\.started"/, 30_000)
     const { address } = await system.api()
     const id = rows[0]?.id as string
     await untilState(address, id, 'succeeded', 30_000)
@@ -41,7 +41,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit 
   test('killed before the commit: nothing was accepted, and asking again starts it', async () => {
     const doomed = await system.api({ ASKONCE_TEST_PAUSE: 'api.received' })
     const lost = submit(doomed.address, 'early', chat('early')).catch(() => null)
-    await doomed.child.waitForLine(/paused at api\.received/, 20_000)
+    await doomed.child.waitForLine(/paused at api\.received/, 30_000)
     await doomed.child.kill()
     expect(await lost).toBeNull()
     const { address } = await system.api()

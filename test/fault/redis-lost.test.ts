@@ -57,7 +57,7 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     expect(accepted.status).toBe(202)
     await system.redis?.restart()
 
-    await until(() => finished('lost'), (count) => count === jobs + 1, 120_000)
+    await until(() => finished('lost'), (count) => count === jobs + 1, 130_000)
     await expectOneCallEach('lost', jobs + 1)
     expect(await system.sql(`select 1 from attempts where billing <> 'billed'`)).toEqual([])
     worker.signal('SIGTERM')

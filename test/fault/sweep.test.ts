@@ -78,7 +78,7 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     const count = async (like: string): Promise<number> =>
       (await system.sql<{ count: string }>('select count(*) from jobs where idempotency_key like $1', [like]))[0]?.count as never
     const doomed = system.spawn('sweep')
-    await until(() => count('old-%'), (left) => Number(left) < 60_000, 20_000)
+    await until(() => count('old-%'), (left) => Number(left) < 60_000, 30_000)
     await doomed.kill()
     expect(Number(await count('old-%'))).toBeGreaterThan(0)
     const both = await Promise.all([run(system, ['sweep', '--json']), run(system, ['sweep', '--json'])])
@@ -96,7 +96,7 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     await expire('failed')
     const [reply] = await Promise.all([submit(address, 'failed', chat('failed')), run(system, ['sweep'])])
     expect([reply.status, reply.headers.get('idempotent-replayed')]).toEqual([202, 'false'])
-    await untilState(address, reply.body.id, 'succeeded', 20_000)
+    await untilState(address, reply.body.id, 'succeeded', 30_000)
     expect(await system.sql(`select id from jobs where idempotency_key = 'failed'`)).toEqual([{ id: reply.body.id }])
   })
 })

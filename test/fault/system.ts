@@ -68,13 +68,13 @@ export async function startSystem(form: Form) {
   /** Starts an API and waits until it listens. */
   const api = async (env: Record<string, string> = {}): Promise<{ child: Child; address: string }> => {
     const child = spawn('api', env)
-    const line = await child.waitForLine(/"event":"api\.started"/, 20_000)
+    const line = await child.waitForLine(/"event":"api\.started"/, 60_000)
     return { child, address: (JSON.parse(line.input) as { address: string }).address }
   }
   /** Starts a worker or a janitor and waits until it works. */
   const started = async (role: 'worker' | 'janitor', env: Record<string, string> = {}): Promise<Child> => {
     const child = spawn(role, env)
-    await child.waitForLine(new RegExp(`"event":"${role}\\.started"`), 20_000)
+    await child.waitForLine(new RegExp(`"event":"${role}\\.started"`), 60_000)
     return child
   }
 
@@ -103,7 +103,7 @@ export async function startSystem(form: Form) {
 
 async function startUpstreamProcess() {
   const child = spawnNode(upstreamMain, { env: {} })
-  const line = await child.waitForLine(/"url"/, 20_000)
+  const line = await child.waitForLine(/"url"/, 60_000)
   const { url } = JSON.parse(line.input) as { url: string }
   return {
     child,

@@ -13,7 +13,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 4, worker killed after the pr
   afterAll(() => system.stop())
 
   const untilCalls = (marker: string, count: number): Promise<unknown> =>
-    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === count, 20_000)
+    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === count, 30_000)
 
   test('policy hold: the job is uncertain within 10 s, one call was made, and a duplicate submission says so', async () => {
     await system.upstream.script([{ kind: 'hang', match: { marker: 'hold' } }])
@@ -33,7 +33,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 4, worker killed after the pr
 
     const agreed = await call(address, 'POST', `/v1/jobs/${body.id}/retry`, { body: { accept_duplicate_charge: true } })
     expect(agreed.status).toBe(202)
-    await untilState(address, body.id, 'succeeded', 20_000)
+    await untilState(address, body.id, 'succeeded', 30_000)
     expect(await ledger(system, body.id)).toEqual([
       { attempt: 1, outcome: 'lost', billing: 'maybe' },
       { attempt: 2, outcome: 'answered', billing: 'billed' },

@@ -1,4 +1,5 @@
-import { startTcpProxy } from '@askonce/testkit'
+import { startTcpProxy, type TcpProxy } from '@askonce/testkit'
+import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
@@ -16,7 +17,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 3, worker killed before its c
   test('another worker runs the job within 10 s: one call, one attempt', async () => {
     const doomed = await system.started('worker', { ASKONCE_TEST_PAUSE: 'worker.delivered' })
     const { body } = await submit(address, 'delivered', chat('delivered'))
-    await doomed.waitForLine(/paused at worker\.delivered/, 20_000)
+    await doomed.waitForLine(/paused at worker\.delivered/, 30_000)
     const successor = await system.started('worker')
     await doomed.kill()
     const killedAt = performance.now()
@@ -32,7 +33,7 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 3, worker killed before its c
     // What the guard does not cover: from outside, a claim that was never sent looks like one that was. It costs a maybe.
     const doomed = await system.started('worker', { ASKONCE_TEST_PAUSE: 'worker.claimed' })
     const { body } = await submit(address, 'claimed', { ...chat('claimed'), on_uncertain: 'hold' })
-    await doomed.waitForLine(/paused at worker\.claimed/, 20_000)
+    await doomed.waitForLine(/paused at worker\.claimed/, 30_000)
     await doomed.kill()
     await untilState(address, body.id, 'uncertain', 10_000)
     expect(await ledger(system, body.id)).toEqual([{ attempt: 1, outcome: 'lost', billing: 'maybe' }])
@@ -41,26 +42,41 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 3, worker killed before its c
 
 describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
   let system: System
+  let proxy: TcpProxy
   beforeAll(async () => {
     system = await startSystem('redis')
+    proxy = await startTcpProxy(Number(new URL(system.database.url).port))
   })
-  afterAll(() => system.stop())
+  afterAll(async () => {
+    await proxy.close()
+    await system.stop()
+  })
 
   test('the worker ends the attempt as never sent at its next beat, and the job costs one call', async () => {
-    const proxy = await startTcpProxy(Number(new URL(system.database.url).port))
     const throughProxy = new URL(system.database.url)
     throughProxy.port = String(proxy.port)
     const { address } = await system.api()
     await Promise.all([system.started('worker', { DATABASE_URL: throughProxy.href }), system.started('janitor')])
 
-    proxy.stallReplies()
+    // The claim locks its worker's row first: holding that row keeps the claim under way until its reply can be swallowed.
+    const holder = new pg.Client(system.database.url)
+    holder.on('error', () => undefined)
+    await holder.connect()
+    await holder.query('begin')
+    await until(async () => (await holder.query('select 1 from workers for update')).rowCount, (count) => count === 1, 5_000)
     const { body } = await submit(address, 'reply-lost', chat('reply-lost'))
+    const waiting = (): Promise<unknown[]> =>
+      system.sql(`select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%alive as materialized%'`)
+    await until(waiting, (rows) => rows.length === 1, 5_000)
+    proxy.stallReplies()
+    await holder.query('commit')
+    await holder.end()
     const open = (): Promise<unknown[]> => system.sql('select attempt from attempts where job_id = $1', [body.id])
     await until(open, (rows) => rows.length === 1, 5_000)
     proxy.cutAll()
     proxy.accept()
 
-    await untilState(address, body.id, 'succeeded', 20_000)
+    await untilState(address, body.id, 'succeeded', 30_000)
     expect(await ledger(system, body.id)).toEqual([
       { attempt: 1, outcome: 'unsent', billing: 'none' },
       { attempt: 2, outcome: 'answered', billing: 'billed' },
@@ -68,6 +84,5 @@ describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
     expect(await system.upstream.calls()).toBe(1)
     const [job] = await system.sql<{ tries: number; paid: number }>('select tries, paid from jobs where id = $1', [body.id])
     expect(job).toEqual({ tries: 1, paid: 1 })
-    await proxy.close()
   })
 })

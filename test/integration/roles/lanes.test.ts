@@ -48,8 +48,8 @@ describe.each<Form>(['redis', 'embedded'])('lanes (%s form)', (form) => {
 
     const resumed = await call(address, 'POST', '/v1/lanes/openai/resume')
     expect(resumed.status).toBeLessThan(300)
-    await untilState(address, body.id, 'succeeded', 20_000)
-    await untilState(address, other.body.id, 'succeeded', 20_000)
+    await untilState(address, body.id, 'succeeded', 30_000)
+    await untilState(address, other.body.id, 'succeeded', 30_000)
     expect((await ledger(system, body.id)).map(({ outcome, billing }) => [outcome, billing])).toEqual([
       ['alarmed', 'none'],
       ['answered', 'billed'],
@@ -79,6 +79,6 @@ describe.each<Form>(['redis', 'embedded'])('lanes (%s form)', (form) => {
       `select count(*) from attempts where error_code = 'provider_unavailable'`,
     )
     expect(Number(row?.count)).toBe(5)
-    await until(() => lane('openai'), (found) => found?.state === 'open', 20_000)
+    await until(() => lane('openai'), (found) => found?.state === 'open', 30_000)
   })
 })

@@ -14,7 +14,7 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
   afterAll(() => system.stop())
 
   const untilCalled = (marker: string): Promise<unknown> =>
-    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === 1, 20_000)
+    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === 1, 30_000)
   const stop = async (worker: Awaited<ReturnType<System['started']>>): Promise<void> => {
     worker.signal('SIGTERM')
     expect(await worker.exited).toMatchObject({ code: 0 })
@@ -71,7 +71,7 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
     expect((await call(address, 'GET', `/v1/jobs/${body.id}`)).body.state).toBe('succeeded')
     expect((await call(address, 'GET', `/v1/jobs/${late.body.id}`)).body.state).toBe('queued')
     const next = await system.started('worker')
-    await untilState(address, late.body.id, 'succeeded', 20_000)
+    await untilState(address, late.body.id, 'succeeded', 30_000)
     await stop(next)
   })
 
@@ -91,7 +91,7 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
       error: { code: 'worker_drained' },
     })
     const next = await system.started('worker')
-    await untilState(address, rerun.body.id, 'succeeded', 20_000)
+    await untilState(address, rerun.body.id, 'succeeded', 30_000)
     expect((await ledger(system, rerun.body.id)).map(({ outcome, billing }) => [outcome, billing])).toEqual([
       ['drained', 'maybe'],
       ['answered', 'billed'],
@@ -107,13 +107,13 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
     const { body } = await submit(address, 'spool', { ...chat('spool'), on_uncertain: 'hold' })
     await untilCalled('spool')
     await system.postgres.kill()
-    await worker.waitForLine(/spool\.written/, 20_000)
+    await worker.waitForLine(/spool\.written/, 30_000)
     await worker.kill()
     expect(await readdir(join(dataDir, 'spool'))).toEqual([`${body.id}.1.json`])
     await system.postgres.restart()
     const next = await system.started('worker', env)
-    await next.waitForLine(/spool\.delivered/, 20_000)
-    const job = await until(async () => (await call(address, 'GET', `/v1/jobs/${body.id}`)).body, ({ state }) => state === 'succeeded', 20_000)
+    await next.waitForLine(/spool\.delivered/, 30_000)
+    const job = await until(async () => (await call(address, 'GET', `/v1/jobs/${body.id}`)).body, ({ state }) => state === 'succeeded', 30_000)
     expect(job.usage).toMatchObject({ paid_attempts: 1, maybe_paid_attempts: 0 })
     expect((await system.upstream.callsBy())['spool']).toBe(1)
     expect(await readdir(join(dataDir, 'spool'))).toEqual([])
