@@ -131,7 +131,7 @@ async function runInitdb(files: ServerFiles, dir: string, clusterDir: string, sy
   const fd = openSync(path, 'r')
   unlinkSync(path)
   try {
-    const args = ['-D', dataArgument(dir, files.runAs), '-U', USER, '--pwfile=/dev/fd/3', '--auth=scram-sha-256']
+    const args = ['-D', dataArgument(dir, files), '-U', USER, '--pwfile=/dev/fd/3', '--auth=scram-sha-256']
     const layout = ['--encoding=UTF8', '--locale=C', '--data-checksums', ...(sync ? [] : ['--no-sync'])]
     // Not detached: a Ctrl-C during the first start should end it, and there is nothing yet to lose.
     const child = spawn(files.initdb, [...args, ...layout], {

@@ -7,7 +7,6 @@ import type { ServerFiles } from './binaries.ts'
 import { EmbeddedPostgresError, fileError, outputError } from './errors.ts'
 import { readPidFile } from './pid-file.ts'
 import { type ProcessId, isAlive, processStart, sendSignal, waitUntilGone } from './process.ts'
-import type { RunAs } from './run-as.ts'
 
 /** A server that accepts connections on 127.0.0.1. */
 export interface Postmaster extends ProcessId {
@@ -45,10 +44,12 @@ const PORT_TRIES = 5
 /**
  * How the cluster's folder is named to a program that runs with it as working directory. Node changes directory before
  * it gives up root, so this way the server needs no right to pass the folders above (a project below /root, a folder
- * made by mktemp); a path would need it.
+ * made by mktemp); a path would need it. PostgreSQL before 16 leaves its working directory for a moment while it looks
+ * for its own program, so there the folder must be reachable.
  */
-export function dataArgument(dir: string, runAs: RunAs): string {
-  return process.platform === 'linux' && runAs.ids.uid !== undefined ? '/proc/self/cwd' : dir
+export function dataArgument(dir: string, files: ServerFiles): string {
+  const stays = process.platform === 'linux' && files.major >= 16
+  return stays && files.runAs.ids.uid !== undefined ? '/proc/self/cwd' : dir
 }
 
 /**
@@ -102,7 +103,7 @@ async function tryLaunch(options: LaunchOptions, port: number, log: number): Pro
     '-c',
     `${key}=${value}`,
   ])
-  const args = ['-D', dataArgument(clusterDir, files.runAs), '-p', String(port), ...settings]
+  const args = ['-D', dataArgument(clusterDir, files), '-p', String(port), ...settings]
   const child = spawn(files.postgres, args, {
     ...files.runAs.ids,
     cwd: clusterDir,

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -69,6 +69,8 @@ const signalOf = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as co
 export async function startTestPostgres(options: TestPostgresOptions = {}): Promise<TestPostgres> {
   const { flavour = env['ASKONCE_TEST_POSTGRES'] === 'system' ? 'system' : 'embedded', fsync = false } = options
   const folder = mkdtempSync(join(tmpdir(), 'askonce-postgres-'))
+  // An older server of the system, which for root runs as somebody else, must be able to pass it.
+  chmodSync(folder, 0o711)
   const clusterDir = join(folder, 'postgres')
   const files = flavour === 'embedded' ? await locateServer(chooseUser(clusterDir), folder) : systemFiles(clusterDir)
   const onOff = fsync ? 'on' : 'off'
