@@ -58,9 +58,9 @@ describe('many connections submit the same keys in opposite orders', () => {
 
   it('while a sweeper and a deleter take rows away: each live row has one creator', async () => {
     const keys = Array.from({ length: 40 }, () => randomUUID())
-    let done = false
+    const done = new AbortController()
     const taking = (async () => {
-      while (!done) {
+      while (!done.signal.aborted) {
         await sweepExpired(store.db, 5)
         await store.query(
           `update jobs set state = 'cancelled', completed_at = now(), expires_at = now()
@@ -85,7 +85,7 @@ describe('many connections submit the same keys in opposite orders', () => {
         }
       }),
     )
-    done = true
+    done.abort()
     await taking
     expect(settled.filter(({ status }) => status === 'rejected')).toEqual([])
     expect(new Set(created).size).toBe(created.length)

@@ -41,7 +41,8 @@ export async function claimJobs(
     due as (
       select
         j.id,
-        l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now()) or l.name = any(${probes}::text[]) as lane_open
+        l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
+          or (l.state = 'breaker' and l.name = any(${probes}::text[])) as lane_open
       from jobs j
       left join lanes l on l.name = j.lane
       where
