@@ -62,7 +62,7 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     expect(await system.sql(`select 1 from attempts where billing <> 'billed'`)).toEqual([])
     worker.signal('SIGTERM')
     expect(await worker.exited).toMatchObject({ code: 0 })
-  })
+  }, 240_000)
 
   test('out of memory: submissions are accepted all the same, and run once there is room', async () => {
     const redis = new Redis(system.redis?.url as string)
