@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,8 +34,13 @@ async function redis(port: number, line: string): Promise<string> {
   })
 }
 
+// A process that has ended and whose parent has yet to hear of it still has an entry, in state Z.
 function isAlive(pid: number): boolean {
-  return existsSync(`/proc/${pid}`)
+  try {
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false
+  }
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {

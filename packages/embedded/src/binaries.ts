@@ -73,7 +73,7 @@ function platformPackage(): Package {
  * symbolic links. Changes nothing that is already right, so a read-only package that is complete passes. False when
  * something is missing and cannot be made.
  */
-export function heal(packageDir: string): boolean {
+function heal(packageDir: string): boolean {
   try {
     for (const { source, target } of neededLinks(packageDir)) {
       const link = join(packageDir, target)
