@@ -1,16 +1,16 @@
-const steps = [
-  [60, 's'],
-  [60, 'min'],
-  [24, 'h'],
-  [Number.POSITIVE_INFINITY, 'd'],
+const units = [
+  [90, 1, 's'],
+  [90, 60, 'min'],
+  [48, 3600, 'h'],
+  [Number.POSITIVE_INFINITY, 86_400, 'd'],
 ] as const
 
-/** A duration in its largest whole unit: `3 s`, `5 min`, `2 h`, `12 d`. */
+/** A duration in whole units, large enough to say something: `3 s`, `5 min`, `36 h`, `12 d`. */
 export function roughly(durationMs: number): string {
-  let amount = Math.max(0, Math.round(durationMs / 1000))
-  for (const [size, unit] of steps) {
-    if (amount < size) return `${amount} ${unit}`
-    amount = Math.floor(amount / size)
+  const seconds = Math.max(0, durationMs / 1000)
+  for (const [below, size, name] of units) {
+    const amount = Math.round(seconds / size)
+    if (amount < below) return `${amount} ${name}`
   }
   return ''
 }

@@ -11,7 +11,7 @@ export interface View {
 }
 
 const longestBar = 30
-const shortestBar = 8
+const shortestBar = 5
 
 /** The progress line, ASCII only, at most `width` characters: what matters least goes first. */
 export function bar({ tally, rate, note }: View, width: number): string {
@@ -21,11 +21,11 @@ export function bar({ tally, rate, note }: View, width: number): string {
   if (note !== null) return cut(`${position}  ${ascii(note)}`, width)
   const speed = rate === null ? '' : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`
   const eta = `ETA ${rate === null || rate === 0 ? '--:--' : clock(((total - done) / rate) * 1000)}`
-  const counts = `${unpaid} replayed, ${tally.new} new, ${failed} failed`
+  const counts = `${unpaid} replayed ${tally.new} new ${failed} failed`
   const spent = cost(tally)
   const forms = [
     [position, speed, eta, counts, spent],
-    [position, speed, eta, `${tally.new} new, ${failed} failed`, spent],
+    [position, speed, eta, `${tally.new} new ${failed} failed`, spent],
     [position, speed, eta, `${failed} failed`],
     [position, eta],
     [position],

@@ -46,8 +46,7 @@ function readOutcome(text: string): ItemOutcome {
   const job = member('job')
   if (job !== undefined && job !== 'null') return { kind: 'job', answered: readJob(job) }
   const error = JSON.parse(member('error') ?? '{}') as ItemError
-  const pointers = error.pointers === undefined ? '' : ` (differs in ${error.pointers.join(', ')})`
-  const message = `${error.message ?? error.detail ?? 'refused'}${pointers}`
+  const message = error.message ?? 'refused without a reason'
   if (error.retryable === true) return { kind: 'later', message }
   return { kind: 'refused', code: error.code ?? 'unknown', message }
 }
@@ -55,7 +54,5 @@ function readOutcome(text: string): ItemOutcome {
 interface ItemError {
   code?: string
   message?: string
-  detail?: string
   retryable?: boolean
-  pointers?: string[]
 }

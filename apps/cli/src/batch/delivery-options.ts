@@ -23,7 +23,7 @@ const checks: Record<string, Check> = {
     'expected a time such as 2030-01-31T12:00:00Z',
     (value) => typeof value === 'string' && /^\d{4}-\d\d-\d\dT/.test(value) && !Number.isNaN(Date.parse(value)),
   ],
-  delay_seconds: ['expected a number of at least 0', (value) => typeof value === 'number' && value >= 0],
+  delay_seconds: wholeFrom(0),
   ttl_seconds: wholeFrom(1),
   deadline_seconds: wholeFrom(1),
   max_attempts: wholeFrom(1),
@@ -33,7 +33,7 @@ const checks: Record<string, Check> = {
     `expected one of ${uncertainPolicies.join(', ')}`,
     (value) => (uncertainPolicies as readonly Json[]).includes(value),
   ],
-  metadata: ['expected an object of up to 16 texts', isMetadata],
+  metadata: ['expected an object of up to 16 texts of at most 512 characters, under names of at most 64', isMetadata],
 }
 
 export const optionNames: readonly string[] = Object.keys(checks)
@@ -44,11 +44,16 @@ export function envelopeProblem(value: JsonObject): Found | null {
     if (Object.hasOwn(value, name) && !fits(value[name] as Json))
       return { message: expected, pointer: toPointer([name]) }
   }
-  return null
+  const twice = Object.hasOwn(value, 'run_at') && Object.hasOwn(value, 'delay_seconds')
+  return twice ? { message: 'not together with run_at', pointer: '/delay_seconds' } : null
 }
 
 function isMetadata(value: Json): boolean {
   if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof ExactInteger) return false
-  const values = Object.values(value)
-  return values.length <= 16 && values.every((text) => typeof text === 'string')
+  const pairs = Object.entries(value)
+  return pairs.length <= 16 && pairs.every(isPair)
+}
+
+function isPair([name, text]: [string, Json]): boolean {
+  return name.length >= 1 && name.length <= 64 && typeof text === 'string' && text.length <= 512
 }

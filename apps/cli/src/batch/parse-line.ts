@@ -47,7 +47,7 @@ interface Draft {
   keyMember: string
   customId: string | undefined
   operation: Operation
-  request: Json
+  request: JsonObject
   requestText: string
   requestMember: string
 }

@@ -129,7 +129,7 @@ async function connect(
     patienceMs: patience * 1000,
     awaitServer: true,
     signal: stop.signal,
-    onTrouble: (trouble) => progress.trouble(trouble === null ? null : `${server.url}: ${trouble}; trying again`),
+    onTrouble: (trouble) => progress.trouble(trouble === null ? null : `waiting for the server: ${trouble}`),
   })
 }
 

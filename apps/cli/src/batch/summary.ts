@@ -25,6 +25,7 @@ export function summaryDocument({ tally, out, elapsedMs, interrupted }: RunFacts
     failed: tally.failed,
     uncertain: tally.uncertain,
     paid_attempts: tally.paidAttempts,
+    maybe_paid_attempts: tally.maybePaidAttempts,
     cost_usd: Number(tally.costUsd.toFixed(10)),
     unpriced_jobs: tally.unpriced,
     simulated_jobs: tally.simulated,
@@ -64,13 +65,14 @@ export function printSummary(facts: RunFacts): void {
 }
 
 function costLine(tally: Tally): string {
-  const { paidAttempts, inputTokens, outputTokens, simulated, unpriced } = tally
+  const { paidAttempts, maybePaidAttempts, inputTokens, outputTokens, simulated, unpriced } = tally
   const tokens = `${inputTokens} tokens in, ${outputTokens} out`
   if (simulated > 0 && unpriced === 0 && tally.costUsd === 0) {
     return `The answers are simulated: nothing was paid (${count(paidAttempts, 'attempt')}, ${tokens})`
   }
   const unknown = unpriced > 0 ? `; the price of ${count(unpriced, 'job')} is unknown` : ''
-  return `${count(paidAttempts, 'paid attempt')}, cost ${cost(tally)}${unknown}, ${tokens}`
+  const maybe = maybePaidAttempts > 0 ? `, ${maybePaidAttempts} more may have been billed` : ''
+  return `${count(paidAttempts, 'paid attempt')}${maybe}, cost ${cost(tally)}${unknown}, ${tokens}`
 }
 
 /** How to go on. */

@@ -17,8 +17,9 @@ export class Tally {
   /** Lines without an answer, `uncertain` ones included. */
   failed = 0
   uncertain = 0
-  /** Of the jobs that this run made run or joined; the rest was paid for earlier. */
+  /** Attempts billed, and maybe billed, of the jobs that this run made run or joined; the rest was paid for earlier. */
   paidAttempts = 0
+  maybePaidAttempts = 0
   costUsd = 0
   /** Paid jobs whose price is unknown. */
   unpriced = 0
@@ -58,8 +59,15 @@ export class Tally {
   spent(job: Job, origin: Origin): void {
     if (isSimulated(job)) this.simulated += 1
     if (origin === 'kept' || origin === 'replayed') return
-    const { paid_attempts: paid, cost_usd: cost, input_tokens: input, output_tokens: output } = job.usage
+    const {
+      paid_attempts: paid,
+      maybe_paid_attempts: maybe,
+      cost_usd: cost,
+      input_tokens: input,
+      output_tokens: output,
+    } = job.usage
     this.paidAttempts += paid
+    this.maybePaidAttempts += maybe
     this.costUsd += cost ?? 0
     this.inputTokens += input ?? 0
     this.outputTokens += output ?? 0

@@ -1,4 +1,3 @@
-import { createHash, randomBytes } from 'node:crypto'
 import type { ApiKey, Scope } from '@askonce/store'
 import { type Command, InvalidArgumentError } from 'commander'
 import { withDatabase } from '../database.ts'
@@ -9,9 +8,6 @@ import { table } from '../table.ts'
 import { print, printJson, remark } from '../terminal.ts'
 
 const scopes: readonly Scope[] = ['submit', 'read', 'admin']
-
-/** How much of a key is kept readable, to recognise it in a list. */
-const hintLength = 8
 
 /** `askonce keys`: in the database itself, because the first key cannot be made with a key. */
 export function addKeys(program: Command): void {
@@ -66,11 +62,11 @@ async function create({ tenant, name, scopes: granted, json }: CreateOptions): P
     throw usageError('a tenant has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit')
   }
   if (name.length < 1 || name.length > 100) throw usageError('a name has 1 to 100 characters')
-  const key = `ask_${randomBytes(32).toString('base64url')}`
+  const { newApiKey } = await import('@askonce/api')
+  const { key, hint, hash } = newApiKey()
   const made = await withDatabase(async ({ db }) => {
     const { createApiKey } = await import('@askonce/store')
-    const keyHash = createHash('sha256').update(key).digest()
-    return createApiKey(db, { tenantId: tenant, name, keyHash, hint: key.slice(0, hintLength), scopes: granted })
+    return createApiKey(db, { tenantId: tenant, name, keyHash: hash, hint, scopes: granted })
   })
   if (json) return printJson({ ...shown(made), key })
   print(key)

@@ -1,6 +1,6 @@
 import { ApiError, CliError, reasonOf } from '../errors.ts'
 import { findServer } from '../server.ts'
-import { type Check, ok, problem } from './check.ts'
+import { type Check, ok, problem, warn } from './check.ts'
 
 /** The API: found, ready, and the key is one of its own. */
 export async function checkServer(): Promise<Check[]> {
@@ -16,7 +16,7 @@ export async function checkServer(): Promise<Check[]> {
   const client = new Client(server, { patienceMs: 0 })
   try {
     const checks = [await readiness(server.url)]
-    if (checks[0]?.status === 'ok') checks.push(await key(client))
+    if (checks[0]?.status !== 'problem') checks.push(await key(client))
     return checks
   } finally {
     await client.close()
@@ -26,28 +26,42 @@ export async function checkServer(): Promise<Check[]> {
 async function readiness(url: string): Promise<Check> {
   try {
     const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(10_000) })
-    if (response.ok) return ok('api', `${url} is ready`)
-    const text = (await response.text()).slice(0, 500)
+    const { status, reason } = readState(await response.text())
+    if (!response.ok)
+      return problem('api', `${url} is not ready (${response.status}): ${reason}`, 'See the checks of the database.')
+    if (status === 'degraded')
+      return warn('api', `${url} serves, but something is in trouble: ${reason}`, 'See the other checks.')
+    return ok('api', `${url} is ready`)
+  } catch (error) {
+    const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
     return problem(
       'api',
-      `${url} is not ready (${response.status}): ${reasonsIn(text)}`,
-      'The checks of the database and the lanes say why.',
+      `nothing answers at ${url}: ${reasonOf(cause)}`,
+      'Start it: npm start, or askonce api. Is ASKONCE_URL right?',
     )
-  } catch (error) {
-    const detail = `nothing answers at ${url}: ${error instanceof Error && error.cause ? reasonOf(error.cause) : reasonOf(error)}`
-    return problem('api', detail, 'Start it with: npm start (or askonce api). Is ASKONCE_URL right?')
   }
 }
 
-/** `problems` as our processes list them; anything else as it came. */
-function reasonsIn(text: string): string {
+/** What `/readyz` says; a proxy in between may say anything. */
+function readState(text: string): { status: string; reason: string } {
   try {
-    const { problems } = JSON.parse(text) as { problems?: unknown }
-    if (Array.isArray(problems)) return problems.map(String).join('; ')
+    const { status, checks, lanes } = JSON.parse(text) as Readiness
+    const broken = Object.entries(checks).filter(([, { ok: fine }]) => !fine)
+    const closed = lanes.filter(({ state }) => state === 'stopped')
+    const reasons = [
+      ...broken.map(([name, { reason }]) => `${name}: ${reason ?? 'no reason given'}`),
+      ...closed.map(({ name, reason }) => `lane ${name} stopped: ${reason ?? 'no reason given'}`),
+    ]
+    return { status, reason: reasons.join('; ') }
   } catch {
-    // Not ours: a proxy in between.
+    return { status: 'unknown', reason: text.slice(0, 300) }
   }
-  return text
+}
+
+interface Readiness {
+  status: string
+  checks: Record<string, { ok: boolean; reason: string | null }>
+  lanes: { name: string; state: string; reason: string | null }[]
 }
 
 async function key(client: { send: (call: { method: 'GET'; path: string }) => Promise<unknown> }): Promise<Check> {
