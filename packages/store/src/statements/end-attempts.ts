@@ -80,7 +80,9 @@ const deadlineError = sql`jsonb_build_object(
  * 2. `decided` is the twin of `decideEnd` in @askonce/core.
  * 3. `recorded` changes the ledger. Postgres evaluates its condition again on the newest version of the row, so an attempt that
  *    somebody ended meanwhile is left alone, and then so is the job.
- * 4. `changed` applies counts and state.
+ * 4. `changed` applies counts and state. Every column that a CHECK reads comes from `locked`, even where it stays as it is: before
+ *    Postgres finds that a row has a newer version, it checks the constraints of what the older one would become, and old columns
+ *    beside new counts may break one (reproduced: a claim, a take-over and a deletion that committed during the wait for the lock).
  *
  * A job may appear only once in a batch.
  */
@@ -178,34 +180,36 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
     ),
     changed as (
       update jobs j set
-        paid = d.paid, tries = d.tries, billed = j.billed + (d.billing = 'billed')::int,
-        input_tokens = case when d.input_tokens is null then j.input_tokens else coalesce(j.input_tokens, 0) + d.input_tokens end,
-        output_tokens = case when d.output_tokens is null then j.output_tokens else coalesce(j.output_tokens, 0) + d.output_tokens end,
-        cost_usd = case when d.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + d.cost_usd end,
-        state = coalesce(d.next, j.state),
-        reruns = case when d.owned and d.next = 'queued' then j.reruns + d.backoff::int else j.reruns end,
-        run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else j.run_at end,
-        dispatched_at = case when d.next = 'queued' then null else j.dispatched_at end,
-        error = case when d.next = 'succeeded' then null when d.owned then d.job_error else j.error end,
+        attempt = l.attempt, started_at = l.started_at, consented_paid = l.consented_paid,
+        paid = d.paid, tries = d.tries, billed = l.billed + (d.billing = 'billed')::int,
+        input_tokens = case when d.input_tokens is null then l.input_tokens else coalesce(l.input_tokens, 0) + d.input_tokens end,
+        output_tokens = case when d.output_tokens is null then l.output_tokens else coalesce(l.output_tokens, 0) + d.output_tokens end,
+        cost_usd = case when d.cost_usd is null then l.cost_usd else coalesce(l.cost_usd, 0) + d.cost_usd end,
+        state = coalesce(d.next, l.state),
+        reruns = case when d.owned and d.next = 'queued' then l.reruns + d.backoff::int else l.reruns end,
+        run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else l.run_at end,
+        dispatched_at = case when d.next = 'queued' then null else l.dispatched_at end,
+        error = case when d.next = 'succeeded' then null when d.owned then d.job_error else l.error end,
         uncertain_since = case
-          when d.next is null then j.uncertain_since when d.next = 'uncertain' then now()
+          when d.next is null then l.uncertain_since when d.next = 'uncertain' then now()
         end,
-        completed_at = case when d.next is null then j.completed_at when d.next in ('succeeded', 'failed') then now() end,
+        completed_at = case when d.next is null then l.completed_at when d.next in ('succeeded', 'failed') then now() end,
         expires_at = case
-          when d.next is null then j.expires_at
-          when d.next = 'succeeded' then now() + make_interval(secs => j.ttl_seconds)
+          when d.next is null then l.expires_at
+          when d.next = 'succeeded' then now() + make_interval(secs => l.ttl_seconds)
           when d.next = 'failed' then
-            now() + make_interval(secs => greatest(j.ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
+            now() + make_interval(secs => greatest(l.ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
         end,
-        response = case when d.next = 'succeeded' then d.response else j.response end,
-        response_status = case when d.next = 'succeeded' then d.provider_status else j.response_status end,
-        response_content_type = case when d.next = 'succeeded' then d.content_type else j.response_content_type end,
-        provider_request_id = case when d.next = 'succeeded' then d.provider_request_id else j.provider_request_id end,
-        answer_attempt = case when d.next = 'succeeded' then d.attempt else j.answer_attempt end,
-        flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else j.flags end
+        response = case when d.next = 'succeeded' then d.response else l.response end,
+        response_status = case when d.next = 'succeeded' then d.provider_status else l.response_status end,
+        response_content_type = case when d.next = 'succeeded' then d.content_type else l.response_content_type end,
+        provider_request_id = case when d.next = 'succeeded' then d.provider_request_id else l.provider_request_id end,
+        answer_attempt = case when d.next = 'succeeded' then d.attempt else l.answer_attempt end,
+        flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else l.flags end
       from decided d
       join recorded r on r.job_id = d.job_id and r.attempt = d.attempt
-      where j.id = d.job_id
+      join locked l on l.id = d.job_id
+      where j.id = l.id
       returning j.id, j.state, j.answer_attempt
     )
     select
