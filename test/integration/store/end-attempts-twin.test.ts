@@ -38,13 +38,14 @@ const money = [
 ] as const
 
 const booleans = [false, true] as const
-const ends = endActions.flatMap((action) => {
-  if (action === 'answer' || action === 'unstorable') return [{ action, billing: 'billed', uncounted: false }] as const
+const ends: AttemptEnd[] = endActions.flatMap((action) => {
+  const end = { attempt: 1, generation: 1, action }
+  if (action === 'answer' || action === 'unstorable') return [{ ...end, billing: 'billed', uncounted: false }]
   return [
-    { action, billing: 'none', uncounted: false },
-    { action, billing: 'none', uncounted: true },
-    { action, billing: 'maybe', uncounted: false },
-  ] as const
+    { ...end, billing: 'none', uncounted: false },
+    { ...end, billing: 'none', uncounted: true },
+    { ...end, billing: 'maybe', uncounted: false },
+  ]
 })
 
 /** Every row that the CHECK constraints allow, with every end of its attempt 1. */
@@ -64,9 +65,9 @@ function* everyCase(): Generator<Case> {
                   const job = { ...columns, state, attempt, tries, expired, overdue }
                   if (!told || (state === 'queued' && (tries === 2 || !mayRun(job)))) continue
                   for (const end of ends) {
-                    yield { id: randomUUID(), job, end: { attempt: 1, generation: 1, ...end }, late: false }
+                    yield { id: randomUUID(), job, end, late: false }
                     if (end.billing !== 'maybe' && tries === 1) {
-                      yield { id: randomUUID(), job, end: { attempt: 1, generation: 1, ...end }, late: true }
+                      yield { id: randomUUID(), job, end, late: true }
                     }
                   }
                 }

@@ -210,6 +210,7 @@ export async function openTransaction(
   values: readonly unknown[] = [],
 ): Promise<OpenTransaction> {
   const client = new pg.Client({ connectionString: url })
+  client.on('error', () => undefined)
   await client.connect()
   const query = async (statement: string, parameters: readonly unknown[] = []): Promise<Row[]> =>
     (await client.query<Row>(statement, [...parameters])).rows

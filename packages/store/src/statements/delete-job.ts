@@ -16,7 +16,8 @@ export async function deleteJob(
     ),
     gone as (
       delete from jobs j using picked p
-      where j.id = p.id and j.state in ('succeeded', 'failed', 'cancelled')
+      -- The state under the lock: the version of this statement's snapshot may be older.
+      where j.id = p.id and p.was in ('succeeded', 'failed', 'cancelled')
       returning j.id
     )
     select p.was, g.id is not null as deleted from picked p left join gone g on g.id = p.id

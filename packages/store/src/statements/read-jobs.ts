@@ -9,11 +9,7 @@ export interface KeyRow extends JobRow {
 }
 
 /** The rows of these keys, expired ones included and marked; pairs go by position. */
-export async function readByKeys(
-  db: Db,
-  tenantIds: readonly string[],
-  keys: readonly string[],
-): Promise<KeyRow[]> {
+export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const { rows } = await sql<KeyRow>`
     select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
     from jobs j

@@ -58,7 +58,10 @@ function toOutcome(record: ChangeRecord): ChangeOutcome {
   return { id: picked_id, was, changed: row.id === null ? null : row, consentRequired: !may_run_unasked }
 }
 
-/** Ids that are unknown, expired or another tenant's are not in the answer. */
+/**
+ * Ids that are unknown, expired or another tenant's are not in the answer. `allowed` is asked where the row is locked: the UPDATE
+ * would first ask the version of its snapshot, and pass by a job that has come into the right state during the wait for the lock.
+ */
 async function change(
   db: Db,
   tenantId: string,
@@ -68,15 +71,17 @@ async function change(
 ): Promise<ChangeOutcome[]> {
   const { rows } = await sql<ChangeRecord>`
     with picked as (
-      select j.id, j.state as was, ${mayRunUnasked} as may_run_unasked
+      select
+        j.id, j.state as was, ${mayRunUnasked} as may_run_unasked, ${allowed} as allowed, j.paid, j.consented_paid,
+        false as dispatch -- the janitor hands it over
       from jobs j
       where j.tenant_id = ${tenantId} and j.id = any(${ids}::uuid[]) and ${notExpired}
       ${lockOrder}
     ),
     changed as (
       update jobs j set ${set}
-      from (select p.*, false as dispatch from picked p) t -- the janitor hands it over
-      where j.id = t.id and ${allowed}
+      from picked t
+      where j.id = t.id and t.allowed
       returning ${jobColumnsWithoutResponse}
     )
     select p.id as picked_id, p.was, p.may_run_unasked, c.* from picked p left join changed c on c.id = p.id
@@ -98,8 +103,9 @@ export function retryJobs(
     db,
     tenantId,
     ids,
-    sql`j.state in ('failed', 'cancelled', 'uncertain') and (${consent}::boolean or ${mayRunUnasked})`,
-    sql`${runOnRequest}, consented_paid = case when ${consent}::boolean then j.paid + 1 else j.consented_paid end`,
+    sql`(j.state in ('failed', 'cancelled', 'uncertain') and (${consent}::boolean or ${mayRunUnasked}))`,
+    // paid stays as it is. It is named because the CHECK is first asked about the older version of the row.
+    sql`${runOnRequest}, paid = t.paid, consented_paid = case when ${consent}::boolean then t.paid + 1 else t.consented_paid end`,
   )
 }
 
@@ -114,7 +120,7 @@ export function cancelJobs(
     db,
     tenantId,
     ids,
-    sql`j.state in ('queued', 'running', 'uncertain')`,
+    sql`(j.state in ('queued', 'running', 'uncertain'))`,
     sql`state = 'cancelled', uncertain_since = null, completed_at = now(), expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
   )
 }
@@ -131,7 +137,7 @@ export function failJobs(
     db,
     tenantId,
     ids,
-    sql`j.state = 'uncertain'`,
+    sql`(j.state = 'uncertain')`,
     sql`state = 'failed', error = ${error}::jsonb, uncertain_since = null, completed_at = now(),
         expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
   )
