@@ -38,7 +38,7 @@ const money = [
 ] as const
 
 const booleans = [false, true] as const
-const ends: AttemptEnd[] = endActions.flatMap((action) => {
+const ends = endActions.flatMap((action): AttemptEnd[] => {
   const end = { attempt: 1, generation: 1, action }
   if (action === 'answer' || action === 'unstorable') return [{ ...end, billing: 'billed', uncounted: false }]
   return [

@@ -47,7 +47,8 @@ export async function countOverload(db: Db, name: string, code: string, reason: 
         state = case when ${opens} then 'breaker' else l.state end,
         code = case when ${opens} then ${code} else l.code end,
         reason = case when ${opens} then ${reason} else l.reason end,
-        until = case when ${opens} then ${until} else l.until end,
+        -- The provider's own wait, if it named one, is not cut short; a probe's is.
+        until = case when ${opens} and l.state = 'paused' then greatest(l.until, ${until}) when ${opens} then ${until} else l.until end,
         changed_at = case when ${opens} then now() else l.changed_at end
     where l.state <> 'stopped'
   `.execute(db)

@@ -1,0 +1,216 @@
+import { once } from 'node:events'
+import {
+  breakerThreshold,
+  clearOverload,
+  countOverload,
+  LaneWatch,
+  pauseLane,
+  readLanes,
+  resumeLane,
+  stopLane,
+  takeProbe,
+  type LaneReading,
+} from '@askonce/store'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { useStore } from './fixture.ts'
+
+const store = useStore()
+
+beforeEach(async () => {
+  await store.query('truncate lanes')
+})
+
+const lane = async (name = 'a'): Promise<LaneReading | undefined> =>
+  (await readLanes(store.db)).find((row) => row.name === name)
+
+const stop = (reason = 'wrong key') => stopLane(store.db, 'a', 'provider_auth', reason)
+const pause = (forMs: number) => pauseLane(store.db, 'a', 'provider_rate_limited', 'slow down', forMs)
+const overload = (forMs = 60_000) => countOverload(store.db, 'a', 'provider_unavailable', '503', forMs)
+const openBreaker = async (forMs = 60_000): Promise<void> => {
+  for (let count = 0; count < breakerThreshold; count += 1) await overload(forMs)
+}
+/** Lets the lane's wait be over, as if time had passed. */
+const pass = () => store.query(`update lanes set until = now() where name = 'a'`)
+
+describe('stopLane', () => {
+  it.each([
+    ['a new lane', () => Promise.resolve()],
+    ['a paused one', () => pause(60_000)],
+    ['an open breaker', () => openBreaker()],
+  ])('stops %s', async (_, prepare) => {
+    await prepare()
+    await stop()
+    expect(await lane()).toMatchObject({
+      state: 'stopped',
+      code: 'provider_auth',
+      reason: 'wrong key',
+      until: null,
+      remaining_ms: 0,
+    })
+  })
+
+  it('keeps the first reason, until a person resumes', async () => {
+    await stop()
+    await stop('another')
+    await pause(1)
+    await openBreaker()
+    await clearOverload(store.db, 'a')
+    expect(await takeProbe(store.db, 'a', 1)).toBe(false)
+    expect(await lane()).toMatchObject({ state: 'stopped', reason: 'wrong key', failures: 0 })
+    expect(await resumeLane(store.db, 'a')).toMatchObject({
+      state: 'open',
+      reason: null,
+      code: null,
+      until: null,
+      failures: 0,
+    })
+    await stop('another')
+    expect(await lane()).toMatchObject({ state: 'stopped', reason: 'another' })
+  })
+})
+
+describe('pauseLane', () => {
+  it('pauses until then; the later end of two wins', async () => {
+    await pause(60_000)
+    await pause(1_000)
+    expect(await lane()).toMatchObject({ state: 'paused', code: 'provider_rate_limited' })
+    expect((await lane())?.remaining_ms).toBeGreaterThan(30_000)
+    await pause(600_000)
+    expect((await lane())?.remaining_ms).toBeGreaterThan(500_000)
+  })
+
+  it('pauses again after a pause that is over', async () => {
+    await pause(60_000)
+    await pass()
+    expect((await lane())?.remaining_ms).toBe(0)
+    await pause(60_000)
+    expect((await lane())?.remaining_ms).toBeGreaterThan(30_000)
+  })
+
+  it('leaves a breaker to itself', async () => {
+    await openBreaker(1_000)
+    await pause(600_000)
+    expect(await lane()).toMatchObject({ state: 'breaker' })
+  })
+})
+
+describe('the breaker', () => {
+  it('opens at the fifth overload answer in a row, and not at the fourth', async () => {
+    for (let count = 1; count < breakerThreshold; count += 1) {
+      await overload()
+      expect(await lane()).toMatchObject({ state: 'open', failures: count, until: null, reason: null })
+    }
+    await overload()
+    expect(await lane()).toMatchObject({ state: 'breaker', failures: 5, reason: '503', code: 'provider_unavailable' })
+    expect((await lane())?.remaining_ms).toBeGreaterThan(30_000)
+  })
+
+  it('counts from the start after an answer', async () => {
+    for (let count = 1; count < breakerThreshold; count += 1) await overload()
+    await clearOverload(store.db, 'a')
+    await overload()
+    expect(await lane()).toMatchObject({ state: 'open', failures: 1 })
+  })
+
+  it('counts every overload answer of many workers at once', async () => {
+    await Promise.all(Array.from({ length: 40 }, () => overload()))
+    expect(await lane()).toMatchObject({ state: 'breaker', failures: 40 })
+  })
+
+  it('does not cut a pause short that the provider asked for', async () => {
+    await pause(600_000)
+    await openBreaker(1_000)
+    expect((await lane())?.remaining_ms).toBeGreaterThan(500_000)
+  })
+
+  it('lets one probe through when its wait is over, and the next when that was lost', async () => {
+    await openBreaker()
+    expect(await takeProbe(store.db, 'a', 60_000)).toBe(false)
+    await pass()
+    const taken = await Promise.all(Array.from({ length: 8 }, () => takeProbe(store.db, 'a', 60_000)))
+    expect(taken.filter(Boolean)).toHaveLength(1)
+    expect(await lane()).toMatchObject({ state: 'breaker' })
+    await pass()
+    expect(await takeProbe(store.db, 'a', 60_000)).toBe(true)
+  })
+
+  it('waits for the backoff and not for the probe after a probe that met the overload', async () => {
+    await openBreaker()
+    await pass()
+    await takeProbe(store.db, 'a', 600_000)
+    await overload(1_000)
+    expect((await lane())?.remaining_ms).toBeLessThanOrEqual(1_000)
+    expect(await lane()).toMatchObject({ state: 'breaker', failures: 6 })
+  })
+
+  it('closes at an answer', async () => {
+    await openBreaker()
+    await clearOverload(store.db, 'a')
+    expect(await lane()).toMatchObject({ state: 'open', failures: 0, until: null, reason: null, code: null })
+  })
+
+  it('is no breaker in a lane that is open, paused or unknown', async () => {
+    expect(await takeProbe(store.db, 'a', 1)).toBe(false)
+    await pause(60_000)
+    await pass()
+    expect(await takeProbe(store.db, 'a', 1)).toBe(false)
+  })
+})
+
+describe('clearOverload', () => {
+  it('leaves a pause alone, and does not write a lane that is in order', async () => {
+    await clearOverload(store.db, 'a')
+    expect(await lane()).toBeUndefined()
+    await pause(60_000)
+    await overload()
+    await clearOverload(store.db, 'a')
+    expect(await lane()).toMatchObject({ state: 'paused', failures: 0 })
+    const [before] = await store.query<{ xmin: string }>('select xmin::text from lanes')
+    await clearOverload(store.db, 'a')
+    expect(await store.query('select xmin::text from lanes')).toEqual([before])
+  })
+})
+
+describe('resumeLane', () => {
+  it('opens a breaker and a pause, and does not know a lane that was never closed', async () => {
+    expect(await resumeLane(store.db, 'a')).toBeNull()
+    await openBreaker()
+    expect(await resumeLane(store.db, 'a')).toMatchObject({ state: 'open', failures: 0 })
+    await pause(60_000)
+    expect(await resumeLane(store.db, 'a')).toMatchObject({ state: 'open', until: null })
+  })
+})
+
+describe('LaneWatch', () => {
+  it('tells what closes a lane at this moment, from its last reading', async () => {
+    await pause(60_000)
+    await stopLane(store.db, 'b', 'provider_auth', 'wrong key')
+    await store.query(`insert into lanes (name, state, reason, until) values ('c', 'breaker', 'why', now())`)
+    const changes = new EventTarget()
+    const watch = new LaneWatch(store.db, { onChange: () => void changes.dispatchEvent(new Event('read')) })
+    expect(watch.closedBy('a')).toBeNull()
+    await watch.refresh()
+    expect(['a', 'b', 'c', 'unknown'].map((name) => watch.closedBy(name))).toEqual(['paused', 'stopped', null, null])
+    expect(watch.get('c')).toMatchObject({ state: 'breaker' })
+    expect(watch.all()).toHaveLength(3)
+
+    await resumeLane(store.db, 'a')
+    expect(watch.closedBy('a')).toBe('paused')
+    await once(changes, 'read')
+    expect(watch.closedBy('a')).toBeNull()
+    watch.close()
+  })
+
+  it('keeps its last reading while Postgres is away, and says so', async () => {
+    await stop()
+    const errors: unknown[] = []
+    const watch = new LaneWatch(store.db, { onError: (error) => errors.push(error) })
+    await watch.refresh()
+    await store.query('alter table lanes rename to lanes_away')
+    await watch.refresh()
+    await store.query('alter table lanes_away rename to lanes')
+    expect(errors).toHaveLength(1)
+    expect(watch.closedBy('a')).toBe('stopped')
+    watch.close()
+  })
+})
