@@ -14,6 +14,11 @@ export class CliError extends Error {
   }
 }
 
+/** The program cannot do what was asked. */
+export function refusal(message: string, exitCode: number = exitCodes.failed): CliError {
+  return new CliError(exitCode, message)
+}
+
 /** Wrong usage or bad input. */
 export function usageError(message: string, hint: string | null = null): CliError {
   return new CliError(exitCodes.usage, message, hint)

@@ -2,7 +2,6 @@ import { ConfigError } from '@askonce/config'
 import { CommanderError } from 'commander'
 import { CliError, exitCodes, reasonOf } from './errors.ts'
 import { buildProgram } from './program.ts'
-import { Refusal } from './roles/environment.ts'
 import { oneLine, paint, remark } from './terminal.ts'
 
 /** Runs one command line (without node and program name) and sets the exit code. Resolves when the command has ended. */
@@ -35,10 +34,6 @@ function report(error: unknown): number {
   }
   if (error instanceof CliError) {
     complain(error.message, error.hint)
-    return error.exitCode
-  }
-  if (error instanceof Refusal) {
-    complain(error.message, null)
     return error.exitCode
   }
   complain(oneLine(reasonOf(error)), null)

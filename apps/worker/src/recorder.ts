@@ -13,7 +13,7 @@ import {
   type EndedAttempt,
 } from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
-import type { Spool } from './spool.ts'
+import { SpoolError, type Spool } from './spool.ts'
 
 const firstRetryMs = 100
 const retryCapMs = 2_000
@@ -164,10 +164,12 @@ export class Recorder {
     for (const file of files) {
       try {
         const record = await spool.read(file)
-        if (record.database !== database) throw new Error('the record belongs to another database')
+        if (record.database !== database) throw new SpoolError('the record belongs to another database')
         await this.deliver(file, record.tenant, record.end)
       } catch (error) {
-        log.event('spool.damaged', { file, reason: error instanceof SyntaxError ? 'not JSON' : (error as Error).message })
+        // Another worker of a shared directory was faster.
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue
+        log.event('spool.damaged', { file, reason: error instanceof SpoolError ? error.message : errorReason(error) })
       }
       if (this.stopping.signal.aborted) return
     }

@@ -3,6 +3,9 @@ import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { AttemptEndRecord } from '@askonce/store'
 
+/** A record that cannot be delivered; the message is our own words. */
+export class SpoolError extends Error {}
+
 /** An answer on disk. */
 export interface SpoolRecord {
   /** Identity of the database that the job lives in. */
@@ -82,9 +85,11 @@ export class Spool {
 
   /** Rejects when the file is damaged. */
   async read(path: string): Promise<SpoolRecord> {
-    const content = JSON.parse(await readFile(path, 'utf8')) as SpoolFile
+    const content = parse(await readFile(path, 'utf8'))
     const response = Buffer.from(content.response, 'base64')
-    if (content.version !== 1 || sha256(response) !== content.sha256) throw new Error('the record does not match its checksum')
+    if (content.version !== 1 || sha256(response) !== content.sha256) {
+      throw new SpoolError('the record does not match its checksum')
+    }
     return { database: content.database, tenant: content.tenant, end: { ...content.end, response } }
   }
 
@@ -97,6 +102,14 @@ export class Spool {
   async setAside(path: string, why: 'damaged' | 'unstorable' | 'orphan'): Promise<string> {
     await rename(path, `${path}.${why}`)
     return `${path}.${why}`
+  }
+}
+
+function parse(text: string): SpoolFile {
+  try {
+    return JSON.parse(text) as SpoolFile
+  } catch {
+    throw new SpoolError('the record is not JSON')
   }
 }
 

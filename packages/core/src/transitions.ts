@@ -48,7 +48,7 @@ export const transitions: readonly Transition[] = [
     event: 'fail',
     from: ['running'],
     to: 'failed',
-    when: 'fence holds; refused by the provider, out of tries with nothing unknown, overdue, or a maybe under policy fail',
+    when: 'fence holds; refused by the provider, out of tries or overdue after an end that is known, or a maybe under policy fail',
   },
   {
     event: 'hold',

@@ -27,6 +27,9 @@ export interface Dispatcher {
 
 const timeoutMs = 3_000
 
+/** States asked for at once: on Postgres each is a statement of its own, over a pool of four. */
+const statesAtOnce = 50
+
 type BullQueue = Queue<null, void, string, null, void, string, IQueueBackend>
 
 interface OpenQueue {
@@ -90,18 +93,18 @@ export function openDispatcher(
       )
     },
     async statesOf(items) {
-      return within(
-        Promise.all(
-          items.map(async ({ id, dispatch, lane }) => {
-            const { queue } = await get(lane)
-            const state = await queue.getJobState(dispatchId(id, dispatch))
-            if (state === 'active') return 'active'
-            return state === 'unknown' || state === 'completed' || state === 'failed' ? 'missing' : 'waiting'
-          }),
-        ),
-        4 * timeoutMs,
-        'asking BullMQ for job states',
-      )
+      const stateOf = async ({ id, dispatch, lane }: (typeof items)[number]): Promise<DispatchState> => {
+        const { queue } = await get(lane)
+        const state = await queue.getJobState(dispatchId(id, dispatch))
+        if (state === 'active') return 'active'
+        return state === 'unknown' || state === 'completed' || state === 'failed' ? 'missing' : 'waiting'
+      }
+      const states: DispatchState[] = []
+      for (let from = 0; from < items.length; from += statesAtOnce) {
+        const chunk = Promise.all(items.slice(from, from + statesAtOnce).map(stateOf))
+        states.push(...(await within(chunk, timeoutMs, 'asking BullMQ for job states')))
+      }
+      return states
     },
     async ping() {
       const { queue } = await get('simulated')

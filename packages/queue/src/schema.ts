@@ -12,6 +12,9 @@ export async function migrateQueueSchema(url: string): Promise<void> {
   }
 }
 
+/** BullMQ's schema is not the one that this program needs; the message says what to run. */
+export class QueueSchemaError extends Error {}
+
 /** Refuses a BullMQ schema that is not the one of this package: BullMQ itself accepts an older one of the same major silently. */
 export async function assertQueueSchema(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url, application_name: 'askonce schema check' })
@@ -25,7 +28,7 @@ export async function assertQueueSchema(url: string): Promise<void> {
       : { rows: [] }
     const version = rows[0]?.version ?? 0
     if (version !== LATEST_SCHEMA_VERSION) {
-      throw new Error(
+      throw new QueueSchemaError(
         version < LATEST_SCHEMA_VERSION
           ? `BullMQ's schema in Postgres is at version ${version}, this program needs ${LATEST_SCHEMA_VERSION}. Run: askonce migrate`
           : `BullMQ's schema in Postgres is at version ${version}, newer than ${LATEST_SCHEMA_VERSION}. Run a newer Askonce.`,

@@ -1,23 +1,15 @@
 import { ConfigError, loadConfig, type Config } from '@askonce/config'
 import { embeddedUrl } from '@askonce/embedded'
 import type { QueueConnection } from '@askonce/queue'
+import { exitCodes, refusal } from '../errors.ts'
 
-/** Ends a command with one line on standard error. `exitCode` as documented in `askonce --help`. */
-export class Refusal extends Error {
-  readonly exitCode: number
-  constructor(message: string, exitCode = 1) {
-    super(message)
-    this.exitCode = exitCode
-  }
-}
-
-/** The configuration, or a {@link Refusal} that lists every problem. */
+/** The configuration, or a {@link refusal} that lists every problem. */
 export function readConfig(): Config {
   try {
     return loadConfig()
   } catch (error) {
     if (error instanceof ConfigError) {
-      throw new Refusal(`the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`, 2)
+      throw refusal(`the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`, exitCodes.usage)
     }
     throw error
   }
@@ -27,9 +19,9 @@ export function readConfig(): Config {
 export function databaseUrlOf(config: Config): string {
   const url = config.database.url?.reveal() ?? embeddedUrl(config.dataDir)
   if (url !== undefined) return url
-  throw new Refusal(
+  throw refusal(
     `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.`,
-    2,
+    exitCodes.usage,
   )
 }
 

@@ -1,7 +1,8 @@
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Metrics } from '@askonce/telemetry'
-import { Refusal } from './environment.ts'
+import { refusal } from '../errors.ts'
+
 
 export interface HealthOptions {
   host: string
@@ -33,7 +34,7 @@ export function startHealthServer({ host, port, metrics, problems }: HealthOptio
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(
         error.code === 'EADDRINUSE'
-          ? new Refusal(`port ${port} on ${host} is in use. Set ASKONCE_HEALTH_PORT to another one.`)
+          ? refusal(`port ${port} on ${host} is in use. Set ASKONCE_HEALTH_PORT to another one.`)
           : error,
       )
     })

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { assertQueueSchema, migrateQueueSchema } from '@askonce/queue'
+import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
 import { assertSchema, isUnavailable, migrate, SchemaVersionError } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
-import { Refusal } from './environment.ts'
+import { exitCodes, refusal } from '../errors.ts'
+
 
 const retryMs = 500
 
@@ -36,9 +37,9 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
       if (waiting) log.event('store.recovered')
       return result
     } catch (error) {
-      if (error instanceof SchemaVersionError) throw new Refusal(error.message)
-      if (signal.aborted) throw new Refusal('stopped while waiting for Postgres', 130)
-      if (!isUnavailable(error)) throw new Refusal(`Postgres refuses: ${(error as Error).message}. Check DATABASE_URL.`)
+      if (error instanceof SchemaVersionError || error instanceof QueueSchemaError) throw refusal(error.message)
+      if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
+      if (!isUnavailable(error)) throw refusal(`Postgres refuses: ${(error as Error).message}. Check DATABASE_URL.`)
       if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
       waiting = true
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)

@@ -1,13 +1,20 @@
-import { startApi } from '@askonce/api'
-import { startJanitor } from '@askonce/janitor'
-import { createLog, createMetrics } from '@askonce/telemetry'
-import { startWorker } from '@askonce/worker'
+import type { Config } from '@askonce/config'
+import type { QueueConnection } from '@askonce/queue'
+import { createLog, createMetrics, type Log, type Metrics } from '@askonce/telemetry'
 import { databaseUrlOf, queueOf, readConfig } from './environment.ts'
 import { startHealthServer } from './health.ts'
 import { requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
 export type SeparateRole = 'api' | 'worker' | 'janitor'
+
+interface Context {
+  config: Config
+  databaseUrl: string
+  queue: QueueConnection
+  log: Log
+  metrics: Metrics
+}
 
 interface Running {
   problems?: () => Promise<string[]> | string[]
@@ -38,10 +45,16 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
   await health?.close()
 }
 
-async function startRole(role: SeparateRole, context: Parameters<typeof startApi>[0]): Promise<Running> {
-  if (role === 'api') {
-    const api = await startApi(context)
-    return { stop: () => api.close() }
+// Imported where they are needed: a worker does not wait for the HTTP server's code to load.
+async function startRole(role: SeparateRole, context: Context): Promise<Running> {
+  switch (role) {
+    case 'api': {
+      const api = await (await import('@askonce/api')).startApi(context)
+      return { stop: () => api.close() }
+    }
+    case 'worker':
+      return (await import('@askonce/worker')).startWorker(context)
+    case 'janitor':
+      return (await import('@askonce/janitor')).startJanitor(context)
   }
-  return role === 'worker' ? startWorker(context) : startJanitor(context)
 }

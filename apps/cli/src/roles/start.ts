@@ -6,8 +6,9 @@ import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '
 import { startJanitor } from '@askonce/janitor'
 import { createLog, createMetrics } from '@askonce/telemetry'
 import { startWorker } from '@askonce/worker'
+import { refusal } from '../errors.ts'
 import { banner } from './banner.ts'
-import { queueOf, readConfig, Refusal } from './environment.ts'
+import { queueOf, readConfig } from './environment.ts'
 import { migrateAll } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -69,12 +70,12 @@ async function openBase(config: Config): Promise<Base> {
       const owner = await acquireOwner({ dataDir })
       return { databaseUrl: url, owner, place: String(config.database.url), stop: () => owner.release() }
     }
-    const embedded = await startEmbedded({ dataDir, onProgress: say })
+    const embedded = await startEmbedded({ dataDir, onProgress: say, log: say })
     const place = `${dataDir} (embedded PostgreSQL${embedded.tookOver ? ', taken over from a process that died' : ''})`
     return { databaseUrl: embedded.url, owner: embedded.owner, place, stop: () => embedded.stop() }
   } catch (error) {
-    if (error instanceof EmbeddedPostgresError) throw new Refusal(error.message)
-    throw new Refusal(`${dataDir}: ${(error as Error).message}`)
+    if (error instanceof EmbeddedPostgresError) throw refusal(error.message)
+    throw refusal(`${dataDir}: ${(error as Error).message}`)
   }
 }
 
