@@ -36,8 +36,8 @@ export function useStore(options: { poolSize?: number } = {}): Fixture {
     opened = openDatabase({ url: database.url, name: 'test', poolSize: options.poolSize ?? 8 })
     const { db, url } = opened
     const query = async <Result>(text: string, values: readonly unknown[] = []): Promise<Result[]> => {
-      const parts = text.split(/\$\d+/)
-      const statement = sql<Result>(parts as unknown as TemplateStringsArray, ...values)
+      const parameters = [...text.matchAll(/\$(\d+)/g)].map(([, number]) => values[Number(number) - 1])
+      const statement = sql<Result>(text.split(/\$\d+/) as unknown as TemplateStringsArray, ...parameters)
       return (await statement.execute(db)).rows
     }
     Object.assign(fixture, { server, database, url, db, query })
