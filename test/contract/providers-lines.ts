@@ -28,7 +28,7 @@ function line(name: string, kinds: readonly RealKind[], refuse: Line['refuse'], 
   return { name, kinds, refuse, verdict }
 }
 
-export const lines: readonly Line[] = [
+const lines: readonly Line[] = [
   // 400 invalid_request_error, context length, content policy, unsupported parameter; 404 model; 413; 422
   line('400 invalid_request_error', openai, { status: 400, body: openaiError('invalid_request_error') }, stop),
   line(

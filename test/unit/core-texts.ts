@@ -24,7 +24,7 @@ export const anyText = fc
   )
   .map((text) => text.replaceAll('\0', ''))
 
-export const anyNumber = fc.oneof(
+const anyNumber = fc.oneof(
   fc.integer(),
   fc.maxSafeInteger(),
   fc.double({ noNaN: true, noDefaultInfinity: true }),

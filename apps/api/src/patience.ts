@@ -1,7 +1,7 @@
 import { StoreUnavailableError } from '@askonce/store'
 
 /** How long a request waits for one step of the database. Longer, and clients give up first and learn nothing. */
-export const patienceMs = 5_500
+const patienceMs = 5_500
 
 /**
  * Rejects with {@link StoreUnavailableError} when the step takes longer. The step itself goes on: what it does later is

@@ -50,7 +50,7 @@ const types: Partial<Record<ProblemCode, string>> = {
 const retryAfterSeconds: Partial<Record<ProblemCode, number>> = { unavailable: 2 }
 
 /** The `error` member of a problem document, and of an item of a bulk answer. */
-export function errorMember({ code, message, extras }: Problem) {
+function errorMember({ code, message, extras }: Problem) {
   return { message, type: types[code] ?? 'invalid_request_error', param: extras.param ?? null, code }
 }
 

@@ -17,7 +17,7 @@ export function stateStyle(state: JobState): Style | null {
 }
 
 /** What a job cost, in words: `$0.0012`, `nothing (simulated)`, `a price we do not know`. */
-export function costOf({ usage, flags }: Pick<Job, 'usage' | 'flags'>): string {
+function costOf({ usage, flags }: Pick<Job, 'usage' | 'flags'>): string {
   if (flags.includes('simulated')) return 'nothing (simulated)'
   if (usage.paid_attempts + usage.maybe_paid_attempts === 0) return 'nothing'
   return usage.cost_usd === null ? 'unknown price' : dollars(usage.cost_usd)

@@ -45,7 +45,7 @@ export const outcomes = [
 export type Outcome = (typeof outcomes)[number]
 
 /** Attempt ends that are not counted in `tries`: nothing was sent, or the provider asked us to wait. */
-export const uncountedOutcomes = ['paused', 'alarmed', 'unsent'] as const satisfies readonly Outcome[]
+const uncountedOutcomes = ['paused', 'alarmed', 'unsent'] as const satisfies readonly Outcome[]
 
 /** Whether an attempt that ended so gives its try back. */
 export function isUncounted(outcome: Outcome, sent: boolean): boolean {

@@ -25,8 +25,10 @@ export interface Database {
 // bigint and numeric as numbers: counters and dollars, far below 2^53.
 const numberTypes = new Set<number>([pg.types.builtins.INT8, pg.types.builtins.NUMERIC])
 
-const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => unknown) =>
-  numberTypes.has(oid) && format !== 'binary' ? Number : pg.types.getTypeParser(oid, format ?? 'text')
+const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => unknown) => {
+  if (numberTypes.has(oid) && format !== 'binary') return Number
+  return pg.types.getTypeParser(oid, format ?? 'text') as (text: string) => unknown
+}
 
 export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 

@@ -62,7 +62,7 @@ export interface TestPostgres {
   stop(): Promise<void>
 }
 
-const { env } = process
+const env = process.env
 const signalOf = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as const
 
 /** Starts a private server; takes one to two seconds. It must be stopped by the end of the test file, see leakCheck. */

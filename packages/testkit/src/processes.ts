@@ -36,7 +36,7 @@ export interface Child {
   readonly exited: Promise<Ended>
 }
 
-const { env } = process
+const env = process.env
 const running = new Set<Child>()
 // By path: the child's working directory may be anywhere.
 const loader = createRequire(import.meta.url).resolve('tsx')

@@ -13,7 +13,7 @@ export interface Tracked {
   readonly stop: () => Promise<void>
 }
 
-const { env } = process
+const env = process.env
 const tracked = new Set<Tracked>()
 let guardian: ChildProcess | undefined
 

@@ -5,7 +5,7 @@ import { startUpstream } from './upstream.ts'
  * Environment: UPSTREAM_PORT (free one), UPSTREAM_LATENCY_MS, UPSTREAM_ANSWER_BYTES. Its first line of output is
  * `{"url": …}`; SIGTERM and SIGINT end it.
  */
-const { env } = process
+const env = process.env
 const upstream = await startUpstream({
   port: Number(env['UPSTREAM_PORT'] ?? 0),
   latencyMs: Number(env['UPSTREAM_LATENCY_MS'] ?? 0),

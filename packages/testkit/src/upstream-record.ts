@@ -15,7 +15,7 @@ export interface Counter {
   reaches: (count: number, timeoutMs: number, what: string) => Promise<void>
 }
 
-export function createCounter(): Counter {
+function createCounter(): Counter {
   let value = 0
   const waiting = new Set<{ count: number; resolve: () => void }>()
   return {

@@ -16,7 +16,7 @@ export const waitQuery = z.strictObject({
   wait: digits.optional().describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
 })
 
-export const maxPageSize = 200
+const maxPageSize = 200
 export const defaultPageSize = 50
 
 export const listQuery = z.strictObject({
