@@ -57,6 +57,7 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
     uri: (id) => `#/components/schemas/${id}`,
     io: 'input',
     unrepresentable: 'any',
+    override: ({ jsonSchema }) => withoutNoise(jsonSchema as JsonSchema),
   })
   const paths: Record<string, JsonSchema> = {}
   for (const route of routes) {
@@ -78,6 +79,13 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
       schemas: Object.fromEntries(Object.entries(schemas).map(([id, schema]) => [id, tidy(id, schema as JsonSchema)])),
     },
   }
+}
+
+/** What every integer and every time has: a reader learns nothing from it, and the page makes strange examples of it. */
+function withoutNoise(schema: JsonSchema): void {
+  if (schema.minimum === Number.MIN_SAFE_INTEGER) delete schema.minimum
+  if (schema.maximum === Number.MAX_SAFE_INTEGER) delete schema.maximum
+  if (schema.format !== undefined) delete schema.pattern
 }
 
 function bodyName(route: ApiRoute): string {

@@ -1,5 +1,5 @@
+import { randomUUID } from 'node:crypto'
 import type { Socket } from 'node:net'
-import { uuidv7 } from 'uuidv7'
 import { Problem, problemDocument, problemHeaders } from './problem.ts'
 
 const details: Record<string, string> = {
@@ -14,7 +14,7 @@ export function answerRawProblem(error: NodeJS.ErrnoException, socket: Socket): 
     return
   }
   const problem = new Problem('invalid_request', details[error.code ?? ''] ?? 'This is not a well-formed HTTP request.')
-  const requestId = uuidv7()
+  const requestId = randomUUID()
   const body = JSON.stringify(problemDocument(problem, requestId))
   const headers = {
     ...problemHeaders(problem),

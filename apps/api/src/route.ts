@@ -71,6 +71,11 @@ export function sendJson(reply: FastifyReply, status: number, json: Buffer | obj
 
 /** All values of a header, one per line that was sent: Node joins them, and then one with a comma looks like two. */
 export function headerValues(request: FastifyRequest, name: string): string[] {
+  if (request.headers[name] === undefined) return []
   const { rawHeaders } = request.raw
-  return rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === name)
+  const values: string[] = []
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    if (rawHeaders[index]?.toLowerCase() === name) values.push(rawHeaders[index + 1] ?? '')
+  }
+  return values
 }

@@ -1,6 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
-import { uuidv7 } from 'uuidv7'
 import { authorize } from './authorize.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
@@ -41,11 +41,13 @@ export function createServer(
     keepAliveTimeout: keepAliveTimeoutMs,
     connectionTimeout: idleTimeoutMs,
     http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: checkEveryMs },
+    // An id of any length is not found; Fastify would stop at 100 characters and call it malformed.
+    routerOptions: { maxParamLength: 16_384 },
     // Requests that were on their way when the close began are answered; only then the connection ends.
     return503OnClosing: false,
     genReqId: ({ headers }) => {
       const given = headers['x-request-id']
-      return typeof given === 'string' && requestIds.test(given) ? given : uuidv7()
+      return typeof given === 'string' && requestIds.test(given) ? given : randomUUID()
     },
     frameworkErrors: (error, request, reply) => {
       void reply.header('x-request-id', request.id)
@@ -160,6 +162,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
+        if (!request.url.includes('?')) return
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)
         request.query = checked.data

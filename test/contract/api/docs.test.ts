@@ -14,6 +14,7 @@ interface Schema {
   properties?: Record<string, Schema>
   required?: string[]
   additionalProperties?: unknown
+  examples?: unknown[]
 }
 
 interface Content {
@@ -195,6 +196,9 @@ describe('answers', () => {
     }
     const submitted = await harness.submit('described', chat('other'))
     expect(faults({ $ref: '#/components/schemas/Problem' }, submitted.json)).toEqual([])
+    for (const name of ['Job', 'Problem']) {
+      expect([name, schemaOf(name).examples?.map((example) => faults(schemaOf(name), example))]).toEqual([name, [[]]])
+    }
     expect(faults({ $ref: '#/components/schemas/Job' }, { ...job, extra: 1 })).toEqual(['/extra: not described'])
   })
 })

@@ -1,6 +1,7 @@
 import { billings, errorRegistry, jobStates, operations, outcomes, type ErrorCode } from '@askonce/core'
 import { z } from 'zod'
 import { listOf, utc } from './common.ts'
+import { jobExample } from './examples.ts'
 
 const codes = Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]
 const tokens = z.int().nullable()
@@ -13,38 +14,40 @@ export const jobError = z.strictObject({
   provider_status: z.int().nullable(),
 })
 
-export const job = z.strictObject({
-  id: z.uuid(),
-  object: z.literal('job'),
-  key: z.string(),
-  operation: z.enum(operations),
-  model: z.string(),
-  state: z.enum(jobStates),
-  generation: z.int().describe('How often it was made to run on request'),
-  attempts: z.int().describe('Claims by workers so far'),
-  replayed: z.boolean().describe('True where this submission started nothing'),
-  response: z.unknown().describe('The provider’s JSON, or null; always null in lists, unless they ask for one key'),
-  error: jobError.nullable(),
-  flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
-  waiting_for: z
-    .strictObject({ lane: z.string(), reason: z.string(), until: utc.nullable() })
-    .nullable()
-    .describe('Why a queued job does not run: its lane is closed'),
-  usage: z.strictObject({
-    input_tokens: tokens,
-    output_tokens: tokens,
-    cost_usd: dollars,
-    paid_attempts: z.int().describe('Attempts that were billed'),
-    maybe_paid_attempts: z.int().describe('Attempts that may have been billed'),
-  }),
-  metadata: z.record(z.string(), z.string()),
-  created_at: utc,
-  run_at: utc,
-  started_at: utc.nullable(),
-  completed_at: utc.nullable(),
-  deadline_at: utc,
-  expires_at: utc.nullable(),
-})
+export const job = z
+  .strictObject({
+    id: z.uuid(),
+    object: z.literal('job'),
+    key: z.string(),
+    operation: z.enum(operations),
+    model: z.string(),
+    state: z.enum(jobStates),
+    generation: z.int().describe('How often it was made to run on request'),
+    attempts: z.int().describe('Claims by workers so far'),
+    replayed: z.boolean().describe('True where this submission started nothing'),
+    response: z.unknown().describe('The provider’s JSON, or null; always null in lists, unless they ask for one key'),
+    error: jobError.nullable(),
+    flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
+    waiting_for: z
+      .strictObject({ lane: z.string(), reason: z.string(), until: utc.nullable() })
+      .nullable()
+      .describe('Why a queued job does not run: its lane is closed'),
+    usage: z.strictObject({
+      input_tokens: tokens,
+      output_tokens: tokens,
+      cost_usd: dollars,
+      paid_attempts: z.int().describe('Attempts that were billed'),
+      maybe_paid_attempts: z.int().describe('Attempts that may have been billed'),
+    }),
+    metadata: z.record(z.string(), z.string()),
+    created_at: utc,
+    run_at: utc,
+    started_at: utc.nullable(),
+    completed_at: utc.nullable(),
+    deadline_at: utc,
+    expires_at: utc.nullable(),
+  })
+  .meta({ examples: [jobExample] })
 
 export const deletedJob = z.strictObject({ id: z.uuid(), object: z.literal('job'), deleted: z.literal(true) })
 
