@@ -1,4 +1,4 @@
-/** What a process does about SIGINT and SIGTERM. */
+/** What a process does about SIGINT, SIGTERM and SIGHUP. */
 export interface Signals {
   /** Aborted by the first signal. */
   readonly first: AbortSignal
@@ -22,6 +22,8 @@ export function catchSignals(): Signals {
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
+  // The terminal was closed.
+  process.on('SIGHUP', onSignal)
   return { first: first.signal, second: second.signal, name: () => name }
 }
 
