@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -28,6 +29,8 @@ export interface FakeServer {
   bulks: string[][]
   /** Method and path of each request. */
   requests: string[]
+  /** Bodies of the single submissions. */
+  bodies: string[]
   /** How long a job takes from its submission. */
   latencyMs: number
   fateOf: (key: string) => Fate
@@ -74,6 +77,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     jobs: new Map(),
     bulks: [],
     requests: [],
+    bodies: [],
     latencyMs: 20,
     fateOf: () => 'answer',
     answerOf: exactAnswer,
@@ -107,7 +111,7 @@ async function handle(
     send(status, JSON.stringify({ status, code, detail, retryable: false }), { 'x-should-retry': 'false' })
   fake.requests.push(`${request.method} ${url.pathname}`)
 
-  if (url.pathname === '/readyz') return send(200, '{"status":"ok"}')
+  if (url.pathname === '/readyz') return send(200, JSON.stringify({ status: 'ready', checks: {}, lanes: [] }))
   if (request.headers.authorization !== `Bearer ${apiKey}`)
     return refuse(401, 'unauthorized', 'The API key is unknown.')
   if (fake.unavailable > 0) {
@@ -150,6 +154,7 @@ async function handle(
     return send(200, `{"object":"list","data":[${data.join(',')}],"has_more":false,"next_cursor":null}`)
   }
   if (url.pathname === '/v1/jobs' && request.method === 'POST') {
+    fake.bodies.push(body)
     const { operation, request: asked } = JSON.parse(body) as { operation: string; request: object }
     const wait = Number(/wait=(\d+)/.exec(String(request.headers.prefer))?.[1] ?? 0)
     const key = String(request.headers['idempotency-key'])
@@ -219,7 +224,8 @@ function submitOne(
     return known
   }
   if (fake.fateOf(key) === 'refuse') return 'refused'
-  const id = `0199c0de-0000-7000-8000-${String(fake.jobs.size + 1).padStart(12, '0')}`
+  // By key, so that a file compares equal whatever the order of submission was.
+  const id = `0199c0de-0000-7000-8000-${createHash('sha256').update(key).digest('hex').slice(0, 12)}`
   const model = (JSON.parse(request) as { model: string }).model
   const fate = fake.fateOf(key)
   const job: FakeJob = {

@@ -1,0 +1,221 @@
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { migrateQueueSchema } from '@askonce/queue'
+import { migrate, openDatabase, stopLane } from '@askonce/store'
+import { leakCheck, startTestPostgres, startTestRedis, type TestDatabase, type TestPostgres } from '@askonce/testkit'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { startFakeServer, type FakeServer } from './fake-server.ts'
+import { makeScratch, runCli, type Scratch } from './run-cli.ts'
+
+let postgres: TestPostgres
+let database: TestDatabase
+let empty: TestDatabase
+let scratch: Scratch
+let server: FakeServer
+let env: Record<string, string>
+
+beforeAll(async () => {
+  scratch = await makeScratch()
+  postgres = await startTestPostgres({ fsync: true })
+  database = await postgres.createDatabase()
+  empty = await postgres.createDatabase()
+  await migrate(database.url)
+  await migrateQueueSchema(database.url)
+  server = await startFakeServer()
+  env = {
+    DATABASE_URL: database.url,
+    ASKONCE_URL: server.url,
+    ASKONCE_API_KEY: server.apiKey,
+    ASKONCE_DATA_DIR: scratch.path('data'),
+  }
+})
+afterAll(async () => {
+  await server.close()
+  await postgres.stop()
+  await scratch.remove()
+  await leakCheck()
+})
+
+async function sql(text: string): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: database.url })
+  await client.connect()
+  try {
+    return (await client.query<Record<string, unknown>>(text)).rows
+  } finally {
+    await client.end()
+  }
+}
+
+describe('keys', () => {
+  it('are made, shown once, listed and revoked', async () => {
+    const made = await runCli(['keys', 'create', '--name', 'nightly', '--tenant', 'research', '--scopes', 'submit'], {
+      env,
+    })
+    expect(made.code).toBe(0)
+    const key = made.stdout.trim()
+    expect(key).toMatch(/^\S{20,}$/)
+    expect(made.stderr).toContain('not shown again')
+    const [row] = await sql(
+      `select id, tenant_id, scopes, encode(key_hash, 'hex') as hash from api_keys where name = 'nightly'`,
+    )
+    expect(row).toMatchObject({ tenant_id: 'research', scopes: ['submit'] })
+
+    const listed = await runCli(['keys', 'list'], { env })
+    expect(listed.stdout).toContain('nightly')
+    expect(listed.stdout).not.toContain(key)
+    const id = String(row?.['id'])
+    expect((await runCli(['keys', 'revoke', id], { env })).stdout).toContain('revoked')
+    const json = JSON.parse((await runCli(['keys', 'list', '--json'], { env })).stdout) as {
+      data: { revoked_at: string }[]
+    }
+    expect(json.data[0]?.revoked_at).toMatch(/^\d{4}-/)
+  })
+
+  it('refuse bad names, scopes and ids', async () => {
+    const bad = [
+      ['keys', 'create', '--name', 'x', '--tenant', 'No Spaces'],
+      ['keys', 'create', '--name', 'x', '--scopes', 'submit,everything'],
+      ['keys', 'create'],
+      ['keys', 'revoke', 'nonsense'],
+    ]
+    for (const args of bad) expect((await runCli(args, { env })).code).toBe(2)
+    expect((await runCli(['keys', 'revoke', '00000000-0000-4000-8000-000000000000'], { env })).code).toBe(1)
+  })
+
+  it('say what is wrong with the database', async () => {
+    const unmigrated = await runCli(['keys', 'list'], { env: { ...env, DATABASE_URL: empty.url } })
+    expect(unmigrated.code).toBe(1)
+    expect(unmigrated.stderr).toContain('askonce migrate')
+    const none = await runCli(['keys', 'list'], { env: { ASKONCE_DATA_DIR: scratch.path('nothing') } })
+    expect(none.code).toBe(3)
+    const away = await runCli(['keys', 'list'], { env: { ...env, DATABASE_URL: 'postgres://127.0.0.1:1/x' } })
+    expect(away.code).toBe(3)
+  })
+})
+
+describe('sweep', () => {
+  it('deletes what has expired in batches, and only that', async () => {
+    await sql(`
+      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+        ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, error,
+        completed_at, expires_at)
+      select gen_random_uuid(), 'default', 'k' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', '{}', 5, 1000,
+        1, 1, 'cancelled', 'rerun', 5, 2, now(), now(), null, now() - interval '1 hour',
+        case when n <= 2500 then now() - interval '1 second' else now() + interval '1 day' end
+      from generate_series(1, 2510) n`)
+    const limited = JSON.parse((await runCli(['sweep', '--max-batches', '1', '--json'], { env })).stdout) as object
+    expect(limited).toEqual({ jobs: 1000, attempts: 0, workers: 0, done: false })
+    const rest = await runCli(['sweep'], { env })
+    expect(rest).toMatchObject({ code: 0, stdout: 'swept 1500 jobs, 0 ledger rows, 0 dead workers\n' })
+    expect(await sql('select count(*)::int as left from jobs')).toEqual([{ left: 10 }])
+  })
+})
+
+interface Report {
+  status: string
+  checks: { name: string; status: string; detail: string; todo: string | null }[]
+}
+
+describe('doctor', () => {
+  const doctor = async (extra: Record<string, string> = {}) => {
+    const { code, stdout } = await runCli(['doctor', '--json'], { env: { ...env, ...extra } })
+    const report = JSON.parse(stdout) as Report
+    return { code, report, of: (name: string) => report.checks.find((check) => check.name === name) }
+  }
+
+  it('finds a sound database, and that no worker lives and a lane is stopped', async () => {
+    const { db, close } = openDatabase({ url: database.url, name: 'test', poolSize: 1 })
+    await stopLane(db, 'openai', 'provider_auth', 'The provider refused the credentials')
+    await close()
+    await mkdir(scratch.path('data/spool'), { recursive: true })
+    await writeFile(scratch.path('data/spool/0199c0de-0000-7000-8000-000000000001.1.json'), '{}')
+    const { code, report, of } = await doctor()
+    expect(code).toBe(1)
+    expect(report.status).toBe('problem')
+    for (const name of [
+      'node',
+      'config',
+      'data directory',
+      'postgres',
+      'durability',
+      'clock',
+      'schema',
+      'queue schema',
+      'api',
+      'api key',
+    ]) {
+      expect(of(name), name).toMatchObject({ status: 'ok' })
+    }
+    expect(of('workers')).toMatchObject({
+      status: 'problem',
+      todo: expect.stringContaining('askonce worker') as string,
+    })
+    expect(of('lane openai')).toMatchObject({
+      status: 'problem',
+      todo: expect.stringContaining('lanes resume openai') as string,
+    })
+    expect(of('spool')).toMatchObject({ status: 'warn', detail: expect.stringContaining('1 paid answer') as string })
+  })
+
+  it('tells a wrong provider key from a right one and from a server that is away, without a paid call', async () => {
+    const paths: string[] = []
+    const provider: Server = createServer((request, response) => {
+      paths.push(`${request.method} ${request.url}`)
+      const right = request.headers.authorization === 'Bearer right'
+      response.writeHead(right ? 200 : 401).end('{}')
+    })
+    await new Promise<void>((resolve) => provider.listen(0, '127.0.0.1', resolve))
+    const url = `http://127.0.0.1:${(provider.address() as AddressInfo).port}/v1`
+    const right = await doctor({ OPENAI_BASE_URL: url, OPENAI_API_KEY: 'right' })
+    expect(right.of('provider openai')).toMatchObject({
+      status: 'ok',
+      detail: expect.stringContaining('key accepted') as string,
+    })
+    const wrong = await doctor({
+      OPENAI_BASE_URL: url,
+      OPENAI_API_KEY: 'wrong',
+      ANTHROPIC_BASE_URL: 'http://127.0.0.1:1',
+    })
+    expect(wrong.of('provider openai')).toMatchObject({
+      status: 'problem',
+      detail: expect.stringContaining('refuses the key') as string,
+    })
+    expect(wrong.of('provider anthropic')).toMatchObject({
+      status: 'problem',
+      detail: expect.stringContaining('cannot be reached') as string,
+    })
+    expect(JSON.stringify(wrong.report)).not.toContain('"wrong"')
+    provider.closeAllConnections()
+    await new Promise((resolve) => provider.close(resolve))
+    expect(new Set(paths)).toEqual(new Set(['GET /v1/models']))
+  })
+
+  it('looks at Redis, and warns where it may forget', async () => {
+    const redis = await startTestRedis({})
+    try {
+      const { of } = await doctor({ REDIS_URL: redis.url })
+      expect(of('redis')?.detail).toMatch(/^Redis \d+\.\d+/)
+      expect(of('queue schema')).toBeUndefined()
+    } finally {
+      await redis.stop()
+    }
+    const { of } = await doctor({ REDIS_URL: 'redis://:secret@127.0.0.1:1' })
+    expect(of('redis')).toMatchObject({
+      status: 'problem',
+      detail: expect.stringContaining('does not answer') as string,
+    })
+    expect(of('redis')?.detail).not.toContain('secret')
+  })
+
+  it('names what is missing when nothing is there, for people too', async () => {
+    const { code, stdout } = await runCli(['doctor'], { env: { ASKONCE_DATA_DIR: scratch.path('none') } })
+    expect(code).toBe(1)
+    expect(stdout).toMatch(/^problem {2}postgres .*\n +-> Start it with: npm start/m)
+    expect(stdout).toMatch(/^problem {2}api .*\n +-> Start one with: npm start/m)
+    expect(stdout).toMatch(/\n2 problems, 0 warnings\.\n$/)
+    const typo = await runCli(['doctor'], { env: { ASKONCE_CONCURRENZY: '4' } })
+    expect(typo.stdout).toContain('did you mean ASKONCE_CONCURRENCY?')
+  })
+})
