@@ -36,14 +36,18 @@ export interface Assembly {
 export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
   const { config, databaseUrl, log, metrics } = context
   const outage = new Outage(log, 'store.unavailable', 'store.recovered')
-  const unavailable = (error: unknown): void => outage.failed(error)
+  let closing = false
+  // A reading that meets the closed pool is no outage.
+  const unavailable = (error: unknown): void => {
+    if (!closing) outage.failed(error)
+  }
   const { db, close: closeDatabase } = openDatabase({
     url: databaseUrl,
     name: 'askonce api',
     poolSize: config.database.poolSize,
     onError: unavailable,
   })
-  const watch = watchLanes(db, outage)
+  const watch = watchLanes(db, { failed: unavailable, worked: () => outage.worked() })
   const waits = new WaitHub(db, (waiters) => metrics.waiters.set(waiters))
   const session = new Session({
     url: databaseUrl,
@@ -90,6 +94,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     announceLane: (name) => say(lanesChannel, [name]),
   }
   const close = async (): Promise<void> => {
+    closing = true
     watch.close()
     await handOver.flush()
     await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
@@ -99,7 +104,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
 }
 
 /** The lanes are read every second: the first to notice that Postgres is back. */
-function watchLanes(db: Parts['db'], outage: Outage): LaneWatch {
+function watchLanes(db: Parts['db'], outage: Pick<Outage, 'failed' | 'worked'>): LaneWatch {
   let failed = false
   return new LaneWatch(db, {
     onError: (error) => {

@@ -38,7 +38,15 @@ async function* changeMatching(asked: Asked): AsyncGenerator<OutcomePart> {
   let after = first
   for (const state of states) {
     for (;;) {
-      const rows = await search(asked, state, after)
+      const rows = await search(asked, state, after).catch((error: unknown) => {
+        if (done === 0) throw error
+        return null
+      })
+      // The database went away in the middle: the answer ends here, and the cursor says where to go on.
+      if (rows === null) {
+        yield { items: [], nextCursor: cursorAt(state, after) }
+        return
+      }
       const last = rows.at(-1)
       if (last === undefined) break
       const ids = rows.map(({ id }) => id)
@@ -47,13 +55,18 @@ async function* changeMatching(asked: Asked): AsyncGenerator<OutcomePart> {
       const start = done
       done += rows.length
       const full = done >= maxBulkItems
-      yield part(start, ids, outcomes, full ? `${state}.${toCursor(after)}` : null)
+      yield part(start, ids, outcomes, full ? cursorAt(state, after) : null)
       if (full) return
       if (rows.length < batchSize) break
     }
     after = undefined
   }
   if (done === 0) yield { items: [], nextCursor: null }
+}
+
+/** A place in the list of a state; without a position, its beginning. */
+function cursorAt(state: JobState, after: Position | undefined): string {
+  return `${state}.${after === undefined ? '' : toCursor(after)}`
 }
 
 /** The states to go through, one after the other because each has an index of its own, and where to begin in the first. */
@@ -68,7 +81,7 @@ function startOf({ change, body }: Asked): { states: readonly JobState[]; after:
   const [state = '', position = ''] = body.cursor.split('.')
   const index = (states as readonly string[]).indexOf(state)
   if (index < 0) throw new Problem('invalid_request', '/cursor: is not a cursor of this request', { param: '/cursor' })
-  return { states: states.slice(index), after: readCursor(position, '/cursor') }
+  return { states: states.slice(index), after: position === '' ? undefined : readCursor(position, '/cursor') }
 }
 
 function search({ parts, tenantId, body: { filter } }: Asked, state: JobState, after: Position | undefined) {

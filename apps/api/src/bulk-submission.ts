@@ -131,7 +131,7 @@ export class BulkSubmission {
 
   private explain(prepared: PreparedJob, { job }: SubmitResult): Promise<Problem> {
     this.explained += 1
-    return reusedKey(this.parts, this.explained > maxExplained ? null : prepared, job)
+    return reusedKey(this.parts, this.explained > maxExplained ? null : prepared, job, '/key')
   }
 
   /** Null once there is room for so many; else why not. */

@@ -94,8 +94,8 @@ export function createServer(
     const cause = problem.extras.cause ?? error
     const reason = errorReason(cause)
     if (problem.code === 'unavailable') onUnavailable(cause)
-    // An outage is one line of its own; here it would be one a request.
-    const level = problem.code === 'internal_error' ? 'error' : 'warn'
+    // Overload has a line of its own, once a second: shedding must stay cheap.
+    const level = problem.code === 'internal_error' ? 'error' : problem.code === 'overloaded' ? 'debug' : 'warn'
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
   app.setNotFoundHandler((request, reply) => {

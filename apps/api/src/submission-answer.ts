@@ -15,14 +15,19 @@ export function isReplayed({ kind }: SubmitResult): boolean {
  * The answer to another request under a known key, with pointers to the members that differ, never their values. Without
  * the new request (`null`) it does not look for them.
  */
-export async function reusedKey(parts: Parts, prepared: PreparedJob | null, existing: JobRow): Promise<Problem> {
+export async function reusedKey(
+  parts: Parts,
+  prepared: PreparedJob | null,
+  existing: JobRow,
+  param = 'Idempotency-Key',
+): Promise<Problem> {
   const pointers = prepared === null ? [] : await differencesOf(parts, prepared, existing.id)
   const where = pointers.length === 0 ? '' : `: they differ at ${pointers.join(', ')}`
   return new Problem(
     'idempotency_key_reused',
     `The key names another request${where}. Use a new key for a new request.`,
     {
-      param: 'Idempotency-Key',
+      param,
       pointers,
     },
   )

@@ -67,7 +67,7 @@ describe('POST /v1/jobs/bulk', () => {
     expect(at(data, 6).error).toEqual({
       message: expect.stringContaining('/request/messages/0/content') as string,
       type: 'idempotency_error',
-      param: 'Idempotency-Key',
+      param: '/key',
       code: 'idempotency_key_reused',
       retryable: false,
       pointers: ['/request/messages/0/content'],
@@ -119,7 +119,8 @@ describe('POST /v1/jobs/bulk', () => {
     expect(new Set(reply.json.data.map((item) => item.status))).toEqual(new Set([202]))
     const ids = new Set(reply.json.data.map((item) => item.job?.id ?? ''))
     expect(ids.size).toBe(10_000)
-    await expect.poll(() => harness.dispatched.filter(({ id }) => ids.has(id)).length).toBe(10_000)
+    const handedOver = () => harness.dispatched.filter(({ id }) => ids.has(id)).length
+    await expect.poll(handedOver, { timeout: 20_000 }).toBe(10_000)
     const again = await bulk({ jobs })
     expect(again.json.data.every((item) => item.status === 202 && item.job?.replayed === true)).toBe(true)
   })

@@ -29,15 +29,15 @@ describe('Postgres away', () => {
 
   it('killed and restarted: 503 meanwhile, back by itself, nothing accepted is lost', async () => {
     await harness.postgres.kill()
-    expectRetryLater(await within(8_000, harness.submit('during', chat('during'))), 'unavailable')
-    expectRetryLater(await within(8_000, harness.call('GET', '/v1/jobs')), 'unavailable')
+    expectRetryLater(await within(12_000, harness.submit('during', chat('during'))), 'unavailable')
+    expectRetryLater(await within(12_000, harness.call('GET', '/v1/jobs')), 'unavailable')
     const bulk = {
       jobs: [
         { key: 'b1', ...chat() },
         { key: 'b2', ...chat() },
       ],
     }
-    expectRetryLater(await within(8_000, harness.call('POST', '/v1/jobs/bulk', { body: bulk })), 'unavailable')
+    expectRetryLater(await within(12_000, harness.call('POST', '/v1/jobs/bulk', { body: bulk })), 'unavailable')
     expect((await harness.call('GET', '/healthz')).status).toBe(200)
     const ready = await within(5_000, harness.call('GET', '/readyz'))
     expect([ready.status, ready.json.status, ready.json.checks.database.ok]).toEqual([503, 'unavailable', false])
@@ -79,9 +79,9 @@ describe('Postgres away', () => {
   it('frozen: 503 within seconds, never a hang, and the work goes on when it thaws', async () => {
     harness.postgres.pause()
     const replies = await Promise.all([
-      within(8_000, harness.submit('frozen', chat('frozen'))),
-      within(8_000, harness.call('GET', '/v1/jobs/01890000-0000-7000-8000-000000000000')),
-      within(8_000, harness.call('GET', '/v1/lanes')),
+      within(12_000, harness.submit('frozen', chat('frozen'))),
+      within(12_000, harness.call('GET', '/v1/jobs/01890000-0000-7000-8000-000000000000')),
+      within(12_000, harness.call('GET', '/v1/lanes')),
       within(
         8_000,
         harness.call('POST', '/v1/jobs/bulk/cancel', { body: { ids: ['01890000-0000-7000-8000-000000000000'] } }),
@@ -90,7 +90,7 @@ describe('Postgres away', () => {
     for (const reply of replies) expectRetryLater(reply, 'unavailable')
     // A key that was found a moment ago needs no look; an unknown one does.
     expectRetryLater(
-      await within(8_000, harness.call('GET', '/v1/jobs', { key: 'ak_never_seen_before' })),
+      await within(12_000, harness.call('GET', '/v1/jobs', { key: 'ak_never_seen_before' })),
       'unavailable',
     )
     expect((await within(6_000, harness.call('GET', '/readyz'))).status).toBe(503)

@@ -73,7 +73,7 @@ export const attempt = z.strictObject({
 export const itemError = z.strictObject({
   message: z.string(),
   type: z.string(),
-  param: z.string().nullable(),
+  param: z.string().nullable().describe('A JSON pointer into the item'),
   code: z.enum(codes),
   retryable: z.boolean(),
   pointers: z.array(z.string()).optional(),
