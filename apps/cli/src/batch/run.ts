@@ -8,6 +8,7 @@ import { printJson, remark } from '../terminal.ts'
 import { tailOfJob, tailOfRefusal } from './answer-line.ts'
 import { Engine } from './engine.ts'
 import { type Ask, type BatchInput, readInput } from './input.ts'
+import { catchInterrupt } from './interrupt.ts'
 import { isRegular, openOutFile } from './out-file.ts'
 import { type Progress, silent, startProgress } from './progress.ts'
 import { type Sink, streamSink } from './sink.ts'
@@ -138,23 +139,6 @@ async function openSink(out: string, input: BatchInput): Promise<Sink> {
   if (await isRegular(out)) return openOutFile(out, input)
   const { createWriteStream } = await import('node:fs')
   return streamSink(input, createWriteStream(out), out)
-}
-
-/** The first Ctrl-C stops in order, the second one at once. */
-function catchInterrupt(stop: AbortController): { readonly happened: boolean; release: () => void } {
-  const state = { happened: false, release: () => undefined as void }
-  const onSignal = (): void => {
-    if (state.happened) process.exit(exitCodes.interrupted)
-    state.happened = true
-    stop.abort()
-  }
-  process.on('SIGINT', onSignal)
-  process.on('SIGTERM', onSignal)
-  state.release = () => {
-    process.off('SIGINT', onSignal)
-    process.off('SIGTERM', onSignal)
-  }
-  return state
 }
 
 function announceReading({ quiet }: BatchOptions): (lines: number) => void {
