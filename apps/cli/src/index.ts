@@ -6,12 +6,22 @@ import { oneLine, paint, remark } from './terminal.ts'
 
 /** Runs one command line (without node and program name) and sets the exit code. Resolves when the command has ended. */
 export async function main(argv: string[]): Promise<void> {
-  endQuietlyOnBrokenPipe()
+  if (isServer(argv)) outliveReaders()
+  else endQuietlyOnBrokenPipe()
   try {
     await buildProgram().parseAsync(argv, { from: 'user' })
   } catch (error) {
     process.exitCode = report(error)
   }
+}
+
+function isServer([command]: string[]): boolean {
+  return command !== undefined && ['start', 'api', 'worker', 'janitor'].includes(command)
+}
+
+/** A server goes on when the reader of its log goes away. */
+function outliveReaders(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
 }
 
 /** `askonce list | head`: the reader has what it wanted. Ends as a program killed by SIGPIPE does. */
