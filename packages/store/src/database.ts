@@ -1,5 +1,6 @@
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
+import { Client } from './client.ts'
 import type { Tables } from './tables.ts'
 
 /** How long a statement may wait for a row lock, and run, in milliseconds. */
@@ -47,28 +48,6 @@ export function sessionOptions(url: string, name: string): pg.ClientConfig {
       `-c idle_in_transaction_session_timeout=${statementTimeoutMs}`,
     ].join(' '),
     types: parsers,
-  }
-}
-
-/**
- * Two things that node-postgres leaves to its users. A connection that breaks while it is checked out of the pool emits `error`,
- * which ends the process unless somebody listens; the statement rejects anyway. And a statement that got no reply in time leaves
- * its connection unusable, the next one would wait behind it: so it is broken, and the pool makes a new one.
- */
-class Client extends pg.Client {
-  constructor(config?: string | pg.ClientConfig) {
-    super(config)
-    this.on('error', () => undefined)
-  }
-
-  override query(...parameters: unknown[]): never {
-    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, parameters)
-    if (result instanceof Promise) {
-      result.catch((error: unknown) => {
-        if (error instanceof Error && error.message === 'Query read timeout') this.connection.stream.destroy()
-      })
-    }
-    return result as never
   }
 }
 

@@ -6,7 +6,8 @@ export class StoreUnavailableError extends Error {}
 
 function sqlState(error: unknown): string {
   const code = (error as { code?: unknown } | null)?.code
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : ''
+  // Without E…: EPIPE is the network's, and no class of SQLSTATE begins so.
+  return typeof code === 'string' && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : ''
 }
 
 /** Postgres refuses the row as data: a bad value or a broken constraint. Such a row fails alone. */
@@ -32,7 +33,8 @@ export function isUnavailable(error: unknown): boolean {
 function isDriverError(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   const code = (error as { code?: unknown }).code
-  if (typeof code === 'string' && /^E[A-Z]+$/.test(code)) return true
+  // System errors such as ECONNRESET and EAI_AGAIN; ERR_… are Node's own, for wrong arguments and the like.
+  if (typeof code === 'string' && /^E(?!RR_)[A-Z_]+$/.test(code)) return true
   return /connection|timeout|terminat|ended|not queryable/i.test(error.message)
 }
 

@@ -1,12 +1,16 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import pg from 'pg'
+import type pg from 'pg'
+import { Client } from './client.ts'
 import { sessionOptions } from './database.ts'
 
 const directory = new URL('../../../migrations/', import.meta.url)
 
 /** Serialises migrators. Taken as a transaction lock: a pooler cannot leak it. */
 const migrationLock = 0x61_73_6b_31
+
+/** How long a migrator waits for another one, and for a table that is in use. */
+const migrationLockTimeoutMs = 60_000
 
 export interface Migration {
   version: number
@@ -42,9 +46,11 @@ interface AppliedMigration {
 /** Applies what is missing, each migration in its own transaction; returns the names applied. Safe to run in parallel. */
 export async function migrate(url: string): Promise<string[]> {
   const migrations = await loadMigrations()
-  const client = new pg.Client({ ...sessionOptions(url, 'askonce migrate'), statement_timeout: 0, lock_timeout: 60_000 })
+  const client = new Client(sessionOptions(url, 'askonce migrate'))
   await client.connect()
   try {
+    // A migration takes as long as it takes. As an option of the driver, 0 would not even be sent.
+    await client.query(`set statement_timeout = 0; set lock_timeout = '${migrationLockTimeoutMs}ms'`)
     const done: string[] = []
     for (const migration of migrations) {
       if (await applyOne(client, migration, migrations)) done.push(migration.name)
@@ -101,7 +107,7 @@ function verify(applied: readonly AppliedMigration[], known: readonly Migration[
 /** Refuses an older or newer schema. Rejects with {@link SchemaVersionError}, or with the driver's error when Postgres is away. */
 export async function assertSchema(url: string): Promise<void> {
   const known = await loadMigrations()
-  const client = new pg.Client(sessionOptions(url, 'askonce schema check'))
+  const client = new Client(sessionOptions(url, 'askonce schema check'))
   await client.connect()
   try {
     const { rows: found } = await client.query<{ exists: boolean }>(
@@ -124,7 +130,7 @@ export async function assertSchema(url: string): Promise<void> {
 
 /** The identity of this database, as spool records name it. */
 export async function readDatabaseId(url: string): Promise<string> {
-  const client = new pg.Client(sessionOptions(url, 'askonce'))
+  const client = new Client(sessionOptions(url, 'askonce'))
   await client.connect()
   try {
     const { rows } = await client.query<{ database_id: string }>('select database_id from settings')

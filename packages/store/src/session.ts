@@ -1,6 +1,7 @@
 import { Kysely, PostgresDialect, sql } from 'kysely'
-import pg from 'pg'
-import { parsers, sessionOptions } from './database.ts'
+import type pg from 'pg'
+import { Client } from './client.ts'
+import { sessionOptions } from './database.ts'
 import type { Db, Tables } from './tables.ts'
 
 /** Longest time between two attempts to reconnect. */
@@ -27,6 +28,7 @@ export class Session {
   readonly db: Db
   private readonly options: SessionOptions
   private client: pg.Client | null = null
+  private connecting: pg.Client | null = null
   private timer: NodeJS.Timeout | null = null
   private delayMs = 50
   private closed = false
@@ -44,19 +46,20 @@ export class Session {
   async close(): Promise<void> {
     this.closed = true
     if (this.timer !== null) clearTimeout(this.timer)
-    const client = this.client
+    const clients = [this.client, this.connecting].filter((client) => client !== null)
     this.client = null
-    await client?.end().catch(() => undefined)
+    await Promise.all(clients.map((client) => client.end()))
   }
 
   private async connect(): Promise<void> {
     const { url, name, channels = [], queryTimeoutMs } = this.options
-    const client = new pg.Client({
+    const client = new Client({
       ...sessionOptions(url, name),
       query_timeout: queryTimeoutMs,
       connectionTimeoutMillis: queryTimeoutMs,
-      types: parsers,
     })
+    this.connecting = client
+    // A connection can be lost in several ways at once; it is replaced once.
     let failed = false
     const fail = (error: Error): void => {
       if (failed) return
@@ -69,7 +72,8 @@ export class Session {
     try {
       await client.connect()
       for (const channel of channels) await client.query(`listen ${client.escapeIdentifier(channel)}`)
-      if (failed || this.closed) return void client.end().catch(() => undefined)
+      if (this.connecting === client) this.connecting = null
+      if (failed || this.closed) return void client.end()
       this.client = client
       this.delayMs = 50
     } catch (error) {
@@ -79,24 +83,22 @@ export class Session {
 
   private lost(client: pg.Client, error: Error): void {
     if (this.client === client) this.client = null
-    void client.end().catch(() => undefined)
+    if (this.connecting === client) this.connecting = null
+    void client.end()
     if (this.closed) return
     this.options.onError?.(error)
     this.timer = setTimeout(() => void this.connect(), this.delayMs)
     this.delayMs = Math.min(reconnectCapMs, this.delayMs * 2)
   }
 
-  /** What Kysely needs of a pool, over the one connection. A statement that times out takes the connection down with it. */
+  /** What Kysely needs of a pool, over the one connection. */
   private asPool(): { connect: () => Promise<pg.PoolClient>; end: () => Promise<void> } {
     return {
       connect: () => {
         const client = this.client
-        if (client === null) return Promise.reject(new Error(`the connection to Postgres is down (${this.options.name})`))
-        const query = (text: string, values: unknown[]): Promise<unknown> =>
-          client.query(text, values).catch((error: unknown) => {
-            if (error instanceof Error && /timeout/i.test(error.message)) this.lost(client, error)
-            throw error
-          })
+        const { name } = this.options
+        if (client === null) return Promise.reject(new Error(`the connection to Postgres is down (${name})`))
+        const query = (text: string, values: unknown[]): Promise<unknown> => client.query(text, values)
         return Promise.resolve({ query, release: () => undefined } as unknown as pg.PoolClient)
       },
       end: () => this.close(),

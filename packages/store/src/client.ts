@@ -1,0 +1,41 @@
+import pg from 'pg'
+
+/** How long a farewell may take before the socket is closed from our side. */
+const farewellMs = 1_000
+
+/**
+ * Three things that node-postgres leaves to its users. A connection that breaks while nobody waits for it emits `error`, which ends
+ * the process unless somebody listens; the statements reject anyway. A statement that got no reply in time, or a fatal one, leaves
+ * a connection that the next statement would meet: it is ended, and a pool takes it out when it comes back. And `end` waits for the
+ * server's side, for ever if that hangs.
+ */
+class CarefulClient extends pg.Client {
+  constructor(config?: string | pg.ClientConfig) {
+    super(config)
+    this.on('error', () => undefined)
+  }
+
+  override query(...parameters: unknown[]): never {
+    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, parameters)
+    if (result instanceof Promise) {
+      result.catch((error: unknown) => {
+        if (endsConnection(error)) void this.end()
+      })
+    }
+    return result as never
+  }
+
+  override end(...parameters: [callback?: (error: Error) => void]): never {
+    const timer = setTimeout(() => this.connection.stream.destroy(), farewellMs).unref()
+    this.once('end', () => clearTimeout(timer))
+    return (super.end as (...parameters: unknown[]) => unknown).apply(this, parameters) as never
+  }
+}
+
+/** With the types of node-postgres: its overloads cannot be overridden one by one. */
+export const Client: typeof pg.Client = CarefulClient
+
+function endsConnection(error: unknown): boolean {
+  if (error instanceof pg.DatabaseError) return error.severity === 'FATAL' || error.severity === 'PANIC'
+  return error instanceof Error && error.message === 'Query read timeout'
+}

@@ -1,0 +1,158 @@
+import {
+  assertSchema,
+  isUnavailable,
+  loadMigrations,
+  migrate,
+  readDatabaseId,
+  SchemaVersionError,
+} from '@askonce/store'
+import { reapAll, spawnNode } from '@askonce/testkit'
+import pg from 'pg'
+import { afterAll, describe, expect, it } from 'vitest'
+import { openTransaction, untilBlocked, useStore } from './fixture.ts'
+
+const store = useStore()
+afterAll(reapAll)
+
+/** Runs statements on a database of its own URL, one after the other; rows of the last one. */
+async function run(url: string, ...statements: string[]): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    let rows: Record<string, unknown>[] = []
+    for (const statement of statements) rows = (await client.query<Record<string, unknown>>(statement)).rows
+    return rows
+  } finally {
+    await client.end()
+  }
+}
+
+async function refusal(promise: Promise<unknown>): Promise<string> {
+  const error: unknown = await promise.then(
+    () => new Error('it was accepted'),
+    (reason: unknown) => reason,
+  )
+  expect(error).toBeInstanceOf(SchemaVersionError)
+  return (error as Error).message
+}
+
+const emptyDatabase = async (): Promise<string> => (await store.server.createDatabase()).url
+const tables = `select table_name from information_schema.tables where table_schema = 'public' order by 1`
+
+describe('migrate', () => {
+  it('applies all migrations to an empty database, and nothing the second time', async () => {
+    const url = await emptyDatabase()
+    const names = (await loadMigrations()).map(({ name }) => name)
+    expect(names.length).toBeGreaterThan(0)
+    expect(await migrate(url)).toEqual(names)
+    expect(await migrate(url)).toEqual([])
+    await assertSchema(url)
+    expect(await run(url, 'select name from schema_migrations order by version')).toEqual(
+      names.map((name) => ({ name })),
+    )
+  })
+
+  it('in parallel from one process and from two: each migration is applied once', async () => {
+    const url = await emptyDatabase()
+    const names = (await loadMigrations()).map(({ name }) => name)
+    const script = new URL('migrate-main.ts', import.meta.url).pathname
+    const children = [1, 2].map(() => spawnNode(script, { args: [url] }))
+    const here = Promise.all([migrate(url), migrate(url), migrate(url)])
+    const lines = await Promise.all(children.map((child) => child.waitForLine(/^applied (.*)$/, 30_000)))
+    for (const child of children) expect(await child.exited).toEqual({ code: 0, signal: null })
+    const elsewhere = lines.flatMap(([, line]) => (line === undefined || line === '' ? [] : line.split(' ')))
+    expect([...(await here).flat(), ...elsewhere].toSorted()).toEqual(names)
+    await assertSchema(url)
+  })
+
+  it('waits as long as it takes for its own statements, and at most a minute for a lock', async () => {
+    const url = await emptyDatabase()
+    const spy = `
+      create table timeouts as select ''::text as statement, ''::text as lock limit 0;
+      create function note() returns event_trigger language plpgsql as $$ begin
+        insert into timeouts values (current_setting('statement_timeout'), current_setting('lock_timeout'));
+      end $$;
+      create event trigger note on ddl_command_start execute function note();`
+    await run(url, spy)
+    await migrate(url)
+    expect(await run(url, 'select distinct statement, lock from timeouts')).toEqual([{ statement: '0', lock: '1min' }])
+  })
+
+  it('that fails leaves nothing behind, and works once the reason is gone', async () => {
+    const url = await emptyDatabase()
+    await run(url, 'create table jobs ()')
+    await expect(migrate(url)).rejects.toThrow('"jobs" already exists')
+    expect(await run(url, tables)).toEqual([{ table_name: 'jobs' }])
+    await run(url, 'drop table jobs')
+    expect(await migrate(url)).toHaveLength((await loadMigrations()).length)
+  })
+
+  it('refuses a database whose migrations were edited', async () => {
+    const url = await emptyDatabase()
+    await migrate(url)
+    await run(url, `update schema_migrations set checksum = 'other'`)
+    const wanted = 'migrations/0001_init.sql differs from what was applied to this database'
+    expect(await refusal(migrate(url))).toContain(wanted)
+    expect(await refusal(assertSchema(url))).toContain(wanted)
+  })
+
+  it('refuses a database that a newer version has migrated', async () => {
+    const url = await emptyDatabase()
+    await migrate(url)
+    await run(url, `insert into schema_migrations values (9999, '9999_future.sql', 'x')`)
+    const wanted = 'The database has migration 9999_future.sql, which this version does not know.'
+    expect(await refusal(migrate(url))).toContain(wanted)
+    expect(await refusal(assertSchema(url))).toContain(wanted)
+  })
+
+  it('rejects as unavailable when Postgres is away', async () => {
+    const url = 'postgres://nobody@127.0.0.1:1/none'
+    for (const ask of [migrate, assertSchema, readDatabaseId]) {
+      const error: unknown = await ask(url).catch((reason: unknown) => reason)
+      expect(isUnavailable(error)).toBe(true)
+    }
+  })
+
+  it.each([
+    ['migrate', migrate, 'schema_migrations'],
+    ['assertSchema', assertSchema, 'schema_migrations'],
+    ['readDatabaseId', readDatabaseId, 'settings'],
+  ] as const)(
+    '%s rejects when its connection is ended in the middle, and nothing else happens',
+    async (_, ask, table) => {
+      const holder = await openTransaction(store, `lock table ${table}`)
+      const asked = ask(store.url).catch((reason: unknown) => reason)
+      await untilBlocked(store)
+      await store.query(`select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'`)
+      expect(isUnavailable(await asked)).toBe(true)
+      await holder.finish('rollback')
+    },
+  )
+})
+
+describe('assertSchema', () => {
+  it('says what to run on an empty database, and writes nothing', async () => {
+    const url = await emptyDatabase()
+    const message = await refusal(assertSchema(url))
+    expect(message).toContain('The database schema is missing (0001_init.sql')
+    expect(message).toContain('Run: askonce migrate')
+    expect(await run(url, tables)).toEqual([])
+  })
+})
+
+describe('readDatabaseId', () => {
+  it('is made by the migration, and stays', async () => {
+    const url = await emptyDatabase()
+    await migrate(url)
+    const id = await readDatabaseId(url)
+    expect(id).toMatch(/^[0-9a-f-]{36}$/)
+    await migrate(url)
+    expect(await readDatabaseId(url)).toBe(id)
+    expect(await readDatabaseId(store.url)).not.toBe(id)
+  })
+
+  it('cannot be there twice', async () => {
+    await expect(run(store.url, 'insert into settings default values')).rejects.toThrow('settings_pkey')
+    await expect(run(store.url, 'insert into settings (only_row) values (false)')).rejects.toThrow('only_row')
+  })
+})
