@@ -50,8 +50,10 @@ const INDEXES = `
 
 // What the queries above would not show. A migration that makes one of these has to teach this file about it first.
 const UNSEEN = `
-  select 'relation ' || relname as line from pg_class
+  select 'relation ' || relname as line from pg_class c
   where relnamespace = 'public'::regnamespace and relkind not in ('r', 'i')
+    -- The sequence of an identity column is part of the column.
+    and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'i')
   union all
   select 'function ' || proname from pg_proc where pronamespace = 'public'::regnamespace
   union all
