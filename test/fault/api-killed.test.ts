@@ -19,7 +19,9 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit 
     await doomed.child.waitForLine(/paused at api\.committed/, 30_000)
     await doomed.child.kill()
     expect(await lost).toBe('no reply')
-    const rows = await system.sql<{ id: string; state: string }>(`select id, state from jobs where idempotency_key = 'k'`)
+    const rows = await system.sql<{ id: string; state: string }>(
+      `select id, state from jobs where idempotency_key = 'k'`,
+    )
     expect(rows.map(({ state }) => state)).toEqual(['queued'])
 
     // Worker and janitor meet a Redis that is away at their boot, and must find it when it comes.

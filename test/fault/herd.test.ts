@@ -46,7 +46,9 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 1, herd (%s form)', (form) =>
     const replies = await Promise.all(
       bodies.map((list, index) => call(anyOf(index), 'POST', '/v1/jobs/bulk', { body: { jobs: list } })),
     )
-    const items = replies.flatMap(({ body }) => (body as unknown as { data: { status: number; job: { id: string; replayed: boolean } }[] }).data)
+    const items = replies.flatMap(
+      ({ body }) => (body as unknown as { data: { status: number; job: { id: string; replayed: boolean } }[] }).data,
+    )
     expect(items).toHaveLength(2_400)
     expect(items.filter(({ status }) => status !== 202 && status !== 200)).toEqual([])
     expect(items.filter(({ job }) => !job.replayed)).toHaveLength(400)

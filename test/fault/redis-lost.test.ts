@@ -42,9 +42,17 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
   test('FLUSHALL, then a restart without data: every job ends, none runs twice, stored answers are served meanwhile', async () => {
     await submitAll('lost', jobs)
     const worker = await system.started('worker', { ASKONCE_CONCURRENCY: '100' })
-    await until(() => finished('lost'), (count) => count > 300, 30_000)
+    await until(
+      () => finished('lost'),
+      (count) => count > 300,
+      30_000,
+    )
     await system.redis?.flushAll()
-    await until(() => finished('lost'), (count) => count > 3_000, 60_000)
+    await until(
+      () => finished('lost'),
+      (count) => count > 3_000,
+      60_000,
+    )
 
     await system.redis?.kill()
     const [stored] = await system.sql<{ id: string; key: string }>(
@@ -57,7 +65,11 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     expect(accepted.status).toBe(202)
     await system.redis?.restart()
 
-    await until(() => finished('lost'), (count) => count === jobs + 1, 130_000)
+    await until(
+      () => finished('lost'),
+      (count) => count === jobs + 1,
+      130_000,
+    )
     await expectOneCallEach('lost', jobs + 1)
     expect(await system.sql(`select 1 from attempts where billing <> 'billed'`)).toEqual([])
     worker.signal('SIGTERM')

@@ -48,7 +48,11 @@ describe('askonce start, killed and started again', () => {
     const submitAll = () => call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })
     expect((await submitAll()).status).toBe(200)
     for (const share of [0.2, 0.4, 0.6]) {
-      await until(async () => upstream.callsBy().size, (count) => count >= jobs * share, 60_000)
+      await until(
+        async () => upstream.callsBy().size,
+        (count) => count >= jobs * share,
+        60_000,
+      )
       await child.kill()
       // Once the database outlives its parent, then it dies as well.
       if (share !== 0.2) await killPostgres(directory)
@@ -56,11 +60,20 @@ describe('askonce start, killed and started again', () => {
       expect((await submitAll()).status).toBe(200)
     }
     // A third death in a row of the same call may exhaust its budget: such a job is held, and that is an end, too.
-    const read = async () => (await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })).body as unknown as Bulk
-    const ended = await until(read, ({ data }) => data.every(({ job }) => ['succeeded', 'uncertain'].includes(job.state)), 120_000)
+    const read = async () =>
+      (await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })).body as unknown as Bulk
+    const ended = await until(
+      read,
+      ({ data }) => data.every(({ job }) => ['succeeded', 'uncertain'].includes(job.state)),
+      120_000,
+    )
     expect(ended.data).toHaveLength(jobs)
 
-    const rows = await query(directory, 'select idempotency_key as key, count(*)::int as attempts from attempts where billing <> $1 group by 1', ['none'])
+    const rows = await query(
+      directory,
+      'select idempotency_key as key, count(*)::int as attempts from attempts where billing <> $1 group by 1',
+      ['none'],
+    )
     const ledger = new Map(rows.map(({ key, attempts }) => [key as string, attempts as number]))
     const missing = [...upstream.callsBy()].filter(([key, calls]) => calls > (ledger.get(key) ?? 0))
     expect(missing).toEqual([])

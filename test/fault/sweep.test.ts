@@ -25,9 +25,16 @@ describe('FAULTS 7, sweep races (redis form)', () => {
   test('a job that runs longer than its whole ttl is not swept, and its answer is kept for the ttl', async () => {
     await system.upstream.script([{ kind: 'answer', delayMs: 4_000, match: { marker: 'long' } }])
     const { body } = await submit(address, 'long', { ...chat('long'), ttl_seconds: 1 })
-    await until(async () => (await system.upstream.callsBy())['long'] ?? 0, (calls) => calls === 1, 10_000)
+    await until(
+      async () => (await system.upstream.callsBy())['long'] ?? 0,
+      (calls) => calls === 1,
+      10_000,
+    )
     // Older than the whole ttl, by the clock of the database.
-    await system.sql(`update jobs set created_at = now() - interval '1 hour', started_at = now() - interval '1 hour' where id = $1`, [body.id])
+    await system.sql(
+      `update jobs set created_at = now() - interval '1 hour', started_at = now() - interval '1 hour' where id = $1`,
+      [body.id],
+    )
     await sweep()
     const running = await call(address, 'GET', `/v1/jobs/${body.id}`)
     expect(running.body.state).toBe('running')
@@ -42,7 +49,9 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     const { body } = await submit(address, 'big', chat('big'), 30)
     expect(body.state).toBe('succeeded')
     const read = async (): Promise<[number, number]> => {
-      const response = await fetch(`${address}/v1/jobs/${body.id}/response`, { headers: { authorization: `Bearer ${apiKey}` } })
+      const response = await fetch(`${address}/v1/jobs/${body.id}/response`, {
+        headers: { authorization: `Bearer ${apiKey}` },
+      })
       return [response.status, (await response.arrayBuffer()).byteLength]
     }
     const whole = (await read())[1]
@@ -83,11 +92,17 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     await system.sql(fill, ['old-', '-1 second', 60_000])
     await system.sql(fill, ['live-', '1 hour', 1_000])
     const count = async (like: string): Promise<number> => {
-      const rows = await system.sql<{ count: string }>('select count(*) from jobs where idempotency_key like $1', [like])
+      const rows = await system.sql<{ count: string }>('select count(*) from jobs where idempotency_key like $1', [
+        like,
+      ])
       return Number(rows[0]?.count)
     }
     const doomed = system.spawn('sweep')
-    await until(() => count('old-%'), (left) => left < 60_000, 30_000)
+    await until(
+      () => count('old-%'),
+      (left) => left < 60_000,
+      30_000,
+    )
     await doomed.kill()
     expect(await count('old-%')).toBeGreaterThan(0)
     const both = await Promise.all([run(system, ['sweep', '--json']), run(system, ['sweep', '--json'])])
@@ -98,7 +113,12 @@ describe('FAULTS 7, sweep races (redis form)', () => {
 
   test('a failed key that is submitted while it is swept ends as one job', async () => {
     await system.upstream.script([
-      { kind: 'refuse', status: 400, body: { error: { message: 'no', type: 'invalid_request_error' } }, match: { marker: 'failed' } },
+      {
+        kind: 'refuse',
+        status: 400,
+        body: { error: { message: 'no', type: 'invalid_request_error' } },
+        match: { marker: 'failed' },
+      },
     ])
     const first = await submit(address, 'failed', chat('failed'), 30)
     expect([first.status, first.body.state]).toEqual([200, 'failed'])

@@ -187,5 +187,7 @@ export interface LedgerRow extends pg.QueryResultRow {
 }
 
 export function ledger(system: System, jobId: string): Promise<LedgerRow[]> {
-  return system.sql<LedgerRow>('select attempt, outcome, billing from attempts where job_id = $1 order by attempt', [jobId])
+  return system.sql<LedgerRow>('select attempt, outcome, billing from attempts where job_id = $1 order by attempt', [
+    jobId,
+  ])
 }

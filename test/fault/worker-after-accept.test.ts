@@ -13,7 +13,11 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 4, worker killed after the pr
   afterAll(() => system.stop())
 
   const untilCalls = (marker: string, count: number): Promise<unknown> =>
-    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === count, 30_000)
+    until(
+      async () => (await system.upstream.callsBy())[marker] ?? 0,
+      (calls) => calls === count,
+      30_000,
+    )
 
   test('policy hold: the job is uncertain within 10 s, one call was made, and a duplicate submission says so', async () => {
     await system.upstream.script([{ kind: 'hang', match: { marker: 'hold' } }])
@@ -26,7 +30,11 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 4, worker killed after the pr
 
     const next = await system.started('worker')
     const again = await submit(address, 'hold', { ...chat('hold'), on_uncertain: 'hold' })
-    expect([again.status, again.body.state, again.headers.get('idempotent-replayed')]).toEqual([202, 'uncertain', 'true'])
+    expect([again.status, again.body.state, again.headers.get('idempotent-replayed')]).toEqual([
+      202,
+      'uncertain',
+      'true',
+    ])
     const refused = await call(address, 'POST', `/v1/jobs/${body.id}/retry`, { body: {} })
     expect([refused.status, refused.body.code]).toEqual([400, 'consent_required'])
     expect((await system.upstream.callsBy())['hold']).toBe(1)

@@ -63,10 +63,16 @@ describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
     holder.on('error', () => undefined)
     await holder.connect()
     await holder.query('begin')
-    await until(async () => (await holder.query('select 1 from workers for update')).rowCount, (count) => count === 1, 5_000)
+    await until(
+      async () => (await holder.query('select 1 from workers for update')).rowCount,
+      (count) => count === 1,
+      5_000,
+    )
     const { body } = await submit(address, 'reply-lost', chat('reply-lost'))
     const waiting = (): Promise<unknown[]> =>
-      system.sql(`select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%alive as materialized%'`)
+      system.sql(
+        `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%alive as materialized%'`,
+      )
     await until(waiting, (rows) => rows.length === 1, 5_000)
     proxy.stallReplies()
     await holder.query('commit')
@@ -82,7 +88,9 @@ describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
       { attempt: 2, outcome: 'answered', billing: 'billed' },
     ])
     expect(await system.upstream.calls()).toBe(1)
-    const [job] = await system.sql<{ tries: number; paid: number }>('select tries, paid from jobs where id = $1', [body.id])
+    const [job] = await system.sql<{ tries: number; paid: number }>('select tries, paid from jobs where id = $1', [
+      body.id,
+    ])
     expect(job).toEqual({ tries: 1, paid: 1 })
   })
 })

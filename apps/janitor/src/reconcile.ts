@@ -55,7 +55,10 @@ export class Reconciler {
     const taken = await takeBackDispatches(this.db, lost)
     if (taken > 0) {
       this.metrics.redispatched.inc(taken)
-      this.log.event('job.redispatched', { count: taken, reason: 'BullMQ does not hold them, or their delivery was not claimed' })
+      this.log.event('job.redispatched', {
+        count: taken,
+        reason: 'BullMQ does not hold them, or their delivery was not claimed',
+      })
     }
     return lost.length > batch / 2
   }

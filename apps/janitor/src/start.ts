@@ -78,10 +78,22 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
     metrics.reclaimed.inc(reclaimed.length)
     for (const { jobId, attempt, tenant, lane, state } of reclaimed) {
       metrics.attempts.inc({ outcome: 'lost', billing: 'maybe', lane })
-      log.event('attempt.reclaimed', { tenant, job_id: jobId, attempt, lane, state, outcome: 'lost', error_code: 'worker_lost' })
+      log.event('attempt.reclaimed', {
+        tenant,
+        job_id: jobId,
+        attempt,
+        lane,
+        state,
+        outcome: 'lost',
+        error_code: 'worker_lost',
+      })
     }
     const settled = reclaimed.filter(({ movedTo }) => movedTo !== null && movedTo !== 'queued')
-    await notify(db, settledChannel, settled.map(({ jobId }) => jobId))
+    await notify(
+      db,
+      settledChannel,
+      settled.map(({ jobId }) => jobId),
+    )
     if (reclaimed.some(({ movedTo }) => movedTo === 'queued')) dispatch.wake()
     return reclaimed.length > 0
   })
@@ -103,7 +115,11 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
   const swept = (what: string, count: number, startedAt: number): void => {
     if (count === 0) return
     metrics.swept.inc({ what }, count)
-    log.event('sweep.done', { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) }, 'debug')
+    log.event(
+      'sweep.done',
+      { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) },
+      'debug',
+    )
   }
   loop('sweep jobs', config.janitor.sweepIntervalMs, async () => {
     const startedAt = performance.now()
@@ -134,7 +150,14 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
         ['Postgres does not answer', () => ping(db)],
         ['the queue does not answer', () => dispatcher.ping()],
       ] as const
-      const found = await Promise.all(checks.map(([problem, check]) => check().then(() => null, () => problem)))
+      const found = await Promise.all(
+        checks.map(([problem, check]) =>
+          check().then(
+            () => null,
+            () => problem,
+          ),
+        ),
+      )
       return found.filter((problem) => problem !== null)
     },
     async stop() {

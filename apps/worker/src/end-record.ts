@@ -45,7 +45,12 @@ export function unsentEnd({ id, attempt }: Pick<Claim, 'id' | 'attempt'>, onlyOp
 }
 
 /** Turns what a call brought into the end that is written. Pure; `random` is uniform in [0, 1). */
-export function endRecord(claim: Claimed, verdict: Verdict, aborted: AbortReason | null, random: number): AttemptEndRecord {
+export function endRecord(
+  claim: Claimed,
+  verdict: Verdict,
+  aborted: AbortReason | null,
+  random: number,
+): AttemptEndRecord {
   if (verdict.kind === 'answer') return answerEnd(claim, verdict)
   if (!verdict.sent && aborted !== null) return unsentEnd(claim, false)
   return failureEnd(claim, verdict, aborted, random)

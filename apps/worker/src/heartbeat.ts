@@ -34,7 +34,11 @@ export class Heartbeat {
 
   constructor(options: HeartbeatOptions) {
     this.options = options
-    this.session = new Session({ url: options.databaseUrl, name: 'askonce heartbeat', queryTimeoutMs: options.leaseMs / 3 })
+    this.session = new Session({
+      url: options.databaseUrl,
+      name: 'askonce heartbeat',
+      queryTimeoutMs: options.leaseMs / 3,
+    })
   }
 
   /** Whether the last acknowledged beat is young enough to claim and to send: half the lease. */

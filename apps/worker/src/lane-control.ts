@@ -48,7 +48,8 @@ export class LaneControl {
       return
     }
     if (kind === 'pause') {
-      const forMs = retryAfterMs ?? backoffMs({ reruns: 2, overloaded: false, retryAfterMs: null, random: 0.5 + Math.random() / 2 })
+      const forMs =
+        retryAfterMs ?? backoffMs({ reruns: 2, overloaded: false, retryAfterMs: null, random: 0.5 + Math.random() / 2 })
       await this.change(lane, () => pauseLane(db, lane, code, message, forMs))
       log.event('lane.paused', { lane, error_code: code, duration_ms: forMs })
       return

@@ -37,8 +37,7 @@ export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldA
   if (pauseAt !== null) await pauseAt('worker.claimed')
   const verdict = await call(parts, claim, held)
   if (pauseAt !== null) await pauseAt('worker.answered')
-  const end =
-    verdict === null ? unsentEnd(claim, false) : endRecord(claim, verdict, held.abortedFor, Math.random())
+  const end = verdict === null ? unsentEnd(claim, false) : endRecord(claim, verdict, held.abortedFor, Math.random())
   if (verdict !== null) await moveLane(parts, claim, verdict)
   await recordAndReport(parts, { claim, held, startedAt, end })
 }

@@ -83,7 +83,9 @@ export class Recorder {
         }
         if (current.action === 'answer' && file === null) file = await this.spool(tenant, current, error)
         if (this.stopping.signal.aborted) return notCommitted
-        await sleep(delayMs * (0.5 + Math.random() / 2), undefined, { signal: this.stopping.signal }).catch(() => undefined)
+        await sleep(delayMs * (0.5 + Math.random() / 2), undefined, { signal: this.stopping.signal }).catch(
+          () => undefined,
+        )
         if (this.stopping.signal.aborted) return notCommitted
       }
     }
@@ -96,8 +98,16 @@ export class Recorder {
     const due = rows.filter((row) => row.movedTo === 'queued')
     // Hints, after the commit: losing them costs latency only.
     void Promise.all([
-      notify(db, settledChannel, settled.map((row) => row.jobId)),
-      notify(db, dueChannel, due.map((row) => row.jobId)),
+      notify(
+        db,
+        settledChannel,
+        settled.map((row) => row.jobId),
+      ),
+      notify(
+        db,
+        dueChannel,
+        due.map((row) => row.jobId),
+      ),
     ]).catch(() => undefined)
     const byName = new Map(rows.map((row) => [`${row.jobId}.${row.attempt}`, row]))
     return ends.map((end) => byName.get(`${end.jobId}.${end.attempt}`))
@@ -146,7 +156,11 @@ export class Recorder {
     metrics.spoolFiles.dec()
     if (ended === undefined) {
       const path = await spool.setAside(file, 'orphan').catch(() => file)
-      log.event('spool.damaged', { ...fields, file: path, reason: 'the ledger of this database does not know the attempt' })
+      log.event('spool.damaged', {
+        ...fields,
+        file: path,
+        reason: 'the ledger of this database does not know the attempt',
+      })
       return
     }
     await spool.remove(file).catch(() => undefined)

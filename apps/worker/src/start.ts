@@ -112,7 +112,9 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await databaseId()
     await watch.refresh()
     if (stopping.signal.aborted) return
-    void recorder.deliverSpool().catch((error: unknown) => log.event('loop.failed', { loop: 'spool', reason: errorReason(error) }))
+    void recorder
+      .deliverSpool()
+      .catch((error: unknown) => log.event('loop.failed', { loop: 'spool', reason: errorReason(error) }))
     for (const { name: lane } of config.lanes) {
       const handle = async (jobId: string): Promise<void> => {
         queueOutage.recovered()
@@ -125,7 +127,13 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       consumers.set(lane, openConsumer(queue, { lane, concurrency, handle, onError: queueOutage.failed }))
     }
     applyLanes()
-    log.event('worker.started', { worker: heartbeat.id, version, pid: process.pid, host: hostname(), count: config.lanes.length })
+    log.event('worker.started', {
+      worker: heartbeat.id,
+      version,
+      pid: process.pid,
+      host: hostname(),
+      count: config.lanes.length,
+    })
   })()
   ready.catch(() => undefined)
 

@@ -75,7 +75,8 @@ export function isTransition(from: JobState | null, to: JobState): boolean {
 /** The table above as Markdown, for docs/lifecycle.md. */
 export function renderTransitions(): string {
   const rows = transitions.map(
-    ({ event, from, to, when }) => `| ${event} | ${from.map((state) => state ?? '(no row)').join(', ')} | ${to} | ${when} |`,
+    ({ event, from, to, when }) =>
+      `| ${event} | ${from.map((state) => state ?? '(no row)').join(', ')} | ${to} | ${when} |`,
   )
   return ['| event | from | to | when |', '|---|---|---|---|', ...rows].join('\n')
 }

@@ -34,9 +34,7 @@ export type Role = 'producer' | 'consumer'
 
 export function openRedis(url: string, role: Role, onError: (error: Error) => void): Redis {
   const redis = new Redis(url, {
-    ...(role === 'producer'
-      ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 }
-      : { maxRetriesPerRequest: null }),
+    ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
     retryStrategy: (times) => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5)),
     // A failover leaves us on a replica: connect again and send the command again.

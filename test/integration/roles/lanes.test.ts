@@ -1,5 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from '../../fault/system.ts'
+import {
+  call,
+  chat,
+  ledger,
+  startSystem,
+  submit,
+  until,
+  untilState,
+  type Form,
+  type System,
+} from '../../fault/system.ts'
 
 interface Ready {
   status: string
@@ -30,7 +40,11 @@ describe.each<Form>(['redis', 'embedded'])('lanes (%s form)', (form) => {
   test('a wrong provider key stops the lane, is seen everywhere, costs no try, and resume runs the job', async () => {
     await system.upstream.script([refusal(401, 'invalid_request_error', { match: { marker: 'wrong-key' } })])
     const { body } = await submit(address, 'wrong-key', chat('wrong-key'))
-    await until(() => lane('openai'), (row) => row?.state === 'stopped', 10_000)
+    await until(
+      () => lane('openai'),
+      (row) => row?.state === 'stopped',
+      10_000,
+    )
     const read = async () => (await call(address, 'GET', `/v1/jobs/${body.id}`)).body
     const waiting = await until(read, (job) => job.error !== null, 10_000)
     expect(waiting).toMatchObject({ state: 'queued', error: { code: 'provider_auth' } })
@@ -79,6 +93,10 @@ describe.each<Form>(['redis', 'embedded'])('lanes (%s form)', (form) => {
       `select count(*) from attempts where error_code = 'provider_unavailable'`,
     )
     expect(Number(row?.count)).toBe(5)
-    await until(() => lane('openai'), (found) => found?.state === 'open', 30_000)
+    await until(
+      () => lane('openai'),
+      (found) => found?.state === 'open',
+      30_000,
+    )
   })
 })

@@ -1,7 +1,17 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from '../../fault/system.ts'
+import {
+  call,
+  chat,
+  ledger,
+  startSystem,
+  submit,
+  until,
+  untilState,
+  type Form,
+  type System,
+} from '../../fault/system.ts'
 
 describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
   let system: System
@@ -14,7 +24,11 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
   afterAll(() => system.stop())
 
   const untilCalled = (marker: string): Promise<unknown> =>
-    until(async () => (await system.upstream.callsBy())[marker] ?? 0, (calls) => calls === 1, 30_000)
+    until(
+      async () => (await system.upstream.callsBy())[marker] ?? 0,
+      (calls) => calls === 1,
+      30_000,
+    )
   const stop = async (worker: Awaited<ReturnType<System['started']>>): Promise<void> => {
     worker.signal('SIGTERM')
     expect(await worker.exited).toMatchObject({ code: 0 })
@@ -23,8 +37,18 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
   test('a failing provider is asked again with backoff, and a refusal ends the job', async () => {
     const worker = await system.started('worker')
     await system.upstream.script([
-      { kind: 'refuse', status: 500, body: { error: { message: 'oops', type: 'server_error' } }, match: { marker: 'flaky' } },
-      { kind: 'refuse', status: 400, body: { error: { message: 'bad', type: 'invalid_request_error' } }, match: { marker: 'bad' } },
+      {
+        kind: 'refuse',
+        status: 500,
+        body: { error: { message: 'oops', type: 'server_error' } },
+        match: { marker: 'flaky' },
+      },
+      {
+        kind: 'refuse',
+        status: 400,
+        body: { error: { message: 'bad', type: 'invalid_request_error' } },
+        match: { marker: 'bad' },
+      },
     ])
     const flaky = await submit(address, 'flaky', chat('flaky'), 30)
     expect(flaky.body.state).toBe('succeeded')
@@ -52,7 +76,11 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
     await untilCalled('cancel')
     const cancelledAt = performance.now()
     expect((await call(address, 'POST', `/v1/jobs/${body.id}/cancel`)).body.state).toBe('cancelled')
-    const ended = await until(() => ledger(system, body.id), (rows) => rows[0]?.outcome !== null, 5_000)
+    const ended = await until(
+      () => ledger(system, body.id),
+      (rows) => rows[0]?.outcome !== null,
+      5_000,
+    )
     expect(performance.now() - cancelledAt).toBeLessThan(1_200)
     expect(ended).toEqual([{ attempt: 1, outcome: 'cancelled', billing: 'maybe' }])
     expect((await call(address, 'GET', `/v1/jobs/${body.id}`)).body.state).toBe('cancelled')
@@ -113,7 +141,11 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
     await system.postgres.restart()
     const next = await system.started('worker', env)
     await next.waitForLine(/spool\.delivered/, 30_000)
-    const job = await until(async () => (await call(address, 'GET', `/v1/jobs/${body.id}`)).body, ({ state }) => state === 'succeeded', 30_000)
+    const job = await until(
+      async () => (await call(address, 'GET', `/v1/jobs/${body.id}`)).body,
+      ({ state }) => state === 'succeeded',
+      30_000,
+    )
     expect(job.usage).toMatchObject({ paid_attempts: 1, maybe_paid_attempts: 0 })
     expect((await system.upstream.callsBy())['spool']).toBe(1)
     expect(await readdir(join(dataDir, 'spool'))).toEqual([])

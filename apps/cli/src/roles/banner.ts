@@ -1,7 +1,17 @@
 import type { Config } from '@askonce/config'
 
 /** What `askonce start` prints when everything runs. */
-export function banner({ config, address, key, place }: { config: Config; address: string; key: string; place: string }): string {
+export function banner({
+  config,
+  address,
+  key,
+  place,
+}: {
+  config: Config
+  address: string
+  key: string
+  place: string
+}): string {
   const real = config.lanes.filter(({ kind }) => kind !== 'simulated')
   const provider = config.providersOn
     ? real.map(({ name, baseUrl }) => `${name} (${baseUrl})`).join(', ')

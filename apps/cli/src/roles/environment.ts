@@ -9,7 +9,10 @@ export function readConfig(): Config {
     return loadConfig()
   } catch (error) {
     if (error instanceof ConfigError) {
-      throw refusal(`the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`, exitCodes.usage)
+      throw refusal(
+        `the configuration has problems:\n${error.problems.map((problem) => `  - ${problem}`).join('\n')}`,
+        exitCodes.usage,
+      )
     }
     throw error
   }

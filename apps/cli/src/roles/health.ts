@@ -3,7 +3,6 @@ import type { AddressInfo } from 'node:net'
 import type { Metrics } from '@askonce/telemetry'
 import { refusal } from '../errors.ts'
 
-
 export interface HealthOptions {
   host: string
   port: number
@@ -13,7 +12,12 @@ export interface HealthOptions {
 }
 
 /** `/healthz`, `/readyz` and `/metrics` of a process that has no HTTP surface of its own. Resolves with its address. */
-export function startHealthServer({ host, port, metrics, problems }: HealthOptions): Promise<{ address: string; close: () => Promise<void> }> {
+export function startHealthServer({
+  host,
+  port,
+  metrics,
+  problems,
+}: HealthOptions): Promise<{ address: string; close: () => Promise<void> }> {
   const server = createServer((request, response) => {
     void answer(request.url ?? '', response).catch(() => response.writeHead(500).end())
   })
@@ -21,7 +25,10 @@ export function startHealthServer({ host, port, metrics, problems }: HealthOptio
     if (url === '/healthz') return json(response, 200, { status: 'ok' })
     if (url === '/readyz') {
       const found = await problems()
-      return json(response, found.length === 0 ? 200 : 503, { status: found.length === 0 ? 'ok' : 'unavailable', problems: found })
+      return json(response, found.length === 0 ? 200 : 503, {
+        status: found.length === 0 ? 'ok' : 'unavailable',
+        problems: found,
+      })
     }
     if (url === '/metrics') {
       const { contentType, text } = await metrics.render()

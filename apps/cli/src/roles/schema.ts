@@ -4,14 +4,18 @@ import { assertSchema, isUnavailable, migrate, SchemaVersionError } from '@askon
 import { errorReason, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
 
-
 const retryMs = 500
 
 /**
  * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
  * where BullMQ uses it.
  */
-export async function requireSchema(url: string, queueInPostgres: boolean, log: Log, signal: AbortSignal): Promise<void> {
+export async function requireSchema(
+  url: string,
+  queueInPostgres: boolean,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
   await whenAvailable(log, signal, async () => {
     await assertSchema(url)
     if (queueInPostgres) await assertQueueSchema(url)

@@ -54,8 +54,11 @@ export const newJobColumns: ColumnMap<NewJob> = {
   dispatch: ['boolean', (job) => job.dispatch],
 }
 
-/** When the new job `n` may run, by the database clock. */
-export const newRunAt = sql`coalesce(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
+/**
+ * When the new job `n` may run, by the database clock alone. A time that has passed means now: counted from then, the deadline could be
+ * over before the job is accepted.
+ */
+export const newRunAt = sql`greatest(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
 
 /** Whether the new job `n` goes to BullMQ right after this commit. */
 export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
