@@ -10,6 +10,7 @@ import {
   notify,
   openDatabase,
   ping,
+  readOverdueAttempts,
   reclaimAttempts,
   Session,
   settledChannel,
@@ -40,6 +41,8 @@ export interface Janitor {
 
 const dispatchBatch = 500
 const batch = 500
+/** A worker ends its call for its timeout; this long after that something is wrong with it. */
+const overdueGraceMs = 60_000
 export const sweepBatch = 1_000
 const version = '0.1.0'
 
@@ -99,6 +102,23 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
   })
   loop('watch workers', watchEveryMs, async () => {
     if ((await workers.look()) > 0) reclaim.wake()
+    return false
+  })
+  loop('overdue', 60_000, async () => {
+    for (const { jobId, attempt, tenant, lane, worker, runningMs } of await readOverdueAttempts(
+      db,
+      overdueGraceMs,
+      batch,
+    )) {
+      log.event('attempt.overdue', {
+        tenant,
+        job_id: jobId,
+        attempt,
+        lane,
+        worker,
+        duration_ms: Math.round(runningMs),
+      })
+    }
     return false
   })
   loop('deadlines', 1_000, async () => {

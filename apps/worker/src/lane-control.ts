@@ -43,8 +43,10 @@ export class LaneControl {
     const { db, log, watch } = this.options
     const { kind, code, message, retryAfterMs, overloaded } = verdict
     if (kind === 'alarm') {
+      const known = watch.get(lane)?.state === 'stopped'
       await this.change(lane, () => stopLane(db, lane, code, message))
-      log.event('lane.stopped', { lane, error_code: code, reason: 'askonce lanes resume opens it again' })
+      // The calls that were under way meet the same refusal; one line is enough.
+      if (!known) log.event('lane.stopped', { lane, error_code: code, reason: 'askonce lanes resume opens it again' })
       return
     }
     if (kind === 'pause') {

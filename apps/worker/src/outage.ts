@@ -3,8 +3,6 @@ import { errorReason, type Log } from '@askonce/telemetry'
 export interface Outage {
   failed: (error: unknown) => void
   recovered: () => void
-  /** Since when (monotonic milliseconds), or null. */
-  since: () => number | null
 }
 
 /** Says once that a server went away and once that it is back, whatever the number of clients that notice. */
@@ -21,6 +19,5 @@ export function outage(log: Log, what: 'store' | 'queue'): Outage {
       log.event(`${what}.recovered`, { duration_ms: Math.round(performance.now() - since) })
       since = null
     },
-    since: () => since,
   }
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
 import { createProvider, type Provider } from '@askonce/providers'
-import { openConsumer, type Consumer } from '@askonce/queue'
+import { openConsumer, openDispatcher, type Consumer } from '@askonce/queue'
 import { lanesChannel, LaneWatch, openDatabase, readDatabaseId, Session, type OpenAttempt } from '@askonce/store'
 import { errorReason } from '@askonce/telemetry'
 import { hostname } from 'node:os'
@@ -23,7 +23,7 @@ export interface Worker {
   /** Attempts in hand. */
   inFlight(): number
   /** Why the worker cannot work at this moment; empty: it can. */
-  problems(): string[]
+  problems(): Promise<string[]>
   /** Drains: no new claims, running calls may finish within the grace period, then they are aborted. */
   stop(): Promise<void>
   /** Ends a drain that is under way at once. */
@@ -64,6 +64,8 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     uncertainTtlMs: config.limits.uncertainTtlMs,
   })
 
+  // Connects when readiness is asked for, not before.
+  const dispatcher = openDispatcher(queue, { onError: () => undefined })
   const consumers = new Map<string, Consumer>()
   const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeOutage.failed })
   const applyLanes = (): void => {
@@ -148,6 +150,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await held.untilIdle(lastWritesMs)
     recorder.stop()
     await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
+    await dispatcher.close()
     watch.close()
     await heartbeat.stop()
     await listener.close()
@@ -157,10 +160,17 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   }
   return {
     inFlight: () => held.size,
-    problems: () => [
-      ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
-      ...(queueOutage.since() === null ? [] : ['the queue is unavailable']),
-    ],
+    async problems() {
+      const queueAnswers = await dispatcher.ping().then(
+        () => true,
+        () => false,
+      )
+      if (queueAnswers) queueOutage.recovered()
+      return [
+        ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
+        ...(queueAnswers ? [] : ['the queue does not answer']),
+      ]
+    },
     stop: once(drain),
     hurry: () => hurrying.abort(),
   }

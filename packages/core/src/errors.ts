@@ -47,7 +47,6 @@ export const errorRegistry = {
   worker_drained: job(true, 'The worker stopped before the answer came; the call may have been billed'),
   not_sent: job(true, 'The call was claimed but never sent'),
   answer_not_storable: job(false, 'The answer was paid for but the database refuses it as data'),
-  lane_unknown: job(false, 'No worker is configured for the lane of this job'),
   deadline_exceeded: job(false, 'The deadline passed before the job could finish'),
   uncertain_expired: job(false, 'The job was held for a decision longer than uncertain_ttl'),
   failed_on_request: job(false, 'Somebody decided that this uncertain job has failed'),

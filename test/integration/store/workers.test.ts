@@ -4,6 +4,7 @@ import {
   markWorkerDead,
   readBeats,
   readOpenAttempts,
+  readOverdueAttempts,
   registerWorker,
   retireWorker,
   sweepWorkers,
@@ -104,6 +105,22 @@ describe('readOpenAttempts', () => {
       ]),
     )
     expect(open.every(({ attempt }) => attempt === 1)).toBe(true)
+  })
+})
+
+describe('readOverdueAttempts', () => {
+  it('tells of live workers whose attempt runs longer than its timeout and the grace', async () => {
+    const [worker, dead] = [await addWorker(store), await addWorker(store)]
+    await die(dead, 1)
+    const since = (seconds: number, worker_id: string) => ({ worker_id, started_at: inSeconds(-seconds) })
+    const overdue = await insertRunning(store, { timeout_ms: 60_000 }, since(121, worker))
+    await insertRunning(store, { timeout_ms: 60_000 }, since(118, worker))
+    await insertRunning(store, { timeout_ms: 600_000 }, since(121, worker))
+    await insertRunning(store, { timeout_ms: 60_000 }, since(121, dead))
+    const found = await readOverdueAttempts(store.db, 60_000, 10)
+    expect(found).toMatchObject([{ jobId: overdue, attempt: 1, worker }])
+    expect(found[0]?.runningMs).toBeGreaterThan(120_000)
+    expect(await readOverdueAttempts(store.db, 60_000, 0)).toEqual([])
   })
 })
 

@@ -42,6 +42,33 @@ export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAt
   return rows
 }
 
+export interface OverdueAttempt {
+  jobId: string
+  attempt: number
+  tenant: string
+  lane: string
+  worker: string
+  runningMs: number
+}
+
+/**
+ * Open attempts of live workers that run longer than their timeout and `graceMs`. An alert, never a reclaim: only its own worker ends
+ * an attempt for its timeout.
+ */
+export async function readOverdueAttempts(db: Db, graceMs: number, limit: number): Promise<OverdueAttempt[]> {
+  const { rows } = await sql<OverdueAttempt>`
+    select a.job_id as "jobId", a.attempt, a.tenant_id as tenant, a.lane, a.worker_id as worker,
+      extract(epoch from now() - a.started_at)::float8 * 1000 as "runningMs"
+    from attempts a
+    join workers w on w.id = a.worker_id and not w.dead
+    join jobs j on j.id = a.job_id
+    where a.finished_at is null and a.started_at < now() - (j.timeout_ms + ${graceMs}) * interval '1 millisecond'
+    order by a.started_at
+    limit ${limit}
+  `.execute(db)
+  return rows
+}
+
 /** The beats of all workers that are not dead, for a janitor's watch. */
 export async function readBeats(db: Db): Promise<{ id: string; beat: number }[]> {
   return db.selectFrom('workers').select(['id', 'beat']).where('dead', '=', false).execute()
