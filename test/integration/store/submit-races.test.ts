@@ -157,6 +157,16 @@ describe('a submission that meets another one half-way', () => {
     expect(await jobRow(store, id)).toMatchObject({ generation: 2 })
   })
 
+  it('does not run a failed job again that has been paid for meanwhile', async () => {
+    const key = randomUUID()
+    const id = await insertJob(store, { idempotency_key: key, state: 'failed', on_uncertain: 'hold' })
+    const transaction = await openTransaction(store, 'update jobs set attempt = 1, paid = 1 where id = $1', [id])
+    const result = submitBatch(store.db, [newJob(key)])
+    await untilBlocked(store)
+    await transaction.finish('commit')
+    expect(await result).toMatchObject([{ kind: 'replayed', job: { id, state: 'failed', paid: 1 } }])
+  })
+
   it('replays an answer that was adopted while it wanted to run the failed job again', async () => {
     const key = randomUUID()
     const id = await insertJob(store, { idempotency_key: key, state: 'failed' })

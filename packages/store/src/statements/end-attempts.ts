@@ -37,7 +37,7 @@ export interface EndedAttempt {
   attempt: number
   tenant: string
   lane: string
-  /** Whether this statement changed the ledger; false: the attempt had its final end already, or is unknown. */
+  /** Whether this statement changed the ledger; false: the attempt had its final end already. */
   recorded: boolean
   /** State that this end moved the job to; null: only the ledger changed. */
   movedTo: JobState | null
@@ -84,7 +84,7 @@ const deadlineError = sql`jsonb_build_object(
  *    Postgres finds that a row has a newer version, it checks the constraints of what the older one would become, and old columns
  *    beside new counts may break one (reproduced: a claim, a take-over and a deletion that committed during the wait for the lock).
  *
- * A job may appear only once in a batch.
+ * A job may appear only once in a batch. An attempt that the ledger does not know is not in the answer.
  */
 export async function endAttempts(
   db: Db,

@@ -1,0 +1,69 @@
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startSystem, type System } from '../../fault/system.ts'
+
+// A process that cannot work says what and where, and what to do; it changes nothing.
+describe('what a role refuses to start with', () => {
+  let system: System
+  beforeAll(async () => {
+    system = await startSystem('embedded')
+  })
+  afterAll(() => system.stop())
+
+  const refused = async (role: string, env: Record<string, string>): Promise<{ code: number | null; text: string }> => {
+    const child = system.spawn(role, env)
+    const { code } = await child.exited
+    return { code, text: child.stderr.join('\n') }
+  }
+
+  test.each(['api', 'worker', 'janitor'])(
+    '%s: a database without our schema, which it does not create',
+    async (role) => {
+      const empty = await system.postgres.createDatabase()
+      expect(await refused(role, { DATABASE_URL: empty.url })).toEqual({
+        code: 1,
+        text: 'askonce: The database schema is missing (0001_init.sql not applied). Run: askonce migrate',
+      })
+      await empty.drop()
+    },
+  )
+
+  test('a schema that is newer than the program, and BullMQ’s when it is missing', async () => {
+    await system.sql(`insert into schema_migrations (version, name, checksum) values (2, '0002_later.sql', 'x')`)
+    const newer = await refused('worker', {})
+    expect([newer.code, newer.text]).toEqual([
+      1,
+      expect.stringContaining('0002_later.sql, which this version does not know'),
+    ])
+    await system.sql('delete from schema_migrations where version = 2')
+    await system.sql('alter schema bullmq rename to elsewhere')
+    const without = await refused('worker', {})
+    expect([without.code, without.text]).toEqual([1, expect.stringContaining('Run: askonce migrate')])
+    await system.sql('alter schema elsewhere rename to bullmq')
+  })
+
+  test('a typo in the configuration, and a database address that is none, reported together', async () => {
+    const { code, text } = await refused('worker', { ASKONCE_CONCURENCY: '5', DATABASE_URL: 'mysql://here' })
+    expect(code).toBe(2)
+    expect(text).toContain('ASKONCE_CONCURENCY')
+    expect(text).toContain('ASKONCE_CONCURRENCY')
+    expect(text).toContain('DATABASE_URL')
+  })
+
+  test('a password that Postgres refuses', async () => {
+    const url = new URL(system.database.url)
+    url.password = 'wrong'
+    const { code, text } = await refused('janitor', { DATABASE_URL: url.href })
+    expect([code, text]).toEqual([1, expect.stringMatching(/password authentication failed.*Check DATABASE_URL/)])
+  })
+
+  test('a port in use', async () => {
+    const server = createServer()
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const { code, text } = await refused('api', { PORT: String(port) })
+    expect([code, text]).toEqual([1, expect.stringContaining(`127.0.0.1:${port} is in use`)])
+    server.close()
+  })
+})
