@@ -1,5 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { claimJobs, markWorkerDead, reclaimAttempts, retireWorker, stopLane, type Claim } from '@askonce/store'
+import {
+  beatWorker,
+  claimJobs,
+  markWorkerDead,
+  reclaimAttempts,
+  retireWorker,
+  stopLane,
+  type Claim,
+} from '@askonce/store'
 import { beforeAll, describe, expect, it } from 'vitest'
 import {
   addWorker,
@@ -8,6 +16,7 @@ import {
   insertJob,
   jobRow,
   openTransaction,
+  type OpenTransaction,
   uncertainTtlSeconds,
   untilBlocked,
   useStore,
@@ -21,6 +30,16 @@ beforeAll(async () => {
 
 const claim = (ids: readonly string[], probes: readonly string[] = [], by = worker): Promise<Claim[]> =>
   claimJobs(store.db, by, ids, probes)
+
+/** An attempt that somebody is about to write under the number of the next claim: that claim waits, its worker locked. */
+function holdAttempt(jobId: string): Promise<OpenTransaction> {
+  return openTransaction(
+    store,
+    `insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id)
+     values ($1, 1, 1, 'default', 'k', '', 'responses', 'l', 'm', $1)`,
+    [jobId],
+  )
+}
 
 /** Puts a lane into a state and returns its name. */
 async function lane(state: string, until: number | null = null): Promise<string> {
@@ -195,36 +214,33 @@ describe('workers', () => {
   it('declared dead during a claim: the claim waits, and is refused', async () => {
     const doomed = await addWorker(store)
     const id = await insertJob(store)
-    const marking = await openTransaction(store, 'update workers set dead = true, died_at = now() where id = $1', [
-      doomed,
-    ])
+    const marking = await openTransaction(store, 'select 1 from workers where id = $1 for update', [doomed])
     const claiming = claim([id], [], doomed)
     await untilBlocked(store)
+    await marking.query('update workers set dead = true, died_at = now() where id = $1', [doomed])
     await marking.finish('commit')
     expect(await claiming).toEqual([])
     expect(await jobRow(store, id)).toMatchObject({ state: 'queued', paid: 0 })
   })
 
-  it('a beat during a claim delays it and no more', async () => {
+  it('beat and claim without waiting for each other', async () => {
     const alive = await addWorker(store)
-    const id = await insertJob(store)
+    const [first, second] = await Promise.all([insertJob(store), insertJob(store)])
     const beating = await openTransaction(store, 'update workers set beat = beat + 1 where id = $1', [alive])
-    const claiming = claim([id], [], alive)
-    await untilBlocked(store)
+    expect(await claim([first], [], alive)).toHaveLength(1)
     await beating.finish('commit')
+    const gate = await holdAttempt(second)
+    const claiming = claim([second], [], alive)
+    await untilBlocked(store)
+    expect(await beatWorker(store.db, alive)).toBe(true)
+    await gate.finish('rollback')
     expect(await claiming).toHaveLength(1)
   })
 
   it('that claim while they are declared dead: the declaration waits, and the reclaim sees the attempt', async () => {
     const doomed = await addWorker(store)
     const id = await insertJob(store)
-    // An attempt that somebody is about to write under the same number: the claim waits for it, its worker locked.
-    const gate = await openTransaction(
-      store,
-      `insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id)
-       values ($1, 1, 1, 'default', 'k', '', 'responses', 'l', 'm', $1)`,
-      [id],
-    )
+    const gate = await holdAttempt(id)
     const claiming = claim([id], [], doomed)
     await untilBlocked(store)
     const marking = markWorkerDead(store.db, doomed, 0)
@@ -234,6 +250,20 @@ describe('workers', () => {
     expect(await marking).toBe(true)
     const ended = await reclaimAttempts(store.db, '{"code":"worker_lost"}', 10, uncertainTtlSeconds)
     expect(ended.filter(({ jobId }) => jobId === id)).toMatchObject([{ attempt: 1, movedTo: 'queued' }])
+  })
+
+  it('that claim while they retire: the farewell waits', async () => {
+    const leaving = await addWorker(store)
+    const id = await insertJob(store)
+    const gate = await holdAttempt(id)
+    const claiming = claim([id], [], leaving)
+    await untilBlocked(store)
+    const retiring = retireWorker(store.db, leaving)
+    await untilBlocked(store, 2)
+    await gate.finish('rollback')
+    expect(await claiming).toHaveLength(1)
+    await retiring
+    expect(await reclaimAttempts(store.db, '{}', 10, uncertainTtlSeconds)).toMatchObject([{ jobId: id }])
   })
 
   it('many claims and declarations at once: no attempt stays open under a dead worker', async () => {

@@ -142,42 +142,33 @@ describe('a submission that meets another one half-way', () => {
     expect(await result).toMatchObject([{ kind: 'created', job: { id: mine.id } }])
   })
 
-  it('attaches to a failed job that somebody else has just made to run', async () => {
+  /** Holds the failed job of a key until the submission has read it and waits for its lock; then changes it. */
+  async function overtaken(columns: Parameters<typeof insertJob>[1], change: string) {
     const key = randomUUID()
-    const id = await insertJob(store, { idempotency_key: key, state: 'failed' })
-    const transaction = await openTransaction(
-      store,
-      `update jobs set state = 'queued', generation = generation + 1, completed_at = null, expires_at = null where id = $1`,
-      [id],
-    )
-    const result = submitBatch(store.db, [newJob(key)])
+    const id = await insertJob(store, { idempotency_key: key, state: 'failed', ...columns })
+    const transaction = await openTransaction(store, 'select 1 from jobs where id = $1 for update', [id])
+    const submitted = submitBatch(store.db, [newJob(key)])
     await untilBlocked(store)
+    await transaction.query(`update jobs set ${change} where id = $1`, [id])
     await transaction.finish('commit')
-    expect(await result).toMatchObject([{ kind: 'attached', job: { id, generation: 2 } }])
+    return { id, results: await submitted }
+  }
+
+  it('attaches to a failed job that somebody else has just made to run', async () => {
+    const running = `state = 'queued', generation = generation + 1, completed_at = null, expires_at = null`
+    const { id, results } = await overtaken({}, running)
+    expect(results).toMatchObject([{ kind: 'attached', job: { id, generation: 2 } }])
     expect(await jobRow(store, id)).toMatchObject({ generation: 2 })
   })
 
   it('does not run a failed job again that has been paid for meanwhile', async () => {
-    const key = randomUUID()
-    const id = await insertJob(store, { idempotency_key: key, state: 'failed', on_uncertain: 'hold' })
-    const transaction = await openTransaction(store, 'update jobs set attempt = 1, paid = 1 where id = $1', [id])
-    const result = submitBatch(store.db, [newJob(key)])
-    await untilBlocked(store)
-    await transaction.finish('commit')
-    expect(await result).toMatchObject([{ kind: 'replayed', job: { id, state: 'failed', paid: 1 } }])
+    const { id, results } = await overtaken({ on_uncertain: 'hold' }, 'attempt = 1, paid = 1')
+    expect(results).toMatchObject([{ kind: 'replayed', job: { id, state: 'failed', paid: 1 } }])
   })
 
   it('replays an answer that was adopted while it wanted to run the failed job again', async () => {
-    const key = randomUUID()
-    const id = await insertJob(store, { idempotency_key: key, state: 'failed' })
-    const transaction = await openTransaction(
-      store,
-      `update jobs set state = 'succeeded', response = 'late', response_status = 200, answer_attempt = 1, error = null where id = $1`,
-      [id],
-    )
-    const result = submitBatch(store.db, [newJob(key)])
-    await untilBlocked(store)
-    await transaction.finish('commit')
-    expect(await result).toMatchObject([{ kind: 'replayed', job: { id, response: Buffer.from('late') } }])
+    const answer = `state = 'succeeded', response = 'late', response_status = 200, answer_attempt = 1, error = null`
+    const { id, results } = await overtaken({}, answer)
+    expect(results).toMatchObject([{ kind: 'replayed', job: { id, response: Buffer.from('late') } }])
   })
 })

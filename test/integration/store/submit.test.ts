@@ -78,6 +78,9 @@ describe('a new key', () => {
     expect(results[2]?.job.run_at.toISOString()).toBe('2100-01-01T00:01:00.000Z')
     expect(results[2]?.job.deadline_at.toISOString()).toBe('2100-01-02T00:01:00.000Z')
     expect(await secondsTo(store, 'run_at', delayed.id)).toBeCloseTo(1, 0)
+    // A time that has passed means now: counted from then, the deadline would be over already.
+    expect(await secondsTo(store, 'run_at', past.id)).toBeCloseTo(0, 0)
+    expect(await secondsTo(store, 'deadline_at', past.id)).toBeCloseTo(86_400, -2)
   })
 
   it('is created once for each tenant', async () => {

@@ -25,7 +25,8 @@ export interface Claim {
  * Claims delivered jobs and writes their attempt rows in one commit, before any request leaves.
  *
  * The worker's own row is locked first: marking it dead and claiming exclude each other, so no claim can slip in behind a
- * reclaim. Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
+ * reclaim. The lock is the weakest that does it. With FOR SHARE the beats waited too, and two groups of claims that always overlap
+ * let none through (measured: up to 4 s, and a worker whose beat is late may not claim). Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
  * A delivery that came twice, early, late or after the end matches nothing and returns normally.
  *
  * `probes` names lanes whose breaker lets this one claim through.
@@ -37,7 +38,7 @@ export async function claimJobs(
   probes: readonly string[],
 ): Promise<Claim[]> {
   const { rows } = await sql<Claim>`
-    with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for share),
+    with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for key share),
     due as (
       select
         j.id,

@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { sql, type RawBuilder } from 'kysely'
 import type { Db } from '../tables.ts'
 
 export interface WorkerIdentity {
@@ -76,17 +76,22 @@ export async function readBeats(db: Db): Promise<{ id: string; beat: number }[]>
 
 /** Declares a worker dead, only if its beat is still the one that the watcher saw all the while. */
 export async function markWorkerDead(db: Db, workerId: string, seenBeat: number): Promise<boolean> {
-  const { rows } = await sql`
-    update workers set dead = true, died_at = now()
-    where id = ${workerId}::uuid and beat = ${seenBeat} and not dead
-    returning id
-  `.execute(db)
-  return rows.length > 0
+  return bury(db, sql`id = ${workerId}::uuid and beat = ${seenBeat}`)
 }
 
 /** The worker's own farewell, when it holds nothing any more: what it left open after all is reclaimed at once. */
 export async function retireWorker(db: Db, workerId: string): Promise<void> {
-  await sql`update workers set dead = true, died_at = now() where id = ${workerId}::uuid and not dead`.execute(db)
+  await bury(db, sql`id = ${workerId}::uuid`)
+}
+
+/** FOR UPDATE waits for claims under way and keeps others out; the lock of the UPDATE alone would let them pass. */
+async function bury(db: Db, which: RawBuilder<unknown>): Promise<boolean> {
+  const { rows } = await sql`
+    with doomed as (select id from workers where ${which} and not dead for update)
+    update workers w set dead = true, died_at = now() from doomed where w.id = doomed.id
+    returning w.id
+  `.execute(db)
+  return rows.length > 0
 }
 
 /** Removes rows of workers dead for a day that left no open attempt. */
