@@ -26,7 +26,9 @@ export interface Claim {
  *
  * The worker's own row is locked first: marking it dead and claiming exclude each other, so no claim can slip in behind a
  * reclaim. The lock is the weakest that does it. With FOR SHARE the beats waited too, and two groups of claims that always overlap
- * let none through (measured: up to 4 s, and a worker whose beat is late may not claim). Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
+ * let none through (measured: up to 4 s, and a worker whose beat is late may not claim).
+ *
+ * Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
  * A delivery that came twice, early, late or after the end matches nothing and returns normally.
  *
  * `probes` names lanes whose breaker lets this one claim through.
