@@ -242,8 +242,8 @@ describe('refused, with a pointer to the place', () => {
 
   it('a megabyte of brackets at once: a parser that builds it first needs seconds', () => {
     const startedMs = performance.now()
-    refusal('['.repeat(500_000) + ']'.repeat(500_000))
-    refusal('["]",'.repeat(200_000) + '0' + ']'.repeat(200_000))
-    expect(performance.now() - startedMs).toBeLessThan(100)
+    refusal('['.repeat(3_000_000) + ']'.repeat(3_000_000))
+    refusal('["]",'.repeat(1_000_000) + '0' + ']'.repeat(1_000_000))
+    expect(performance.now() - startedMs).toBeLessThan(1_000)
   })
 })

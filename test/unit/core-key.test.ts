@@ -96,6 +96,6 @@ describe('parseKey', () => {
   it('is quick with blanks in the middle', () => {
     const startedMs = performance.now()
     detailOf(`a${' '.repeat(1_000_000)}b`)
-    expect(performance.now() - startedMs).toBeLessThan(500)
+    expect(performance.now() - startedMs).toBeLessThan(1_000)
   })
 })

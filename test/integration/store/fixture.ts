@@ -189,13 +189,13 @@ export async function attemptRow({ query }: Fixture, jobId: string, attempt = 1)
   return row
 }
 
-/** Seconds from now to a timestamp column of a job, by the database clock. */
-export async function secondsTo({ query }: Fixture, column: string, id: string): Promise<number> {
-  const rows = await query<{ s: number }>(
-    `select extract(epoch from ${column} - now())::float8 as s from jobs where id = $1`,
+/** Seconds to a timestamp column of a job, from now by the database clock or from another column. */
+export async function secondsTo({ query }: Fixture, column: string, id: string, from = 'now()'): Promise<number> {
+  const rows = await query<{ seconds: number }>(
+    `select extract(epoch from ${column} - ${from})::float8 as seconds from jobs where id = $1`,
     [id],
   )
-  return rows[0]?.s ?? Number.NaN
+  return rows[0]?.seconds ?? Number.NaN
 }
 
 export interface OpenTransaction {
