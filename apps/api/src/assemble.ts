@@ -9,13 +9,13 @@ import {
   Session,
   settledChannel,
 } from '@askonce/store'
+import { Outage } from '@askonce/telemetry'
 import type { ApiContext, Parts } from './context.ts'
 import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
 import { LaneBook } from './lane-book.ts'
 import { createJobFactory } from './new-job.ts'
-import { Outage } from './outage.ts'
 import { atMost } from './patience.ts'
 import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'
@@ -35,7 +35,7 @@ export interface Assembly {
 /** Builds what the routes work with. Nothing is connected before its first use, and everything comes back by itself. */
 export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
   const { config, databaseUrl, log, metrics } = context
-  const outage = new Outage(log, 'store.unavailable', 'store.recovered')
+  const outage = new Outage(log, 'store')
   let closing = false
   // A reading that meets the closed pool is no outage.
   const unavailable = (error: unknown): void => {

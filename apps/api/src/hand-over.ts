@@ -1,6 +1,5 @@
 import type { DispatchItem, Dispatcher } from '@askonce/queue'
-import type { Log } from '@askonce/telemetry'
-import { Outage } from './outage.ts'
+import { Outage, type Log } from '@askonce/telemetry'
 import { atMost } from './patience.ts'
 
 /** Most jobs of one bulk add, and bulk adds under way at once. */
@@ -22,7 +21,7 @@ export class HandOver {
 
   constructor(dispatcher: Dispatcher, log: Log) {
     this.dispatcher = dispatcher
-    this.outage = new Outage(log, 'queue.unavailable', 'queue.recovered')
+    this.outage = new Outage(log, 'queue')
   }
 
   add(items: readonly DispatchItem[]): void {

@@ -3,7 +3,7 @@ import { pauseAt } from '@askonce/config'
 import { createProvider, type Provider } from '@askonce/providers'
 import { openConsumer, openDispatcher, type Consumer } from '@askonce/queue'
 import { lanesChannel, LaneWatch, openDatabase, readDatabaseId, Session, type OpenAttempt } from '@askonce/store'
-import { errorReason } from '@askonce/telemetry'
+import { errorReason, Outage } from '@askonce/telemetry'
 import { hostname } from 'node:os'
 import { Claims } from './claims.ts'
 import { version, type WorkerContext } from './context.ts'
@@ -11,7 +11,6 @@ import { unsentEnd } from './end-record.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { HeldAttempts } from './held.ts'
 import { LaneControl } from './lane-control.ts'
-import { outage } from './outage.ts'
 import { runAttempt, type PipelineParts } from './pipeline.ts'
 import { Recorder } from './recorder.ts'
 import { Spool } from './spool.ts'
@@ -34,13 +33,14 @@ export interface Worker {
 export async function startWorker(context: WorkerContext): Promise<Worker> {
   const { config, databaseUrl, queue, log, metrics } = context
   const { concurrency, drainMs, leaseMs, spoolDir } = config.worker
-  const storeOutage = outage(log, 'store')
-  const queueOutage = outage(log, 'queue')
+  const storeOutage = new Outage(log, 'store')
+  const storeFailed = (error: unknown): void => storeOutage.failed(error)
+  const queueOutage = new Outage(log, 'queue')
   const { db, close } = openDatabase({
     url: databaseUrl,
     name: 'askonce worker',
     poolSize: config.database.poolSize,
-    onError: storeOutage.failed,
+    onError: storeFailed,
   })
   const stopping = new AbortController()
   const hurrying = new AbortController()
@@ -54,7 +54,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       ),
     ]),
   )
-  const databaseId = once(() => untilDone(() => readDatabaseId(databaseUrl), stopping.signal, storeOutage.failed))
+  const databaseId = once(() => untilDone(() => readDatabaseId(databaseUrl), stopping.signal, storeFailed))
   const recorder = new Recorder({
     db,
     log,
@@ -67,7 +67,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   // Connects when readiness is asked for, not before.
   const dispatcher = openDispatcher(queue, { onError: () => undefined })
   const consumers = new Map<string, Consumer>()
-  const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeOutage.failed })
+  const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeFailed })
   const applyLanes = (): void => {
     for (const [lane, consumer] of consumers) {
       if (stopping.signal.aborted || watch.closedBy(lane) !== null) consumer.pause()
@@ -85,7 +85,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const ending = new Set<string>()
   /** Aborts what no longer owns its job, and ends what was claimed without our knowing: its reply was lost, it was never sent. */
   const onOpenAttempts = (attempts: readonly OpenAttempt[]): void => {
-    storeOutage.recovered()
+    storeOutage.worked()
     for (const { jobId, attempt, owned } of attempts) if (!owned) held.abort(jobId, attempt, 'cancelled')
     for (const { jobId, attempt } of attempts) {
       const name = `${jobId}.${attempt}`
@@ -119,14 +119,17 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       .catch((error: unknown) => log.event('loop.failed', { loop: 'spool', reason: errorReason(error) }))
     for (const { name: lane } of config.lanes) {
       const handle = async (jobId: string): Promise<void> => {
-        queueOutage.recovered()
+        queueOutage.worked()
         if (!heartbeat.fresh) await heartbeat.untilFresh()
         if (pauseAt !== null) await pauseAt('worker.delivered')
         const claimed = await claims.claim(jobId, lane)
         if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
         if (pauseAt !== null) await pauseAt('worker.recorded')
       }
-      consumers.set(lane, openConsumer(queue, { lane, concurrency, handle, onError: queueOutage.failed }))
+      consumers.set(
+        lane,
+        openConsumer(queue, { lane, concurrency, handle, onError: (error) => queueOutage.failed(error) }),
+      )
     }
     applyLanes()
     log.event('worker.started', {
@@ -165,7 +168,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
         () => true,
         () => false,
       )
-      if (queueAnswers) queueOutage.recovered()
+      if (queueAnswers) queueOutage.worked()
       return [
         ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
         ...(queueAnswers ? [] : ['the queue does not answer']),

@@ -22,12 +22,12 @@ export function isContention(error: unknown): boolean {
 
 /**
  * The server or the network, not the statement: no SQLSTATE at all (a broken socket, a timeout of the driver), class 08, 53
- * and 57 (shutting down, starting up, out of connections or disk), 58 (system errors), XX.
+ * and 57 (shutting down, starting up, out of connections or disk), 58 (system errors), XX, and 25006: a server that became a replica.
  * Whether the statement took effect is unknown.
  */
 export function isUnavailable(error: unknown): boolean {
   const state = sqlState(error)
-  return state === '' ? isDriverError(error) : /^(08|53|57|58|XX)/.test(state)
+  return state === '' ? isDriverError(error) : /^(08|53|57|58|XX|25006)/.test(state)
 }
 
 function isDriverError(error: unknown): boolean {

@@ -3,4 +3,5 @@ export { eventNames, events, renderEvents, type EventName, type LogLevel } from 
 export { logFields, type LogFields } from './fields.ts'
 export { createLog, type Log, type LogOptions } from './log.ts'
 export { createMetrics, type Metrics } from './metrics.ts'
+export { Outage } from './outage.ts'
 export { errorReason } from './reason.ts'

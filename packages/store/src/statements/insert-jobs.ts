@@ -79,7 +79,7 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end
     from ${unnest(jobs, newJobColumns, 'n')}
-    order by n.tenant_id, n.idempotency_key
+    order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
     returning ${jobColumnsWithoutResponse}
   `.execute(db)
