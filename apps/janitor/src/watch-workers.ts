@@ -8,7 +8,7 @@ const lateAfterMs = 2_000
 
 interface Watched {
   beat: number
-  /** Monotonic time of the first reading that showed this beat. */
+  /** Monotonic time at which the first reading that showed this beat had ended. */
   since: number
 }
 
@@ -48,8 +48,8 @@ export class WorkerWatch {
     let dead = 0
     for (const { id, beat } of beats) {
       const before = this.watched.get(id)
-      const watched = before?.beat === beat ? before : { beat, since: startedAt }
-      // `since` is the start of the first reading, `startedAt` the start of this one: both lie within the lease's silence.
+      const watched = before?.beat === beat ? before : { beat, since: now }
+      // From the end of the first reading to the start of this one: no more than that is known to have been silent.
       if (startedAt - watched.since >= this.leaseMs) {
         if (await markWorkerDead(this.db, id, beat)) {
           dead += 1
