@@ -87,6 +87,34 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
     expect((await system.upstream.callsBy())['full']).toBe(1)
   })
+
+  test('failover: the server turns into a read-only replica of an empty one, and is promoted again', async () => {
+    const other = await startTestRedis({})
+    const redis = new Redis(system.redis?.url as string)
+    await submitAll('failover', 500)
+    await until(
+      () => finished('failover'),
+      (count) => count > 50,
+      60_000,
+    )
+    await redis.replicaof('127.0.0.1', other.port)
+    await until(
+      () => redis.info('replication'),
+      (info) => info.includes('master_link_status:up'),
+      30_000,
+    )
+    const accepted = await submit(address, 'failover-during', chat('failover-during'))
+    expect(accepted.status).toBe(202)
+    await redis.replicaof('NO', 'ONE')
+    await until(
+      () => finished('failover'),
+      (count) => count === 501,
+      60_000,
+    )
+    await expectOneCallEach('failover', 501)
+    redis.disconnect()
+    await other.stop()
+  }, 180_000)
 })
 
 describe('FAULTS 9, a Redis that is not there at boot', () => {

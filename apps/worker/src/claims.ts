@@ -1,4 +1,13 @@
-import { claimJobs, GroupCommit, retryContention, takeProbe, type Claim, type Db, type LaneWatch } from '@askonce/store'
+import {
+  claimJobs,
+  giveProbeBack,
+  GroupCommit,
+  retryContention,
+  takeProbe,
+  type Claim,
+  type Db,
+  type LaneWatch,
+} from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 import type { HeldAttempt, HeldAttempts } from './held.ts'
 
@@ -90,6 +99,8 @@ export class Claims {
     const rest = deliveries.map(({ jobId }) => jobId).filter((id) => !probing.includes(id))
     const claim = (ids: string[], lanes: string[]): Promise<Claim[]> =>
       ids.length === 0 ? Promise.resolve([]) : retryContention(() => claimJobs(db, workerId(), ids, lanes))
-    return [...(await claim(probing, probes)), ...(await claim(rest, []))]
+    const probed = await claim(probing, probes)
+    for (const lane of probes) if (!probed.some((row) => row.lane === lane)) await giveProbeBack(db, lane)
+    return [...probed, ...(await claim(rest, []))]
   }
 }

@@ -3,6 +3,7 @@ import {
   breakerThreshold,
   clearOverload,
   countOverload,
+  giveProbeBack,
   LaneWatch,
   pauseLane,
   readLanes,
@@ -121,6 +122,19 @@ describe('the breaker', () => {
     await pause(600_000)
     await openBreaker(1_000)
     expect((await lane())?.remaining_ms).toBeGreaterThan(500_000)
+  })
+
+  it('is given back when there was nothing to send, and never opens or shortens anything else', async () => {
+    await openBreaker()
+    await pass()
+    expect(await takeProbe(store.db, 'a', 60_000)).toBe(true)
+    expect(await takeProbe(store.db, 'a', 60_000)).toBe(false)
+    await giveProbeBack(store.db, 'a')
+    expect(await lane()).toMatchObject({ state: 'breaker', failures: breakerThreshold })
+    expect(await takeProbe(store.db, 'a', 60_000)).toBe(true)
+    await stop()
+    await giveProbeBack(store.db, 'a')
+    expect(await lane()).toMatchObject({ state: 'stopped' })
   })
 
   it('lets one probe through when its wait is over, and the next when that was lost', async () => {

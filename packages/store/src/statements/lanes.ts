@@ -81,6 +81,11 @@ export async function takeProbe(db: Db, name: string, forMs: number): Promise<bo
   return rows.length > 0
 }
 
+/** Gives back a probe that found nothing to send: the next delivery may probe at once. */
+export async function giveProbeBack(db: Db, name: string): Promise<void> {
+  await sql`update lanes set until = now() where name = ${name} and state = 'breaker' and until > now()`.execute(db)
+}
+
 /** Opens a lane again, whatever closed it. Null: no such row (it was never closed). */
 export async function resumeLane(db: Db, name: string): Promise<LaneRow | null> {
   const { rows } = await sql<LaneRow>`
