@@ -3,7 +3,10 @@ import type { Log } from '@askonce/telemetry'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { WorkerWatch } from '../../apps/janitor/src/watch-workers.ts'
 
-vi.mock('@askonce/store', () => ({ readBeats: vi.fn(), markWorkerDead: vi.fn(() => Promise.resolve(true)) }))
+vi.mock('@askonce/store', () => ({
+  readBeats: vi.fn<typeof readBeats>(),
+  markWorkerDead: vi.fn<typeof markWorkerDead>(() => Promise.resolve(true)),
+}))
 
 const leaseMs = 6_000
 const log: Log = { event: () => undefined, child: () => log }
