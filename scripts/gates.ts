@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 import { checkArchitecture } from './check-architecture.ts'
 import { checkDocs } from './check-docs.ts'
 import { filesBelow, type GateResult } from './tree.ts'
@@ -23,7 +24,8 @@ function tool(root: string, command: readonly string[], count: (output: string) 
     encoding: 'utf8',
     maxBuffer: 1 << 28,
   })
-  const output = `${stdout}${stderr}`
+  // Counts are read from it: oxlint colours its output wherever CI is set, NO_COLOR or not.
+  const output = stripVTControlCharacters(`${stdout}${stderr}`)
   if (error) return { looked: 0, there, problems: [String(error)] }
   return {
     looked: count(output),

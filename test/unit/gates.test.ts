@@ -107,7 +107,7 @@ describe('lint', () => {
     ['the test kit in an app', 'eslint(no-restricted-imports)', 'apps/api/src/planted-kit.ts'],
     ['a database client in an app', 'eslint(no-restricted-imports)', 'apps/janitor/src/planted-query.ts'],
   ])('reports %s', (_name, rule, path) => {
-    const reports = output.split(/\n(?= *x )/)
+    const reports = output.split(/\n(?= *[x×] )/u)
     const found = reports.some((report) => report.includes(rule) && report.includes(`[${path}:`))
     expect(found, output.slice(0, 4_000)).toBe(true)
   })
