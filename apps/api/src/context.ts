@@ -39,5 +39,3 @@ export interface Parts {
   /** Tells every process that a lane has changed. */
   announceLane: (name: string) => void
 }
-
-export const version = '0.1.0'

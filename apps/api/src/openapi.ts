@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import { version } from './context.ts'
 import type { ProblemCode } from './problem.ts'
+import { version } from '@askonce/config'
 import { errorRegistry } from '@askonce/core'
 import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'

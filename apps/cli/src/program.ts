@@ -1,3 +1,4 @@
+import { version } from '@askonce/config'
 import { Command } from 'commander'
 import { addBatch } from './commands/batch.ts'
 import { addCancel } from './commands/cancel.ts'
@@ -11,7 +12,6 @@ import { addRetry } from './commands/retry.ts'
 import { addSubmit } from './commands/submit.ts'
 import { addSweep } from './commands/sweep.ts'
 import { registerRoles } from './roles/index.ts'
-import { version } from './version.ts'
 
 const epilogue = `
 The server is found by ASKONCE_URL and ASKONCE_API_KEY, else by the data directory (ASKONCE_DATA_DIR, .askonce here).
@@ -35,7 +35,7 @@ Examples:
 export function buildProgram(): Command {
   const program = new Command('askonce')
     .description('Ask an LLM once per key; get the stored answer as often as you like.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'explain a command')
     .helpCommand('help [command]', 'explain a command')
     .exitOverride()

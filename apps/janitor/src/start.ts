@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import { pauseAt, type Config } from '@askonce/config'
+import { pauseAt, version, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
 import { openDispatcher, type QueueConnection } from '@askonce/queue'
 import {
@@ -44,7 +44,6 @@ const batch = 500
 /** A worker ends its call for its timeout; this long after that something is wrong with it. */
 const overdueGraceMs = 60_000
 export const sweepBatch = 1_000
-const version = '0.1.0'
 
 /** Starts the loops. Any number of janitors run side by side; correctness is in the statements' predicates. */
 export function startJanitor({ config, databaseUrl, queue, log, metrics }: JanitorContext): Promise<Janitor> {

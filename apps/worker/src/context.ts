@@ -10,6 +10,3 @@ export interface WorkerContext {
   log: Log
   metrics: Metrics
 }
-
-/** The version that workers write beside their heartbeat. */
-export const version = '0.1.0'

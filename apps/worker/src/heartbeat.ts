@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { version } from '@askonce/config'
 import { beatWorker, readOpenAttempts, registerWorker, retireWorker, Session, type OpenAttempt } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
-import { version } from './context.ts'
 
 /** A cancelled call is aborted at the next beat, so beats also bound how long it goes on. */
 const beatEveryMs = 500

@@ -42,8 +42,8 @@ const running = new Set<Child>()
 const loader = createRequire(import.meta.url).resolve('tsx')
 
 /**
- * Runs `node --import tsx <script>`: the process is the program itself, so that a SIGKILL hits it (`tsx <script>` would
- * leave the real one alive). It is tracked: what is left of it at the end of the test file is a leak.
+ * Runs `node <script>`, with `--import tsx` if it is TypeScript: the process is the program itself, so that a SIGKILL hits
+ * it (`tsx <script>` would leave the real one alive). It is tracked: what is left of it at the end of the test file is a leak.
  */
 export function spawnNode(script: string, options: ChildOptions = {}): Child {
   const kept: Record<string, string> = {}
@@ -51,7 +51,8 @@ export function spawnNode(script: string, options: ChildOptions = {}): Child {
     const value = env[name]
     if (value !== undefined) kept[name] = value
   }
-  const child = spawn(process.execPath, ['--import', loader, script, ...(options.args ?? [])], {
+  const loading = script.endsWith('.ts') ? ['--import', loader] : []
+  const child = spawn(process.execPath, [...loading, script, ...(options.args ?? [])], {
     cwd: options.cwd,
     env: { ...kept, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

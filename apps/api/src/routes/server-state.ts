@@ -1,5 +1,6 @@
+import { version } from '@askonce/config'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { version, type Parts } from '../context.ts'
+import type { Parts } from '../context.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { health, readiness } from '../schemas/lanes.ts'
 import { anyQuery } from '../schemas/queries.ts'
