@@ -1,0 +1,70 @@
+import { Book, check, type Evidence, type Finding, type JobEvidence, type LedgerEvidence } from './checker.ts'
+import type { Fleet } from './fleet.ts'
+import { followRecord } from './record.ts'
+
+interface LedgerRow {
+  key: string
+  rows: number
+  sent: number
+}
+
+interface JobRow extends JobEvidence {
+  key: string
+}
+
+const ledgerByKey = `
+  select idempotency_key as key, count(*)::int as rows,
+         (count(*) filter (where billing is null or billing <> 'none'))::int as sent
+  from attempts group by 1`
+
+const allJobs = `
+  select idempotency_key as key, id, state, paid, tries, max_attempts as "maxAttempts",
+         encode(sha256(response), 'hex') as sha
+  from jobs`
+
+/** Collects what the independent sources say. */
+export class Witness {
+  readonly book = new Book()
+  private readonly fleet: Fleet
+  private readonly follow: (() => ReturnType<ReturnType<typeof followRecord>>)[]
+  private last: { calls: number; ledgerRows: number } = { calls: 0, ledgerRows: 0 }
+
+  constructor(fleet: Fleet, paths: readonly string[]) {
+    this.fleet = fleet
+    this.follow = paths.map((path) => followRecord(path))
+  }
+
+  /** Reads what the records say by now. */
+  readRecords(): void {
+    for (const read of this.follow) this.book.add(read())
+  }
+
+  /** Promises that are already broken; while Postgres is away, those that need no ledger. */
+  async lookMeanwhile(): Promise<Finding[]> {
+    // In this order: a call is preceded by its row in the ledger and by its line in a record.
+    const { byKey } = await this.fleet.upstream.calls()
+    const rows = await this.fleet.sql<LedgerRow>(ledgerByKey).catch(() => null)
+    this.readRecords()
+    const findings = check({ asked: this.book, calls: byKey, ledger: ledgerOf(rows ?? []), jobs: null })
+    return rows === null ? findings.filter(({ promise }) => promise !== 'missing in the ledger') : findings
+  }
+
+  /** Everything, once all is over. */
+  async evidence(): Promise<Evidence> {
+    const { all, byKey } = await this.fleet.upstream.calls()
+    const ledger = ledgerOf(await this.fleet.sql<LedgerRow>(ledgerByKey))
+    const jobs = new Map((await this.fleet.sql<JobRow>(allJobs)).map(({ key, ...job }) => [key, job]))
+    this.readRecords()
+    this.last = { calls: all, ledgerRows: [...ledger.values()].reduce((sum, { rows }) => sum + rows, 0) }
+    return { asked: this.book, calls: byKey, ledger, jobs }
+  }
+
+  /** Totals of the last evidence. */
+  get totals(): { calls: number; ledgerRows: number } {
+    return this.last
+  }
+}
+
+function ledgerOf(rows: readonly LedgerRow[]): Map<string, LedgerEvidence> {
+  return new Map(rows.map(({ key, ...counts }) => [key, counts]))
+}
