@@ -23,7 +23,7 @@ import { startServerFleet } from './server-fleet.ts'
 import { Witness } from './witness.ts'
 
 /** Of the upstream's answers: short, so that two cores get through many jobs. */
-const latencyMs = 100
+const latencyMs = 250
 /** How long everything may take to come to rest once the faults have stopped. */
 const settleMs = 120_000
 const lookEveryMs = 5_000
@@ -108,6 +108,7 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
     const settled = await Promise.all([fleet.finishProducers(), client.settle(probe.submissions, settleMs)])
     if (!settled[0]) broken = 'not every key of the producers came to an end, or was held, in time'
   }
+  await record.close()
   const evidence = await witness.evidence()
   const findings = check(evidence)
   if (broken === null && findings.length > 0) broken = explain(findings)

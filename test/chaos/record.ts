@@ -23,13 +23,14 @@ export function answerSha(answer: unknown): string {
 }
 
 /** An append-only file of entries. */
-export interface RecordFile {
+export interface RecordFile<E = Entry> {
   /** Resolves when the entries are on disk; what is appended at the same time shares one flush. */
-  append(entries: readonly Entry[]): Promise<void>
+  append(entries: readonly E[]): Promise<void>
+  close(): Promise<void>
 }
 
 /** Opens a record; a line that a killed writer left unfinished, and so never counted, is cut off. */
-export function openRecord(path: string): RecordFile {
+export function openRecord<E = Entry>(path: string): RecordFile<E> {
   if (existsSync(path)) truncateSync(path, readFileSync(path).lastIndexOf(10) + 1)
   const opened = open(path, 'a')
   let waiting: { text: string; resolve: () => void; reject: (error: Error) => void }[] = []
@@ -58,11 +59,12 @@ export function openRecord(path: string): RecordFile {
         if (!busy) void flush()
       })
     },
+    close: async () => await (await opened).close(),
   }
 }
 
 /** Reads what has been added to a record since the last call. An unfinished line waits for the next one. */
-export function followRecord(path: string): () => Entry[] {
+export function followRecord<E = Entry>(path: string): () => E[] {
   let offset = 0
   const chunk = Buffer.alloc(1 << 20)
   return () => {
@@ -84,6 +86,6 @@ export function followRecord(path: string): () => Entry[] {
       .toString()
       .split('\n')
       .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as Entry)
+      .map((line) => JSON.parse(line) as E)
   }
 }

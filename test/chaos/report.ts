@@ -44,7 +44,8 @@ export function describeMachine(): string {
 /** The commit that is being run, with a word when files differ from it. */
 export function describeCommit(): string {
   try {
-    const run = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8' }).trim()
+    const run = (...args: string[]): string =>
+      execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
     const changed = run('status', '--porcelain', '--untracked-files=no') !== ''
     return `${run('rev-parse', '--short', 'HEAD')}${changed ? ', changed' : ''}`
   } catch {

@@ -1,6 +1,6 @@
 import { Book, check, type Evidence, type Finding, type JobEvidence, type LedgerEvidence } from './checker.ts'
 import type { Fleet } from './fleet.ts'
-import { followRecord } from './record.ts'
+import { followRecord, type Entry } from './record.ts'
 
 interface LedgerRow {
   key: string
@@ -26,8 +26,8 @@ const allJobs = `
 export class Witness {
   readonly book = new Book()
   private readonly fleet: Fleet
-  private readonly follow: (() => ReturnType<ReturnType<typeof followRecord>>)[]
-  private last: { calls: number; ledgerRows: number } = { calls: 0, ledgerRows: 0 }
+  private readonly follow: (() => Entry[])[]
+  private last = { calls: 0, ledgerRows: 0 }
 
   constructor(fleet: Fleet, paths: readonly string[]) {
     this.fleet = fleet
