@@ -49,7 +49,7 @@ export async function startEmbeddedFleet({ seed, rate, latencyMs, settleMs }: Fl
     program,
     postgresPids: () => serverProcesses(clusterDir),
     processes: () => [program, ...producers],
-    sql: (text, values) => query(urlOf(dataDir), text, values),
+    sql: async (text, values) => query(urlOf(dataDir), text, values),
     finishProducers: () => finish(producers, settleMs),
     async stop() {
       await Promise.all(producers.map((producer) => producer.stop(0)))

@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { check, tally, type Finding } from './checker.ts'
 import { Client } from './client.ts'
 import { startEmbeddedFleet } from './embedded-fleet.ts'
-import { embeddedFaults, serverFaults, type Fault } from './faults.ts'
+import { embeddedFaults } from './embedded-faults.ts'
+import type { Fault } from './faults.ts'
 import { apiKey, callTimeoutSeconds, type Fleet } from './fleet.ts'
 import { runNemesis, type Injected } from './nemesis.ts'
 import { commandOf, readOptions, usage, type ChaosOptions } from './options.ts'
@@ -19,6 +20,7 @@ import {
   type KindFigures,
   type Report,
 } from './report.ts'
+import { serverFaults } from './server-faults.ts'
 import { startServerFleet } from './server-fleet.ts'
 import { Witness } from './witness.ts'
 
@@ -108,6 +110,7 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
     const settled = await Promise.all([fleet.finishProducers(), client.settle(probe.submissions, settleMs)])
     if (!settled[0]) broken = 'not every key of the producers came to an end, or was held, in time'
   }
+  await probe.idle()
   await record.close()
   const evidence = await witness.evidence()
   const findings = check(evidence)
@@ -154,6 +157,14 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
   }
 }
 
+async function runAndStop<F extends Fleet>(given: Run<F>): Promise<Report> {
+  try {
+    return await run(given)
+  } finally {
+    await given.fleet.stop()
+  }
+}
+
 function explain(findings: readonly Finding[]): string {
   const shown = findings.slice(0, 5).map(({ promise, key, what }) => `${promise}: ${key}: ${what}`)
   return `${shown.join('; ')}${findings.length > 5 ? `; and ${findings.length - 5} more` : ''}`
@@ -186,18 +197,14 @@ async function main(): Promise<number> {
   say(`chaos on the ${options.form} form, ${options.minutes} minutes, seed ${options.seed}: starting`)
   const sizes = { seed: options.seed, rate: options.rate, latencyMs, settleMs }
   const shared = { options, interrupted: interrupt.signal }
-  let fleet: Fleet
   let report: Report
   if (options.form === 'redis') {
-    const servers = await startServerFleet(sizes)
-    fleet = servers
-    report = await run({ ...shared, fleet: servers, faults: serverFaults })
+    const fleet = await startServerFleet(sizes)
+    report = await runAndStop({ ...shared, fleet, faults: serverFaults })
   } else {
-    const embedded = await startEmbeddedFleet(sizes)
-    fleet = embedded
-    report = await run({ ...shared, fleet: embedded, faults: embeddedFaults })
+    const fleet = await startEmbeddedFleet(sizes)
+    report = await runAndStop({ ...shared, fleet, faults: embeddedFaults })
   }
-  await fleet.stop()
 
   if (process.stdout.isTTY) say('')
   for (const [name, value] of Object.entries(report.figures)) say(`${name}: ${value}`)

@@ -20,6 +20,7 @@ export class Probe {
   readonly submissions: Submission[] = []
   private readonly fleet: Fleet
   private readonly client: Client
+  private readonly underWay = new Set<Promise<void>>()
 
   constructor(fleet: Fleet, client: Client) {
     this.fleet = fleet
@@ -37,6 +38,11 @@ export class Probe {
     return results.every(Boolean) ? Math.round(performance.now() - began) : null
   }
 
+  /** Resolves when every request of the probe has been answered or given up. */
+  async idle(): Promise<void> {
+    await Promise.all(this.underWay)
+  }
+
   /** Sends a fresh key every half second until one of them is answered. */
   private async untilAnswered(address: string | undefined, limitMs: number): Promise<boolean> {
     const giveUpAt = performance.now() + limitMs
@@ -52,7 +58,8 @@ export class Probe {
       if (performance.now() > giveUpAt) return false
       if (performance.now() >= next) {
         next = performance.now() + everyMs
-        void send()
+        const sent = send().finally(() => this.underWay.delete(sent))
+        this.underWay.add(sent)
       }
       await sleep(20)
     }
