@@ -57,7 +57,7 @@ export function tallyRow(
   }
   const all = [...keys.values()]
   const recoveries = faultTimes.map((at) => {
-    const caught = all.filter((key) => key.acceptedAt < at && key.endedAt > at && key.endedAt !== Infinity)
+    const caught = all.filter((key) => key.acceptedAt < at && key.endedAt !== Infinity)
     return Math.max(0, ...caught.map(({ endedAt }) => endedAt - at))
   })
   const made = [...calls.values()]
