@@ -22,6 +22,15 @@ export interface TcpProxy {
   close(): Promise<void>
 }
 
+/**
+ * A reset where the socket allows one. libuv refuses it while our own end of the stream is being shut down, and Node 20 then
+ * takes the socket for closed all the same: its descriptor leaks, and the process spins for ever when it wants to exit.
+ */
+function cut(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy()
+  else socket.resetAndDestroy()
+}
+
 /** Starts a proxy to `targetPort` on 127.0.0.1. */
 export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   let mode: Mode = 'forward'
@@ -29,9 +38,9 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
 
   const server = createServer({ noDelay: true }, (client) => {
     client.on('error', () => {})
-    if (mode === 'refuse') return client.resetAndDestroy()
+    if (mode === 'refuse') return cut(client)
     const target = connect({ port: targetPort, host: '127.0.0.1', noDelay: true })
-    target.on('error', () => client.resetAndDestroy())
+    target.on('error', () => cut(client))
     open.add(client)
     client.on('close', () => {
       open.delete(client)
@@ -54,7 +63,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
 
   const { port } = server.address() as AddressInfo
   const cutAll = (): void => {
-    for (const client of open) client.resetAndDestroy()
+    for (const client of open) cut(client)
   }
   const close = async (): Promise<void> => {
     cutAll()
