@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openaiError } from '@askonce/testkit'
-import { callTimeoutSeconds, leaseMs, type Fleet } from './fleet.ts'
+import { leaseMs, type Fleet } from './fleet.ts'
 import type { Supervised } from './supervised.ts'
 
 /** One fault as the seed decided it. */
@@ -89,7 +89,7 @@ export const commonFaults: readonly Fault<Fleet>[] = [
   ]),
   upstream('cut in the middle of the answer', 1, 2_000, [{ kind: 'cut', after: 'half', times: 15 }]),
   upstream('connection reset', 1, 2_000, [{ kind: 'reset', times: 15 }]),
-  upstream('hangs', 1, callTimeoutSeconds * 500, [{ kind: 'hang', times: 10 }]),
+  upstream('hangs', 1, 4_000, [{ kind: 'hang', times: 10 }]),
   upstream('slow', 1, 3_000, [{ kind: 'answer', delayMs: 3_000, times: 80 }]),
   upstream('garbage with status 200', 1, 2_000, [{ kind: 'garbage', times: 15 }]),
   {

@@ -8,8 +8,8 @@ import pg from 'pg'
 import { Supervised } from './supervised.ts'
 
 export const apiKey = 'chaos-key-0123456789'
-/** Of a call to the provider: calls that hang end by this, and no fault lasts longer. */
-export const callTimeoutSeconds = 8
+/** Of a call to the provider: longer than any fault, so that a worker that thaws still takes the answer that came meanwhile. */
+export const callTimeoutSeconds = 12
 /** The default of ASKONCE_LEASE_SECONDS. */
 export const leaseMs = 6_000
 
