@@ -27,6 +27,11 @@ export interface ClientOptions {
 const settled = new Set(['succeeded', 'failed', 'cancelled', 'uncertain'])
 const bulkItems = 500
 
+/** Whether nothing more happens to the job by itself. */
+export function isSettled({ state }: JobReply): boolean {
+  return settled.has(state)
+}
+
 /** Submits and reads through the HTTP API, as a producer does, and writes down whatever it was promised or shown. */
 export class Client {
   private readonly options: ClientOptions
@@ -85,7 +90,7 @@ export class Client {
         const finals: Entry[] = []
         for (const one of part) {
           const job = replies.get(one.key)
-          if (job === undefined || !settled.has(job.state)) left.push(one)
+          if (job === undefined || !isSettled(job)) left.push(one)
           else finals.push({ type: 'final', key: job.key, id: job.id, state: job.state, sha: shaOf(job) })
         }
         await this.options.record.append(finals)

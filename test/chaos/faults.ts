@@ -45,8 +45,8 @@ export function chosen<T>(list: readonly T[], { target }: Planned): T {
   return one
 }
 
-/** Long enough that the janitors see the whole lease pass. */
-export const beyondLease = [leaseMs + 1_500, leaseMs + 3_000] as const
+/** Long enough that the janitors see the whole lease pass, and successors bring their answers before the thaw. */
+export const beyondLease = [leaseMs + 2_000, leaseMs + 4_000] as const
 
 export async function frozen(
   processes: readonly Supervised[],

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Client, type JobReply, type Submission } from './client.ts'
+import { Client, isSettled, type JobReply, type Submission } from './client.ts'
 import { seededRandom, type Random } from './random.ts'
 import { followRecord, openRecord } from './record.ts'
 
@@ -36,6 +36,10 @@ const random = seededRandom(seed + mine.length)
 const stopping = new AbortController()
 process.once('SIGTERM', () => stopping.abort())
 
+/** Keys of which this process has not seen an end yet. */
+const unseen = new Map<string, Submission>()
+for (const one of mine) unseen.set(one.key, one)
+
 /** How many requests may wait for their answer at once; with that many, no new keys until some are answered. */
 const maxOpen = 60
 let open = 0
@@ -47,6 +51,7 @@ function invent(count: number): Submission[] {
     return { key: `${name}-${mine.length + index}`, policy, maxPaid: random.integer(1, 2) }
   })
   mine.push(...list)
+  for (const one of list) unseen.set(one.key, one)
   return list
 }
 
@@ -69,15 +74,26 @@ async function insistOnMany(list: Submission[]): Promise<void> {
   let left = list
   while (left.length > 0) {
     const replies = await client.submitMany(left)
+    for (const job of replies ?? []) await lookAt(job)
     const done = new Set(replies?.map(({ key }) => key))
     left = left.filter(({ key }) => !done.has(key))
     if (left.length > 0) await sleep(200 + 300 * Math.random())
   }
 }
 
-/** Somebody looks at some of the held jobs and accepts a second charge. */
+/** Notes that a key has come to an end. Somebody looks at some of the held jobs and accepts a second charge. */
 async function lookAt(job: JobReply): Promise<void> {
+  if (isSettled(job)) unseen.delete(job.key)
   if (job.state === 'uncertain' && Math.random() < 0.3) await client.consent(job)
+}
+
+/**
+ * Asks for what has no end yet by submitting it again, as a producer does that keeps no ids. So an answer is seen soon after it
+ * was stored, and the checker notices if another one takes its place.
+ */
+async function askAgain(): Promise<void> {
+  const replies = await client.submitMany([...unseen.values()].slice(0, 300))
+  for (const job of replies ?? []) await lookAt(job)
 }
 
 /** Everything from before the crash, again. */
@@ -85,7 +101,7 @@ async function repeatAll(list: readonly Submission[]): Promise<void> {
   for (let from = 0; from < list.length; from += 500) await insistOnMany(list.slice(from, from + 500))
 }
 
-/** Ten times a second: single keys, of which some wait for their answer; once a second a bulk; and an old key again. */
+/** Ten times a second: single keys, of which some wait for their answer, and an old key again; once a second a bulk, and what has no end yet. */
 async function produce(): Promise<void> {
   const bulkShare = 0.5
   for (let tick = 0; !stopping.signal.aborted; tick += 1) {
@@ -97,6 +113,7 @@ async function produce(): Promise<void> {
       await client.plan(list)
       start(() => insistOnMany(list))
     }
+    if (open < maxOpen && tick % 10 === 5 && unseen.size > 0) start(askAgain)
     const old = mine[random.integer(0, Math.max(0, mine.length - 1))]
     if (open < maxOpen && old !== undefined) start(() => insist(old, 0))
     await sleep(100)
