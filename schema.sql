@@ -48,6 +48,29 @@ CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, start
 CREATE INDEX attempts_open ON public.attempts USING btree (worker_id) WHERE (finished_at IS NULL);
 CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
 
+create table decisions (
+  id bigint not null generated always as identity,
+  at timestamp with time zone not null default now(),
+  tenant_id text not null,
+  job_id uuid not null,
+  idempotency_key text collate "C" not null,
+  action text not null,
+  accept_duplicate_charge boolean not null,
+  from_state text not null,
+  to_state text not null,
+  attempt integer not null,
+  generation integer not null,
+  paid integer not null,
+  api_key_id uuid not null,
+  api_key_name text not null,
+  reason text,
+  constraint decisions_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'fail'::text, 'cancel'::text]))),
+  constraint decisions_pkey PRIMARY KEY (id),
+  constraint decisions_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 500)))
+);
+CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
+CREATE INDEX decisions_retention ON public.decisions USING btree (at);
+
 create table jobs (
   id uuid not null,
   tenant_id text not null,

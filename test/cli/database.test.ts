@@ -105,10 +105,15 @@ describe('sweep', () => {
         1, 1, 'cancelled', 'rerun', 5, 2, now(), now(), null, now() - interval '1 hour',
         case when n <= 2500 then now() - interval '1 second' else now() + interval '1 day' end
       from generate_series(1, 2510) n`)
+    await sql(`
+      insert into decisions (at, tenant_id, job_id, idempotency_key, action, accept_duplicate_charge, from_state, to_state,
+        attempt, generation, paid, api_key_id, api_key_name)
+      select at, 'default', gen_random_uuid(), 'k', 'cancel', false, 'queued', 'cancelled', 0, 1, 0, gen_random_uuid(), 'x'
+      from unnest(array[now(), now() - interval '401 days']) at`)
     const limited = JSON.parse((await runCli(['sweep', '--max-batches', '1', '--json'], { env })).stdout) as object
-    expect(limited).toEqual({ jobs: 1000, attempts: 0, workers: 0, done: false })
+    expect(limited).toEqual({ jobs: 1000, attempts: 0, decisions: 0, workers: 0, done: false })
     const rest = await runCli(['sweep'], { env })
-    expect(rest).toMatchObject({ code: 0, stdout: 'swept 1500 jobs, 0 ledger rows, 0 dead workers\n' })
+    expect(rest).toMatchObject({ code: 0, stdout: 'swept 1500 jobs, 0 ledger rows, 1 decision, 0 dead workers\n' })
     expect(await sql('select count(*)::int as left from jobs')).toEqual([{ left: 10 }])
   })
 })

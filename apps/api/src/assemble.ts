@@ -1,6 +1,7 @@
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
+  interruptedChannel,
   LaneWatch,
   lanesChannel,
   notify,
@@ -21,6 +22,7 @@ import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'
 import { WaitHub } from './wait-hub.ts'
 
+const channels = { settled: settledChannel, due: dueChannel, interrupted: interruptedChannel } as const
 const listenTimeoutMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
 const closeLimitMs = 2_000
@@ -89,7 +91,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     refreshLanes: () => watch.refresh(),
     announce: (news, ids) => {
       if (news === 'settled') waits.hint(ids)
-      say(news === 'settled' ? settledChannel : dueChannel, ids)
+      say(channels[news], ids)
     },
     announceLane: (name) => say(lanesChannel, [name]),
   }

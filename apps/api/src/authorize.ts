@@ -30,5 +30,5 @@ export async function authorize(keys: KeyRing, request: FastifyRequest, scope: S
   if (!found.scopes.includes(scope)) {
     throw new Problem('forbidden', `This needs a key with the scope ${scope}; this one has ${found.scopes.join(', ')}.`)
   }
-  return { tenantId: found.tenantId, scopes: found.scopes }
+  return { tenantId: found.tenantId, scopes: found.scopes, key: { id: found.id, name: found.name } }
 }

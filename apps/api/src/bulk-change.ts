@@ -6,6 +6,7 @@ import type { Parts } from './context.ts'
 import { readCursor, toCursor, type Position } from './cursor.ts'
 import { patiently } from './patience.ts'
 import { Problem, toProblem } from './problem.ts'
+import type { Caller } from './route.ts'
 import type { BulkChangeBody } from './schemas/changes.ts'
 import { maxBulkItems } from './schemas/submission.ts'
 
@@ -13,26 +14,26 @@ const batchSize = 500
 /** Looking for rare metadata among many jobs takes longer than a read by id. */
 const searchPatienceMs = 25_000
 
-interface Asked {
+interface BulkChange {
   parts: Parts
   change: Change
-  tenantId: string
+  caller: Caller
   body: BulkChangeBody
 }
 
 /** Changes what the body names, by ids or by filter, in bounded batches: each is one statement, and one part of the answer. */
-export function changeMany(asked: Asked): AsyncGenerator<OutcomePart> {
+export function changeMany(asked: BulkChange): AsyncGenerator<OutcomePart> {
   return asked.body.ids === undefined ? changeMatching(asked) : changeListed(asked, asked.body.ids)
 }
 
-async function* changeListed(asked: Asked, ids: readonly string[]): AsyncGenerator<OutcomePart> {
+async function* changeListed(asked: BulkChange, ids: readonly string[]): AsyncGenerator<OutcomePart> {
   for (let start = 0; start < ids.length; start += batchSize) {
     const batch = ids.slice(start, start + batchSize)
     yield part(start, batch, await changeBatch(asked, batch, start > 0), null)
   }
 }
 
-async function* changeMatching(asked: Asked): AsyncGenerator<OutcomePart> {
+async function* changeMatching(asked: BulkChange): AsyncGenerator<OutcomePart> {
   const { states, after: first } = startOf(asked)
   let done = 0
   let after = first
@@ -70,7 +71,7 @@ function cursorAt(state: JobState, after: Position | undefined): string {
 }
 
 /** The states to go through, one after the other because each has an index of its own, and where to begin in the first. */
-function startOf({ change, body }: Asked): { states: readonly JobState[]; after: Position | undefined } {
+function startOf({ change, body }: BulkChange): { states: readonly JobState[]; after: Position | undefined } {
   const wanted = body.filter?.state
   if (wanted !== undefined && !change.from.includes(wanted)) {
     const detail = `/filter/state: ${change.name} is for jobs that are ${change.from.join(' or ')}`
@@ -84,10 +85,10 @@ function startOf({ change, body }: Asked): { states: readonly JobState[]; after:
   return { states: states.slice(index), after: position === '' ? undefined : readCursor(position, '/cursor') }
 }
 
-function search({ parts, tenantId, body: { filter } }: Asked, state: JobState, after: Position | undefined) {
+function search({ parts, caller, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
   const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
   const jobs = listJobs(parts.db, {
-    tenantId,
+    tenantId: caller.tenantId,
     state,
     createdBefore: filter?.created_before,
     metadata,
@@ -99,12 +100,13 @@ function search({ parts, tenantId, body: { filter } }: Asked, state: JobState, a
 
 /** A batch that fails after others have succeeded is told item by item: what was done must not be hidden. */
 async function changeBatch(
-  { parts, change, tenantId, body }: Asked,
+  { parts, change, caller, body }: BulkChange,
   ids: readonly string[],
   othersAreDone: boolean,
 ): Promise<ItemOutcome[]> {
   try {
-    return await changeJobs(parts, change, ids, { tenantId, consent: body.accept_duplicate_charge === true })
+    const { accept_duplicate_charge: consent = false, reason = null } = body
+    return await changeJobs(parts, change, ids, { caller, consent, reason, generation: null })
   } catch (error) {
     if (!othersAreDone) throw error
     const problem = toProblem(error)

@@ -34,8 +34,11 @@ export interface Parts {
   readiness: Readiness
   /** Reads the lanes from the database now. */
   refreshLanes: () => Promise<void>
-  /** Tells every process that these jobs have settled, or are due. Hints: a lost one costs half a second. */
-  announce: (news: 'settled' | 'due', ids: readonly string[]) => void
+  /**
+   * Tells every process that these jobs have settled, are due, or were taken from a call that is under way. Hints: a lost one costs
+   * half a second.
+   */
+  announce: (news: 'settled' | 'due' | 'interrupted', ids: readonly string[]) => void
   /** Tells every process that a lane has changed. */
   announceLane: (name: string) => void
 }

@@ -1,4 +1,4 @@
-import type { AttemptRow, JobRow } from '@askonce/store'
+import type { JobRow } from '@askonce/store'
 import type { LaneBook } from './lane-book.ts'
 
 const comma = Buffer.from(',')
@@ -60,25 +60,4 @@ export const listHead = Buffer.from('{"object":"list","data":[')
 
 export function listTail(nextCursor: string | null): Buffer {
   return Buffer.from(`],"has_more":${nextCursor !== null},"next_cursor":${JSON.stringify(nextCursor)}}`)
-}
-
-/** A row of the ledger as a reader gets it. */
-export function attemptView(row: AttemptRow) {
-  return {
-    attempt: row.attempt,
-    generation: row.generation,
-    outcome: row.outcome,
-    billing: row.billing,
-    provider: row.lane,
-    model: row.model,
-    worker: row.worker_id,
-    provider_status: row.provider_status,
-    error_code: row.error_code,
-    provider_request_id: row.provider_request_id,
-    started_at: row.started_at,
-    finished_at: row.finished_at,
-    input_tokens: row.input_tokens,
-    output_tokens: row.output_tokens,
-    cost_usd: row.cost_usd,
-  }
 }

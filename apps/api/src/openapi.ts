@@ -6,6 +6,7 @@ import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'
 import * as jobs from './schemas/job.ts'
 import * as lanes from './schemas/lanes.ts'
+import * as ledger from './schemas/ledger.ts'
 import { problem } from './schemas/problem.ts'
 import { providerRequests } from './schemas/provider-request.ts'
 
@@ -17,14 +18,21 @@ const named: Record<string, z.ZodType> = {
   Job: jobs.job,
   JobError: jobs.jobError,
   JobList: jobs.jobList,
-  Attempt: jobs.attempt,
-  AttemptList: jobs.attemptList,
+  Attempt: ledger.attempt,
+  LedgerSummary: ledger.ledgerSummary,
+  AttemptList: ledger.attemptList,
+  Decision: ledger.decision,
+  DecisionList: ledger.decisionList,
+  SpendRow: ledger.spendRow,
+  SpendSummary: ledger.spendSummary,
+  SpendList: ledger.spendList,
   ItemError: jobs.itemError,
   SubmissionOutcome: jobs.submissionOutcome,
   SubmissionOutcomes: jobs.submissionOutcomes,
   ChangeOutcome: jobs.changeOutcome,
   ChangeOutcomes: jobs.changeOutcomes,
   DeletedJob: jobs.deletedJob,
+  DecisionBody: changes.decisionBody,
   Retry: changes.retryBody,
   BulkChange: changes.bulkChangeBody,
   BulkRetry: changes.bulkRetryBody,
@@ -72,7 +80,7 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
       description: 'Ask an LLM once per key; get the stored answer as often as you like.',
     },
     servers: [{ url: '/' }],
-    tags: ['Jobs', 'Many jobs', 'Lanes', 'Server'].map((name) => ({ name })),
+    tags: ['Jobs', 'Many jobs', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
     paths,
     components: {
       securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'An API key' } },

@@ -8,6 +8,8 @@ import type { ProblemCode } from './problem.ts'
 export interface Caller {
   tenantId: string
   scopes: readonly Scope[]
+  /** The API key: a decision names it. */
+  key: { id: string; name: string }
 }
 
 declare module 'fastify' {
@@ -31,7 +33,7 @@ export interface ApiRoute {
   path: string
   /** Null: no key is asked for. */
   scope: Scope | null
-  tag: 'Jobs' | 'Many jobs' | 'Lanes' | 'Server'
+  tag: 'Jobs' | 'Many jobs' | 'Spend' | 'Lanes' | 'Server'
   summary: string
   description?: string
   /** Parameters of the query; others are refused. */

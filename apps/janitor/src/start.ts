@@ -15,6 +15,7 @@ import {
   Session,
   settledChannel,
   sweepAttempts,
+  sweepDecisions,
   sweepExpired,
   sweepWorkers,
   takeBackDispatches,
@@ -150,8 +151,10 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
     const startedAt = performance.now()
     const count = await sweepAttempts(db, retentionSeconds, sweepBatch)
     swept('attempts', count, startedAt)
+    const decisions = await sweepDecisions(db, retentionSeconds, sweepBatch)
+    swept('decisions', decisions, startedAt)
     swept('workers', await sweepWorkers(db), startedAt)
-    return count >= sweepBatch
+    return Math.max(count, decisions) >= sweepBatch
   })
 
   const listener = new Session({

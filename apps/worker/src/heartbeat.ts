@@ -5,7 +5,7 @@ import { version } from '@askonce/config'
 import { beatWorker, readOpenAttempts, registerWorker, retireWorker, Session, type OpenAttempt } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
 
-/** A cancelled call is aborted at the next beat, so beats also bound how long it goes on. */
+/** Should a cancellation not be heard of otherwise, its call is aborted at the next beat: beats also bound how long it goes on. */
 const beatEveryMs = 500
 
 export interface HeartbeatOptions {
@@ -30,6 +30,8 @@ export class Heartbeat {
   private acknowledgedAt = -Infinity
   private lateSince: number | null = performance.now() // the connection is still being made
   private loop: Promise<void> | null = null
+  private looking = false
+  private lookAgain = false
   private readonly waiting: (() => void)[] = []
 
   constructor(options: HeartbeatOptions) {
@@ -57,6 +59,25 @@ export class Heartbeat {
   /** Lets go of the deliveries that wait: this worker makes no more claims. */
   giveUpWaiting(): void {
     this.waiting.splice(0).forEach((resolve) => resolve())
+  }
+
+  /**
+   * Looks at the open attempts now, not only after the next beat: somebody says that a call in hand has lost its job. The saying is a
+   * hint and the row decides: the job may have been made to run again since, and then its new call must not be aborted.
+   */
+  look(): void {
+    // What is said during a reading may be younger than it.
+    this.lookAgain = this.looking
+    if (this.looking) return
+    this.looking = true
+    readOpenAttempts(this.session.db, this.id)
+      .then(this.options.onOpenAttempts)
+      // The next beat looks again.
+      .catch(() => undefined)
+      .finally(() => {
+        this.looking = false
+        if (this.lookAgain) this.look()
+      })
   }
 
   start(): void {

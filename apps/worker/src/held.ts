@@ -55,6 +55,11 @@ export class HeldAttempts {
     return this.claiming.has(jobId) || this.held.has(nameOf(jobId, attempt))
   }
 
+  /** Whether an attempt of one of these jobs is in hand. */
+  holdsAny(jobIds: readonly string[]): boolean {
+    return [...this.held.values()].some((entry) => jobIds.includes(entry.jobId))
+  }
+
   abort(jobId: string, attempt: number, reason: AbortReason): void {
     const entry = this.held.get(nameOf(jobId, attempt))
     if (entry === undefined || entry.abortedFor !== null) return

@@ -1,6 +1,6 @@
 /**
- * Places before and after commits and external calls at which a test may stop a process for good, to kill it there.
- * `ASKONCE_TEST_PAUSE=name` arms one.
+ * Places before and after commits and external calls at which a test may stop what goes on in a process, to kill it there, or to let
+ * something else happen first: SIGUSR2 lets all that wait go on. `ASKONCE_TEST_PAUSE=name` arms one.
  */
 export const pausePoints = [
   'api.received', // a submission is valid, nothing is written
@@ -8,6 +8,7 @@ export const pausePoints = [
   'worker.delivered', // BullMQ has delivered; the claim has not been sent
   'worker.claimed', // the claim is durable; the request has not left
   'worker.answered', // the answer is in hand; nothing is written
+  'worker.spooling', // the answer is on disk under a temporary name
   'worker.recorded', // the answer is durable; BullMQ has not been told
   'janitor.taken', // a due job is marked as handed over; BullMQ does not have it
 ] as const
@@ -23,5 +24,20 @@ export const pauseAt: ((point: PausePoint) => Promise<void>) | null =
     : async (point) => {
         if (point !== armed) return
         process.stderr.write(`paused at ${point}\n`)
-        await new Promise<never>(() => setInterval(() => undefined, 60_000))
+        await untilResumed()
       }
+
+let resumed: Promise<void> | null = null
+
+function untilResumed(): Promise<void> {
+  resumed ??= new Promise((resolve) => {
+    // A listener for a signal alone does not keep a process alive.
+    const alive = setInterval(() => undefined, 60_000)
+    process.once('SIGUSR2', () => {
+      clearInterval(alive)
+      resumed = null
+      resolve()
+    })
+  })
+  return resumed
+}

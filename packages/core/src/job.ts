@@ -19,6 +19,10 @@ export function isSettled(state: JobState): boolean {
 export const uncertainPolicies = ['rerun', 'hold', 'fail'] as const
 export type OnUncertain = (typeof uncertainPolicies)[number]
 
+/** What somebody can ask of a job that exists. Each such change is kept as a decision. */
+export const decisionActions = ['retry', 'fail', 'cancel'] as const
+export type DecisionAction = (typeof decisionActions)[number]
+
 /** Provider operations that a job can name. */
 export const operations = ['chat.completions', 'responses', 'embeddings', 'messages'] as const
 export type Operation = (typeof operations)[number]

@@ -125,5 +125,7 @@ export async function notify(db: Db, channel: string, ids: readonly string[]): P
 export const settledChannel = 'askonce_settled'
 /** Jobs that are due now and not handed over; payload: ids. */
 export const dueChannel = 'askonce_due'
+/** Jobs that were cancelled while a call was under way; payload: ids. */
+export const interruptedChannel = 'askonce_interrupted'
 /** Lanes that changed; payload: names. */
 export const lanesChannel = 'askonce_lanes'

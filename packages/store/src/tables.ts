@@ -1,4 +1,4 @@
-import type { Billing, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
+import type { Billing, DecisionAction, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
 import type { ColumnType, Generated, Kysely } from 'kysely'
 
 /** Any connection that statements run on. */
@@ -70,6 +70,25 @@ export interface AttemptRow {
   cost_usd: number | null
 }
 
+/** Who decided what about a job. `attempt`, `generation` and `paid` are the job's as the decision found it. */
+export interface DecisionRow {
+  id: number
+  at: Date
+  tenant_id: string
+  job_id: string
+  idempotency_key: string
+  action: DecisionAction
+  accept_duplicate_charge: boolean
+  from_state: JobState
+  to_state: JobState
+  attempt: number
+  generation: number
+  paid: number
+  api_key_id: string
+  api_key_name: string
+  reason: string | null
+}
+
 export type LaneState = 'open' | 'paused' | 'breaker' | 'stopped'
 
 export interface LaneRow {
@@ -116,6 +135,7 @@ interface ApiKeysTable {
 export interface Tables {
   jobs: JobRow & { request: Buffer; reruns: number; timeout_ms: number; ttl_seconds: number; deadline_seconds: number }
   attempts: AttemptRow & { fingerprint: Buffer }
+  decisions: DecisionRow
   lanes: LaneRow
   workers: WorkerRow
   tenants: { id: string; created_at: Generated<Date> }

@@ -28,6 +28,7 @@ export interface Body {
   error: { code: string; message: string; type: string; param: string | null; retryable: boolean; state: string }
   // A list, and an item of a bulk answer.
   data: Item[]
+  summary: Record<string, number | string>
   has_more: boolean
   next_cursor: string | null
   // The state of the server.
@@ -37,6 +38,19 @@ export interface Body {
 }
 
 export interface Item extends Body {
+  // A decision.
+  at: string
+  action: string
+  reason: string | null
+  by: { key_id: string; key_name: string }
+  from_state: string
+  to_state: string
+  accept_duplicate_charge: boolean
+  // Spend.
+  date: string
+  provider: string
+  calls: number
+  cost_usd: number
   index: number
   status: number
   job: Body | undefined

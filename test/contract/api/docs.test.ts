@@ -56,12 +56,14 @@ const calls = [
   'GET /v1/jobs',
   'GET /v1/jobs/{id}/response',
   'GET /v1/jobs/{id}/attempts',
+  'GET /v1/jobs/{id}/decisions',
   'POST /v1/jobs/{id}/cancel',
   'POST /v1/jobs/{id}/retry',
   'POST /v1/jobs/{id}/fail',
   'POST /v1/jobs/bulk/retry',
   'POST /v1/jobs/bulk/fail',
   'POST /v1/jobs/bulk/cancel',
+  'GET /v1/spend',
   'GET /v1/lanes',
   'POST /v1/lanes/{name}/resume',
   'DELETE /v1/jobs/{id}',
@@ -174,11 +176,16 @@ describe('answers', () => {
     const { json: job } = await harness.submit('described', chat('described'))
     const claim = await harness.claim(job.id)
     await harness.end(claim, { action: 'stop', outcome: 'rejected' })
+    await harness.call('POST', `/v1/jobs/${job.id}/retry`, { body: { reason: 'again' } })
+    await harness.end(await harness.claim(job.id), { action: 'stop', outcome: 'rejected' })
     await harness.sql(`insert into lanes (name, state, reason) values ('other', 'stopped', 'x')`)
     const asked: [string, string, string, number, object?][] = [
       ['GET', `/v1/jobs/${job.id}`, '/v1/jobs/{id}', 200],
       ['GET', '/v1/jobs', '/v1/jobs', 200],
       ['GET', `/v1/jobs/${job.id}/attempts`, '/v1/jobs/{id}/attempts', 200],
+      ['GET', `/v1/jobs/${job.id}/decisions`, '/v1/jobs/{id}/decisions', 200],
+      ['GET', '/v1/spend', '/v1/spend', 200],
+      ['GET', '/v1/spend?group_by=model', '/v1/spend', 200],
       ['GET', `/v1/jobs/${job.id}/response`, '/v1/jobs/{id}/response', 404],
       ['POST', `/v1/jobs/${job.id}/cancel`, '/v1/jobs/{id}/cancel', 409],
       ['POST', '/v1/jobs/bulk', '/v1/jobs/bulk', 200, { jobs: [{ key: 'd', ...chat() }, 5] }],

@@ -23,20 +23,22 @@ describe('what a role refuses to start with', () => {
       const empty = await system.postgres.createDatabase()
       expect(await refused(role, { DATABASE_URL: empty.url })).toEqual({
         code: 1,
-        text: 'askonce: The database schema is missing (0001_init.sql not applied). Run: askonce migrate',
+        text: expect.stringMatching(
+          /^askonce: The database schema is missing \(0001_init\.sql, .* not applied\)\. Run: askonce migrate$/,
+        ) as string,
       })
       await empty.drop()
     },
   )
 
   test('a schema that is newer than the program, and BullMQ’s when it is missing', async () => {
-    await system.sql(`insert into schema_migrations (version, name, checksum) values (2, '0002_later.sql', 'x')`)
+    await system.sql(`insert into schema_migrations (version, name, checksum) values (9999, '9999_later.sql', 'x')`)
     const newer = await refused('worker', {})
     expect([newer.code, newer.text]).toEqual([
       1,
-      expect.stringContaining('0002_later.sql, which this version does not know'),
+      expect.stringContaining('9999_later.sql, which this version does not know'),
     ])
-    await system.sql('delete from schema_migrations where version = 2')
+    await system.sql('delete from schema_migrations where version = 9999')
     await system.sql('alter schema bullmq rename to elsewhere')
     const without = await refused('worker', {})
     expect([without.code, without.text]).toEqual([1, expect.stringContaining('Run: askonce migrate')])

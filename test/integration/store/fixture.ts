@@ -7,6 +7,7 @@ import {
   registerWorker,
   type AttemptEndRecord,
   type Database,
+  type DecisionRequest,
   type NewJob,
 } from '@askonce/store'
 import { leakCheck, startTestPostgres, type TestDatabase, type TestPostgres } from '@askonce/testkit'
@@ -168,6 +169,12 @@ export async function insertRunning(fixture: Fixture, job: Row = {}, attempt: Ro
   const id = await insertJob(fixture, { state: 'running', ...job })
   await insertAttempt(fixture, id, { attempt: job['attempt'] ?? 1, ...attempt })
   return id
+}
+
+/** A request about these jobs of the tenant `default`. */
+export function decisionRequest(ids: readonly string[], given: Partial<DecisionRequest> = {}): DecisionRequest {
+  const by = { id: '00000000-0000-4000-8000-000000000001', name: 'somebody' }
+  return { tenantId: 'default', ids, by, reason: null, generation: null, ...given }
 }
 
 export async function addWorker({ db }: Fixture): Promise<string> {

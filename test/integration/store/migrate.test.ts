@@ -140,6 +140,22 @@ describe('assertSchema', () => {
   })
 })
 
+describe('an older schema', () => {
+  it('is refused with what is missing, and brought up to date without touching what is there', async () => {
+    const url = await emptyDatabase()
+    await migrate(url)
+    const [{ name } = { name: '' }] = (await loadMigrations()).slice(-1)
+    await run(url, `insert into tenants (id) values ('kept')`, 'drop table decisions')
+    await run(url, 'delete from schema_migrations where version > 1')
+    expect(await refusal(assertSchema(url))).toBe(
+      `The database schema is older than this version (${name} not applied). Run: askonce migrate`,
+    )
+    expect(await migrate(url)).toEqual([name])
+    await assertSchema(url)
+    expect(await run(url, `select id from tenants where id = 'kept'`)).toHaveLength(1)
+  })
+})
+
 describe('readDatabaseId', () => {
   it('is made by the migration, and stays', async () => {
     const url = await emptyDatabase()

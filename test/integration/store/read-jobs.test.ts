@@ -1,15 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import {
-  listJobs,
-  readAttempts,
-  readJobs,
-  readRequest,
-  readSettled,
-  type ListedJob,
-  type ListFilter,
-} from '@askonce/store'
+import { listJobs, readJobs, readRequest, readSettled, type ListedJob, type ListFilter } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
-import { inSeconds, insertAttempt, insertJob, useStore } from './fixture.ts'
+import { inSeconds, insertJob, useStore } from './fixture.ts'
 
 const store = useStore()
 
@@ -68,26 +60,6 @@ describe('readRequest', () => {
     const id = await insertJob(store, { request, operation: 'messages' })
     expect(await readRequest(store.db, id)).toEqual({ operation: 'messages', request })
     expect(await readRequest(store.db, randomUUID())).toBeNull()
-  })
-})
-
-describe('readAttempts', () => {
-  it('reads the ledger of a job in order, also when the job is gone, and to its tenant only', async () => {
-    const id = randomUUID()
-    await insertAttempt(store, id, { attempt: 10 })
-    await insertAttempt(store, id, {
-      attempt: 2,
-      billing: 'billed',
-      cost_usd: 0.000_001_5,
-      input_tokens: 5_000_000_000,
-    })
-    const rows = await readAttempts(store.db, 'default', id)
-    expect(rows.map(({ attempt, billing }) => [attempt, billing])).toEqual([
-      [2, 'billed'],
-      [10, null],
-    ])
-    expect(rows[0]).toMatchObject({ cost_usd: 0.000_001_5, input_tokens: 5_000_000_000 })
-    expect(await readAttempts(store.db, 'other', id)).toEqual([])
   })
 })
 

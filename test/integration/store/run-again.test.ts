@@ -4,6 +4,7 @@ import { cancelJobs, deleteJob, failJobs, retryJobs, type ChangeOutcome } from '
 import { describe, expect, it } from 'vitest'
 import {
   attemptRow,
+  decisionRequest,
   inSeconds,
   insertAttempt,
   insertJob,
@@ -20,11 +21,11 @@ const store = useStore()
 const failure = JSON.stringify(jobError('failed_on_request'))
 
 const retry = (ids: readonly string[], consent = false): Promise<ChangeOutcome[]> =>
-  retryJobs(store.db, 'default', ids, consent)
+  retryJobs(store.db, decisionRequest(ids), consent)
 const cancel = (ids: readonly string[]): Promise<ChangeOutcome[]> =>
-  cancelJobs(store.db, 'default', ids, uncertainTtlSeconds)
+  cancelJobs(store.db, decisionRequest(ids), uncertainTtlSeconds)
 const fail = (ids: readonly string[]): Promise<ChangeOutcome[]> =>
-  failJobs(store.db, 'default', ids, failure, uncertainTtlSeconds)
+  failJobs(store.db, decisionRequest(ids), failure, uncertainTtlSeconds)
 
 const requests = { retry: (ids: readonly string[]) => retry(ids, true), cancel, fail }
 

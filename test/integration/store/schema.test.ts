@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import {
   billings,
+  decisionActions,
   isTerminal,
   jobStates,
   mayRun,
@@ -44,6 +45,7 @@ describe('the words of the constraints are the words of the core', () => {
     ['jobs_operation_check', operations],
     ['attempts_outcome_check', outcomes],
     ['attempts_billing_check', billings],
+    ['decisions_action_check', decisionActions],
     ['api_keys_scopes_check', ['submit', 'read', 'admin']],
     ['lanes_state_check', ['open', 'paused', 'breaker', 'stopped']],
   ])('%s', async (constraint, words) => {

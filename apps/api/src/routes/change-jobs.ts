@@ -9,7 +9,7 @@ import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { readBody } from '../request-body.ts'
 import { idOf, isJobId, sendJson, type ApiRoute } from '../route.ts'
-import { bulkChangeBody, bulkRetryBody, noMembers, retryBody, type BulkChangeBody } from '../schemas/changes.ts'
+import { bulkChangeBody, bulkRetryBody, decisionBody, retryBody, type BulkChangeBody } from '../schemas/changes.ts'
 import { changeOutcomes, deletedJob, job } from '../schemas/job.ts'
 import { noQuery } from '../schemas/queries.ts'
 
@@ -38,9 +38,13 @@ function changeOne(
     errors: ['not_found', 'state_conflict', ...errors],
     async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
       const asked = readBody(body, request.body) as z.infer<typeof retryBody>
-      const { tenantId } = request.caller
-      const consent = asked.accept_duplicate_charge === true
-      const [outcome] = await changeJobs(parts, change, [idOf(request)], { tenantId, consent })
+      const { accept_duplicate_charge: consent = false, reason = null, generation = null } = asked
+      const [outcome] = await changeJobs(parts, change, [idOf(request)], {
+        caller: request.caller,
+        consent,
+        reason,
+        generation,
+      })
       if (outcome === undefined || 'problem' in outcome) throw outcome?.problem ?? noSuchJob()
       return sendJson(reply, outcome.status, outcome.job)
     },
@@ -65,7 +69,7 @@ function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRou
     errors: [],
     async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
       const asked = readBody(body, request.body) as BulkChangeBody
-      const outcomes = changeMany({ parts, change, tenantId: request.caller.tenantId, body: asked })
+      const outcomes = changeMany({ parts, change, caller: request.caller, body: asked })
       const first = await outcomes.next()
       // It always has a first part; the type of a generator does not know.
       return sendOutcomes(reply, first.done === true ? { items: [], nextCursor: null } : first.value, outcomes)
@@ -92,7 +96,7 @@ const { retry, cancel, fail } = changes
 export const changeRoutes: ApiRoute[] = [
   changeOne(
     cancel,
-    noMembers,
+    decisionBody,
     'Cancel a job',
     'A running call is aborted wherever it runs; it may still be billed, as the ledger then says.',
     [],
@@ -104,7 +108,7 @@ export const changeRoutes: ApiRoute[] = [
     'A job that was billed, or may have been, runs again only with `{"accept_duplicate_charge": true}`, unless its policy lets it run unasked.',
     ['consent_required'],
   ),
-  changeOne(fail, noMembers, 'Decide that an uncertain job has failed', 'A late answer is still stored.', []),
+  changeOne(fail, decisionBody, 'Decide that an uncertain job has failed', 'A late answer is still stored.', []),
   {
     method: 'DELETE',
     path: '/v1/jobs/{id}',

@@ -7,6 +7,7 @@ import { laneRoutes } from './lanes.ts'
 import { listRoute } from './list-jobs.ts'
 import { readRoutes } from './read-jobs.ts'
 import { serverRoutes } from './server-state.ts'
+import { spendRoute } from './spend.ts'
 import { submitManyRoute } from './submit-many.ts'
 import { submitRoute } from './submit.ts'
 
@@ -20,6 +21,7 @@ export function nativeRoutes(limits: Config['limits']): ApiRoute[] {
     ...readRoutes,
     ...changeRoutes,
     submitManyRoute(z.strictObject({ jobs: z.array(item) })),
+    spendRoute,
     ...laneRoutes,
     ...serverRoutes,
   ]

@@ -1,12 +1,14 @@
-import { readAttempts, type JobRow } from '@askonce/store'
+import { readDecisions, readLedger, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
-import { attemptView, jobJson } from '../job-view.ts'
+import { jobJson } from '../job-view.ts'
+import { attemptView, decisionView, duplicateWord, summarisedList, withTotals } from '../ledger-view.ts'
 import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, isJobId, sendJson, type ApiRoute } from '../route.ts'
-import { attemptList, job } from '../schemas/job.ts'
+import { job } from '../schemas/job.ts'
+import { attemptList, decisionList } from '../schemas/ledger.ts'
 import { noQuery, waitQuery } from '../schemas/queries.ts'
 import { waitForJob, waitOf } from '../wait-for-job.ts'
 
@@ -42,10 +44,21 @@ async function getResponse(parts: Parts, request: FastifyRequest, reply: Fastify
 async function getAttempts(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const id = idOf(request)
   const { tenantId } = request.caller
-  const rows = isJobId(id) ? await patiently(readAttempts(parts.db, tenantId, id)) : []
+  if (!isJobId(id)) throw noSuchJob()
+  const { attempts, totals } = await patiently(readLedger(parts.db, tenantId, id))
   // The ledger outlives the job: only an id that has neither is unknown.
+  if (attempts.length === 0) await jobInPath(parts, request)
+  const rows = attempts.map((row) => JSON.stringify(attemptView(row)))
+  return sendJson(reply, 200, summarisedList(rows, withTotals({ duplicate: duplicateWord(totals) }, totals)))
+}
+
+async function getDecisions(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const id = idOf(request)
+  const { tenantId } = request.caller
+  const rows = isJobId(id) ? await patiently(readDecisions(parts.db, tenantId, id)) : []
+  // They outlive the job, as the ledger does.
   if (rows.length === 0) await jobInPath(parts, request)
-  return sendJson(reply, 200, { object: 'list', data: rows.map(attemptView), has_more: false, next_cursor: null })
+  return sendJson(reply, 200, { object: 'list', data: rows.map(decisionView), has_more: false, next_cursor: null })
 }
 
 const shared = { method: 'GET', scope: 'read', tag: 'Jobs', accepts: [], errors: ['not_found'] } as const
@@ -73,9 +86,20 @@ export const readRoutes: ApiRoute[] = [
     ...shared,
     path: '/v1/jobs/{id}/attempts',
     summary: 'Read the ledger of a job',
-    description: 'Every attempt with what it cost, oldest first. The ledger outlives the job.',
+    description:
+      'Every attempt with what it cost, oldest first, and what they come to. The ledger outlives the job. A duplicate is an attempt that was (or may have been) billed besides the one that is kept: the one whose answer is stored, else the first that was billed.',
     query: noQuery,
     answers: { 200: { description: 'The attempts', schema: attemptList } },
     handle: getAttempts,
+  },
+  {
+    ...shared,
+    path: '/v1/jobs/{id}/decisions',
+    summary: 'Read who decided what about a job',
+    description:
+      'Every retry, fail and cancel that changed the job, oldest first: when, by which API key, and why. They outlive the job, as the ledger does.',
+    query: noQuery,
+    answers: { 200: { description: 'The decisions', schema: decisionList } },
+    handle: getDecisions,
   },
 ]

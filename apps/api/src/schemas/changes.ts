@@ -1,6 +1,6 @@
 import { jobStates } from '@askonce/core'
 import { z } from 'zod'
-import { metadata, timestamp } from './common.ts'
+import { integer, metadata, timestamp } from './common.ts'
 import { maxBulkItems } from './submission.ts'
 
 const consent = z
@@ -10,7 +10,22 @@ const consent = z
 
 export const noMembers = z.strictObject({})
 
-export const retryBody = z.strictObject({ accept_duplicate_charge: consent })
+const reason = z
+  .string({ error: 'must be a string' })
+  .min(1, 'must not be empty')
+  .max(500, 'must have at most 500 characters')
+  .optional()
+  .describe('Why, for whoever reads the decisions later')
+
+const decision = {
+  reason,
+  generation: integer(1, 2 ** 31 - 1)
+    .optional()
+    .describe('Only if the job is still in this generation; else 409: somebody else has decided since you looked'),
+}
+
+export const decisionBody = z.strictObject(decision)
+export const retryBody = z.strictObject({ ...decision, accept_duplicate_charge: consent })
 
 const filter = z
   .strictObject({
@@ -28,6 +43,7 @@ const which = {
     .optional(),
   filter: filter.optional().describe('Instead of ids; newest first'),
   cursor: z.string().optional().describe('With a filter: `next_cursor` of the answer before'),
+  reason,
 }
 
 const onlyOne = (body: { ids?: unknown; filter?: unknown; cursor?: unknown }): boolean =>

@@ -22,6 +22,9 @@ export const timestamp = z.iso.datetime({
 /** A time in an answer: RFC 3339, UTC. */
 export const utc = z.iso.datetime()
 
+export const tokens = z.int().nullable()
+export const dollars = z.number().nullable().describe('US dollars; null while unknown')
+
 /** Up to 16 texts of the caller's own. */
 export const metadata = z
   .record(

@@ -1,11 +1,9 @@
-import { billings, errorRegistry, jobStates, operations, outcomes, type ErrorCode } from '@askonce/core'
+import { errorRegistry, jobStates, operations, type ErrorCode } from '@askonce/core'
 import { z } from 'zod'
-import { listOf, utc } from './common.ts'
+import { dollars, listOf, tokens, utc } from './common.ts'
 import { jobExample } from './examples.ts'
 
 const codes = Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]
-const tokens = z.int().nullable()
-const dollars = z.number().nullable().describe('US dollars; null while unknown')
 
 export const jobError = z.strictObject({
   code: z.enum(codes),
@@ -51,24 +49,6 @@ export const job = z
 
 export const deletedJob = z.strictObject({ id: z.uuid(), object: z.literal('job'), deleted: z.literal(true) })
 
-export const attempt = z.strictObject({
-  attempt: z.int(),
-  generation: z.int(),
-  outcome: z.enum(outcomes).nullable().describe('Null while it runs'),
-  billing: z.enum(billings).nullable(),
-  provider: z.string().describe('The lane that was asked'),
-  model: z.string(),
-  worker: z.uuid(),
-  provider_status: z.int().nullable(),
-  error_code: z.string().nullable(),
-  provider_request_id: z.string().nullable(),
-  started_at: utc,
-  finished_at: utc.nullable(),
-  input_tokens: tokens,
-  output_tokens: tokens,
-  cost_usd: dollars,
-})
-
 /** Why one item of a bulk request got no job. */
 export const itemError = z.strictObject({
   message: z.string(),
@@ -89,6 +69,5 @@ export const submissionOutcome = z.strictObject(outcome)
 export const changeOutcome = z.strictObject({ ...outcome, id: z.string() })
 
 export const jobList = listOf(job)
-export const attemptList = listOf(attempt)
 export const submissionOutcomes = listOf(submissionOutcome)
 export const changeOutcomes = listOf(changeOutcome)

@@ -16,6 +16,17 @@ export const waitQuery = z.strictObject({
   wait: digits.optional().describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
 })
 
+const day = z.string(once).pipe(z.iso.date({ error: 'must be a day, such as 2026-01-31' }))
+
+export const spendQuery = z.strictObject({
+  from: day.optional().describe('First day, UTC; default 29 days before `to`'),
+  to: day.optional().describe('Last day, UTC; default today'),
+  group_by: z
+    .enum(['model'], { error: 'must be model' })
+    .optional()
+    .describe('`model`: a row for each day, lane and model'),
+})
+
 const maxPageSize = 200
 export const defaultPageSize = 50
 

@@ -13,7 +13,7 @@ export function addSweep(program: Command): void {
     .command('sweep')
     .summary('delete what has expired, once')
     .description(
-      'Deletes expired answers, ledger rows beyond their retention and workers long dead, in bounded batches until\n' +
+      'Deletes expired answers, ledger rows and decisions beyond their retention and workers long dead, in bounded batches until\n' +
         'nothing is left, directly in the database. The janitor does the same all the time; this is for cron instead.',
     )
     .option('--max-batches <n>', 'stop after so many batches', integer(1))
@@ -24,7 +24,7 @@ export function addSweep(program: Command): void {
 
 async function sweep({ maxBatches, json }: { maxBatches?: number; json?: boolean }): Promise<void> {
   await withDatabase(async ({ db }, { limits }) => {
-    const { sweepAttempts, sweepExpired, sweepWorkers } = await import('@askonce/store')
+    const { sweepAttempts, sweepDecisions, sweepExpired, sweepWorkers } = await import('@askonce/store')
     let left = maxBatches ?? Number.POSITIVE_INFINITY
     const drain = async (batch: () => Promise<number>): Promise<number> => {
       let swept = 0
@@ -37,11 +37,14 @@ async function sweep({ maxBatches, json }: { maxBatches?: number; json?: boolean
       return swept
     }
     const jobs = await drain(() => sweepExpired(db, batchRows))
-    const attempts = await drain(() => sweepAttempts(db, Math.floor(limits.ledgerRetentionMs / 1000), batchRows))
+    const retentionSeconds = Math.floor(limits.ledgerRetentionMs / 1000)
+    const attempts = await drain(() => sweepAttempts(db, retentionSeconds, batchRows))
+    const decisions = await drain(() => sweepDecisions(db, retentionSeconds, batchRows))
     const workers = left > 0 ? await sweepWorkers(db) : 0
     const done = left > 0
-    if (json) return printJson({ jobs, attempts, workers, done })
+    if (json) return printJson({ jobs, attempts, decisions, workers, done })
     const rest = done ? '' : '; there is more (--max-batches reached)'
-    print(`swept ${count(jobs, 'job')}, ${count(attempts, 'ledger row')}, ${count(workers, 'dead worker')}${rest}`)
+    const rows = [count(jobs, 'job'), count(attempts, 'ledger row'), count(decisions, 'decision')]
+    print(`swept ${rows.join(', ')}, ${count(workers, 'dead worker')}${rest}`)
   })
 }

@@ -1,7 +1,7 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
 import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
-import type { AttemptRow, Db, JobRow } from '../tables.ts'
+import type { Db, JobRow } from '../tables.ts'
 
 export interface KeyRow extends JobRow {
   expired: boolean
@@ -42,17 +42,6 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
 export async function readRequest(db: Db, id: string): Promise<{ operation: string; request: Buffer } | null> {
   const row = await db.selectFrom('jobs').select(['operation', 'request']).where('id', '=', id).executeTakeFirst()
   return row ?? null
-}
-
-/** The ledger of a job, oldest attempt first. It outlives the job, so the tenant is checked here. */
-export function readAttempts(db: Db, tenantId: string, jobId: string): Promise<AttemptRow[]> {
-  return db
-    .selectFrom('attempts')
-    .selectAll()
-    .where('job_id', '=', jobId)
-    .where('tenant_id', '=', tenantId)
-    .orderBy('attempt')
-    .execute()
 }
 
 export interface ListFilter {

@@ -1,3 +1,4 @@
+import type { DecisionAction } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
 import { jobColumnsWithoutResponse, mayRunUnasked, notExpired, unnest } from '../fragments.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -44,35 +45,69 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
   return rows
 }
 
-/** What became of one id in a request about several. */
-export type ChangeOutcome = { id: string; was: JobRow['state']; changed: JobRow | null; consentRequired: boolean }
+/** Somebody's request about jobs that exist. */
+export interface DecisionRequest {
+  tenantId: string
+  ids: readonly string[]
+  /** The API key that asks. */
+  by: { id: string; name: string }
+  /** Why, in the words of whoever asks: 1 to 500 characters; null: not said. */
+  reason: string | null
+  /** Only jobs that are still in this generation; null: whichever they are in. */
+  generation: number | null
+}
+
+/** What became of one id in a request about several. `generation` is the one that the request found. */
+export interface ChangeOutcome {
+  id: string
+  was: JobRow['state']
+  generation: number
+  changed: JobRow | null
+  consentRequired: boolean
+}
 
 interface ChangeRecord extends JobRow {
   picked_id: string
   was: JobRow['state']
+  found_generation: number
   may_run_unasked: boolean
 }
 
 function toOutcome(record: ChangeRecord): ChangeOutcome {
-  const { picked_id, was, may_run_unasked, ...row } = record
-  return { id: picked_id, was, changed: row.id === null ? null : row, consentRequired: !may_run_unasked }
+  const { picked_id, was, found_generation, may_run_unasked, ...row } = record
+  return {
+    id: picked_id,
+    was,
+    generation: found_generation,
+    changed: row.id === null ? null : row,
+    consentRequired: !may_run_unasked,
+  }
+}
+
+/** What is peculiar to one kind of request: where it is allowed, and what it sets. */
+interface Change {
+  action: DecisionAction
+  consent: boolean
+  allowed: RawBuilder<unknown>
+  set: RawBuilder<unknown>
 }
 
 /**
  * Ids that are unknown, expired or another tenant's are not in the answer. `allowed` is asked where the row is locked: the UPDATE
  * would first ask the version of its snapshot, and pass by a job that has come into the right state during the wait for the lock.
+ *
+ * The decision is written by the same statement, of what it changed and of nothing else: no crash comes in between.
  */
 async function change(
   db: Db,
-  tenantId: string,
-  ids: readonly string[],
-  allowed: RawBuilder<unknown>,
-  set: RawBuilder<unknown>,
+  { tenantId, ids, by, reason, generation }: DecisionRequest,
+  { action, consent, allowed, set }: Change,
 ): Promise<ChangeOutcome[]> {
   const { rows } = await sql<ChangeRecord>`
     with picked as (
       select
-        j.id, j.state as was, ${mayRunUnasked} as may_run_unasked, ${allowed} as allowed, j.paid, j.consented_paid,
+        j.id, j.idempotency_key, j.state as was, j.attempt, j.generation, ${mayRunUnasked} as may_run_unasked,
+        ${allowed} and j.generation = coalesce(${generation}::integer, j.generation) as allowed, j.paid, j.consented_paid,
         false as dispatch -- the janitor hands it over
       from jobs j
       where j.tenant_id = ${tenantId} and j.id = any(${ids}::uuid[]) and ${notExpired}
@@ -83,8 +118,19 @@ async function change(
       from picked t
       where j.id = t.id and t.allowed
       returning ${jobColumnsWithoutResponse}
+    ),
+    noted as (
+      insert into decisions (
+        tenant_id, job_id, idempotency_key, action, accept_duplicate_charge, from_state, to_state, attempt, generation, paid,
+        api_key_id, api_key_name, reason
+      )
+      select
+        c.tenant_id, p.id, p.idempotency_key, ${action}, ${consent}::boolean, p.was, c.state, p.attempt, p.generation, p.paid,
+        ${by.id}::uuid, ${by.name}, ${reason}::text
+      from picked p join changed c on c.id = p.id
     )
-    select p.id as picked_id, p.was, p.may_run_unasked, c.* from picked p left join changed c on c.id = p.id
+    select p.id as picked_id, p.was, p.generation as found_generation, p.may_run_unasked, c.*
+    from picked p left join changed c on c.id = p.id
   `.execute(db)
   return rows.map(toOutcome)
 }
@@ -93,54 +139,42 @@ async function change(
  * Runs failed, cancelled or uncertain jobs again because somebody asked. Without consent only those that may run unasked
  * change; with it, one more payment than are open, maybe or billed now is accepted.
  */
-export function retryJobs(
-  db: Db,
-  tenantId: string,
-  ids: readonly string[],
-  consent: boolean,
-): Promise<ChangeOutcome[]> {
-  return change(
-    db,
-    tenantId,
-    ids,
-    sql`(j.state in ('failed', 'cancelled', 'uncertain') and (${consent}::boolean or ${mayRunUnasked}))`,
+export function retryJobs(db: Db, request: DecisionRequest, consent: boolean): Promise<ChangeOutcome[]> {
+  return change(db, request, {
+    action: 'retry',
+    consent,
+    allowed: sql`(j.state in ('failed', 'cancelled', 'uncertain') and (${consent}::boolean or ${mayRunUnasked}))`,
     // paid stays as it is. It is named because the CHECK is first asked about the older version of the row.
-    sql`${runOnRequest}, paid = t.paid, consented_paid = case when ${consent}::boolean then t.paid + 1 else t.consented_paid end`,
-  )
+    set: sql`${runOnRequest}, paid = t.paid,
+      consented_paid = case when ${consent}::boolean then t.paid + 1 else t.consented_paid end`,
+  })
 }
 
-/** Cancels queued, running and uncertain jobs. A running attempt stays open until its worker, told by its next beat, ends it. */
-export function cancelJobs(
-  db: Db,
-  tenantId: string,
-  ids: readonly string[],
-  uncertainTtlSeconds: number,
-): Promise<ChangeOutcome[]> {
-  return change(
-    db,
-    tenantId,
-    ids,
-    sql`(j.state in ('queued', 'running', 'uncertain'))`,
-    sql`state = 'cancelled', uncertain_since = null, completed_at = now(), expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
-  )
+/** Cancels queued, running and uncertain jobs. A running attempt stays open until its worker, which is told, ends it. */
+export function cancelJobs(db: Db, request: DecisionRequest, uncertainTtlSeconds: number): Promise<ChangeOutcome[]> {
+  return change(db, request, {
+    action: 'cancel',
+    consent: false,
+    allowed: sql`(j.state in ('queued', 'running', 'uncertain'))`,
+    set: sql`state = 'cancelled', uncertain_since = null, completed_at = now(),
+      expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
+  })
 }
 
-/** Ends uncertain jobs as failed because somebody decided so. */
+/** Ends uncertain jobs as failed because somebody decided so. `error` is the JSON text of the job's error. */
 export function failJobs(
   db: Db,
-  tenantId: string,
-  ids: readonly string[],
+  request: DecisionRequest,
   error: string,
   uncertainTtlSeconds: number,
 ): Promise<ChangeOutcome[]> {
-  return change(
-    db,
-    tenantId,
-    ids,
-    sql`(j.state = 'uncertain')`,
-    sql`state = 'failed', error = ${error}::jsonb, uncertain_since = null, completed_at = now(),
-        expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
-  )
+  return change(db, request, {
+    action: 'fail',
+    consent: false,
+    allowed: sql`(j.state = 'uncertain')`,
+    set: sql`state = 'failed', error = ${error}::jsonb, uncertain_since = null, completed_at = now(),
+      expires_at = ${expiryAfter(uncertainTtlSeconds)}`,
+  })
 }
 
 /** A job with paid attempts is kept for uncertain_ttl at least: a short ttl would reset its budget. */

@@ -31,3 +31,19 @@ export async function sweepAttempts(db: Db, retentionSeconds: number, limit: num
   `.execute(db)
   return rows[0]?.swept ?? 0
 }
+
+/** Deletes decisions older than the ledger's retention, at most `limit`, but never those about a job that still exists. */
+export async function sweepDecisions(db: Db, retentionSeconds: number, limit: number): Promise<number> {
+  const { rows } = await sql<{ swept: number }>`
+    with old as (
+      select d.id from decisions d
+      where d.at < now() - make_interval(secs => ${retentionSeconds}::integer)
+        and not exists (select from jobs j where j.id = d.job_id)
+      order by d.at limit ${limit}
+      for update skip locked
+    ),
+    gone as (delete from decisions d using old o where d.id = o.id returning 1)
+    select count(*) as swept from gone
+  `.execute(db)
+  return rows[0]?.swept ?? 0
+}
