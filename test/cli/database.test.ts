@@ -135,7 +135,7 @@ describe('doctor', () => {
     await stopLane(db, 'openai', 'provider_auth', 'The provider refused the credentials')
     await close()
     await mkdir(scratch.path('data/spool'), { recursive: true })
-    await writeFile(scratch.path('data/spool/0199c0de-0000-7000-8000-000000000001.1.json'), '{}')
+    await writeFile(scratch.path('data/spool/0199c0de-0000-7000-8000-000000000001.1.answer'), '{}')
     const { code, report, of } = await doctor()
     expect(code).toBe(1)
     expect(report.status).toBe('problem')

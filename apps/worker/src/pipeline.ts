@@ -77,10 +77,10 @@ async function moveLane({ laneControl }: PipelineParts, { lane }: Claim, verdict
   else await laneControl.onFailure(lane, verdict)
 }
 
-async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end }: Flight): Promise<void> {
+async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end: brought }: Flight): Promise<void> {
   const { recorder, metrics, log } = parts
   const durationMs = Math.round(performance.now() - startedAt)
-  const { committed, ended } = await recorder.record(claim.tenant_id, end)
+  const { committed, end, ended } = await recorder.record(claim.tenant_id, brought)
   // An attempt whose end is not in the database stays held: a beat would take it for one that was never sent.
   if (!committed) return
   parts.held.release(held)

@@ -4,6 +4,7 @@ import {
   endAttempts,
   GroupCommit,
   isDataError,
+  isUnavailable,
   notify,
   retryContention,
   dueChannel,
@@ -13,18 +14,24 @@ import {
   type EndedAttempt,
 } from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
-import { SpoolError, type Spool } from './spool.ts'
+import { AnswerInHand } from './answer-in-hand.ts'
+import { ByteBudget } from './byte-budget.ts'
+import { Gate } from './gate.ts'
+import type { Safekeeping } from './safekeeping.ts'
 
+/** Waits of an end that the database refuses for reasons of its own, while it takes others. */
 const firstRetryMs = 100
 const retryCapMs = 2_000
+/** An answer that is not stored by then is written to disk: a server that says nothing at all may take half a minute to fail. */
+const spoolAfterMs = 2_000
+/** Answers that statements under way may hold in memory. */
+const submittedBytes = 48 * 1024 * 1024
 
 export interface RecorderOptions {
   db: Db
   log: Log
   metrics: Metrics
-  spool: Spool
-  /** Resolves once the database has told its identity. */
-  databaseId: () => Promise<string>
+  safekeeping: Safekeeping
   uncertainTtlMs: number
 }
 
@@ -32,11 +39,11 @@ export interface RecorderOptions {
 export interface Recorded {
   /** False: the process is stopping and the end is not in the database. The attempt stays this worker's until it dies. */
   committed: boolean
+  /** What was written in the end: an answer may have turned out to be unstorable, or lost. */
+  end: AttemptEndRecord
   /** Null: not committed, or the ledger does not know the attempt. */
   ended: EndedAttempt | null
 }
-
-const notCommitted: Recorded = { committed: false, ended: null }
 
 /**
  * Writes the ends of attempts. A storage failure is not a job failure: an answer in hand goes to disk at the first failed store and
@@ -46,6 +53,8 @@ export class Recorder {
   private readonly options: RecorderOptions
   private readonly group: GroupCommit<AttemptEndRecord, EndedAttempt | undefined>
   private readonly stopping = new AbortController()
+  private readonly database = new Gate()
+  private readonly budget = new ByteBudget(submittedBytes)
 
   constructor(options: RecorderOptions) {
     this.options = options
@@ -61,34 +70,126 @@ export class Recorder {
     })
   }
 
+  /** The database has answered somebody else: what waits tries again at once. */
+  databaseAnswers(): void {
+    this.database.hint()
+  }
+
   /** Gives up what cannot be committed now. Spooled answers stay on disk; other ends are reclaimed as maybe. */
   stop(): void {
     this.stopping.abort()
+    this.database.shutForGood()
   }
 
   /** Resolves when the end is committed, however long Postgres is away. `tenant` is for the spool record. */
-  async record(tenant: string, end: AttemptEndRecord): Promise<Recorded> {
-    let current = end
-    let file: string | null = null
-    for (let delayMs = firstRetryMs; ; delayMs = Math.min(retryCapMs, delayMs * 2)) {
-      try {
-        const ended = await this.group.submit(current)
-        if (file !== null) await this.finishFile(file, tenant, current, ended)
-        return { committed: true, ended: ended ?? null }
-      } catch (error) {
-        if (isDataError(error) && current === end) {
-          if (end.action === 'answer') file = await this.setAside(file, tenant, end, error)
-          current = asStorable(current)
-          continue
+  record(tenant: string, end: AttemptEndRecord): Promise<Recorded> {
+    return end.action === 'answer' ? this.recordAnswer(new AnswerInHand(tenant, end)) : this.recordEnd(end)
+  }
+
+  /** As `record`, for an answer that may be on disk already. */
+  async recordAnswer(answer: AnswerInHand): Promise<Recorded> {
+    const { safekeeping } = this.options
+    const slow = setTimeout(() => safekeeping.keep(answer, 'not stored within two seconds'), spoolAfterMs)
+    try {
+      for (let waitMs = firstRetryMs; ; waitMs = Math.min(retryCapMs, waitMs * 2)) {
+        if (!this.database.isOpen) safekeeping.keep(answer, 'Postgres is away')
+        if (!(await this.database.enter())) return { committed: false, end: answer.end, ended: null }
+        try {
+          return await this.budget.with(answer.size, () => this.storeAnswer(answer))
+        } catch (error) {
+          safekeeping.keep(answer, errorReason(error))
+          safekeeping.unload(answer)
+          if (isDataError(error)) return await this.holdUnstorable(answer, error)
+          // Closed: the gate paces. Open: the database takes others, or it is the disk that fails.
+          if (this.database.isOpen) await this.pause(waitMs)
         }
-        if (current.action === 'answer' && file === null) file = await this.spool(tenant, current, error)
-        if (this.stopping.signal.aborted) return notCommitted
-        await sleep(delayMs * (0.5 + Math.random() / 2), undefined, { signal: this.stopping.signal }).catch(
-          () => undefined,
-        )
-        if (this.stopping.signal.aborted) return notCommitted
+      }
+    } finally {
+      clearTimeout(slow)
+    }
+  }
+
+  /** An end without an answer. */
+  private async recordEnd(end: AttemptEndRecord): Promise<Recorded> {
+    let current = end
+    for (let waitMs = firstRetryMs; ; waitMs = Math.min(retryCapMs, waitMs * 2)) {
+      if (!(await this.database.enter())) return { committed: false, end: current, ended: null }
+      try {
+        return { committed: true, end: current, ended: (await this.submit(current)) ?? null }
+      } catch (error) {
+        if (isDataError(error) && current === end) current = asStorable(end)
+        else if (this.database.isOpen) await this.pause(waitMs)
       }
     }
+  }
+
+  /** One attempt to store it. Rejects with what the database, or the disk that holds the bytes, says. */
+  private async storeAnswer(answer: AnswerInHand): Promise<Recorded> {
+    const { safekeeping } = this.options
+    answer.inUse = true
+    try {
+      const end = await safekeeping.load(answer)
+      if (end === null) return await this.settleVanished(answer)
+      const ended = await this.submit(end)
+      if (ended === undefined) await this.putOrphanAside(answer)
+      else await safekeeping.finish(answer, ended)
+      return { committed: true, end, ended: ended ?? null }
+    } finally {
+      answer.inUse = false
+      // Without a statement, the next in line takes the turn.
+      this.database.leave()
+    }
+  }
+
+  private async submit(end: AttemptEndRecord): Promise<EndedAttempt | undefined> {
+    try {
+      const ended = await this.group.submit(end)
+      this.database.worked()
+      return ended
+    } catch (error) {
+      // A refusal comes from a database that is there.
+      if (isUnavailable(error)) this.database.failed()
+      else this.database.worked()
+      throw error
+    }
+  }
+
+  /**
+   * The only copy was in the file, and the file is gone. Either another worker of the directory has delivered it, and then this end
+   * changes nothing; or somebody has taken it away, and the attempt may have been billed for nothing.
+   */
+  private async settleVanished(answer: AnswerInHand): Promise<Recorded> {
+    const { safekeeping, log } = this.options
+    if (answer.leftover) {
+      await safekeeping.settle(answer)
+      return { committed: true, end: answer.end, ended: null }
+    }
+    const end = lostEnd(answer.end)
+    const ended = await this.submit(end)
+    await safekeeping.settle(answer)
+    if (ended?.recorded !== true) return { committed: true, end: answer.end, ended: ended ?? null }
+    log.event('answer.lost', { ...answer.fields, reason: 'its spool file is gone or damaged' })
+    return { committed: true, end, ended }
+  }
+
+  private async holdUnstorable(answer: AnswerInHand, cause: unknown): Promise<Recorded> {
+    const { safekeeping, log } = this.options
+    // On disk first, where that can be done: the ledger will say that a person finds it there.
+    await Promise.race([answer.keeping, this.pause(spoolAfterMs)])
+    const recorded = await this.recordEnd(asStorable(answer.end))
+    // Not committed: the next start finds the record, meets the same refusal and comes here again.
+    if (!recorded.committed) return recorded
+    const file = await safekeeping.finishAside(answer, 'unstorable', errorReason(cause))
+    const reason = file === null ? `${errorReason(cause)}; and the spool cannot be written` : errorReason(cause)
+    log.event('answer.unstorable', { ...answer.fields, file, error_code: 'answer_not_storable', reason })
+    return recorded
+  }
+
+  private async putOrphanAside(answer: AnswerInHand): Promise<void> {
+    const { safekeeping, log } = this.options
+    const reason = 'the ledger of this database does not know the attempt'
+    const file = await safekeeping.finishAside(answer, 'orphan', reason)
+    log.event('spool.orphaned', { ...answer.fields, file, reason })
   }
 
   private async commit(ends: AttemptEndRecord[]): Promise<(EndedAttempt | undefined)[]> {
@@ -113,95 +214,25 @@ export class Recorder {
     return ends.map((end) => byName.get(`${end.jobId}.${end.attempt}`))
   }
 
-  private async spool(tenant: string, end: AttemptEndRecord, cause: unknown): Promise<string | null> {
-    const { spool, log, metrics, databaseId } = this.options
-    const fields = { job_id: end.jobId, attempt: end.attempt, tenant }
-    try {
-      const file = await spool.write({ database: await databaseId(), tenant, end })
-      metrics.spoolFiles.inc()
-      log.event('spool.written', { ...fields, file, reason: errorReason(cause) })
-      return file
-    } catch (error) {
-      log.event('spool.failed', { ...fields, reason: errorReason(error) })
-      return null
-    }
+  private async pause(ms: number): Promise<void> {
+    const { signal } = this.stopping
+    await sleep(ms * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => undefined)
   }
+}
 
-  private async setAside(file: string | null, tenant: string, end: AttemptEndRecord, cause: unknown): Promise<null> {
-    const { spool, log, metrics } = this.options
-    const written = file ?? (await this.spool(tenant, end, cause))
-    if (written !== null) {
-      const path = await spool.setAside(written, 'unstorable').catch(() => written)
-      metrics.spoolFiles.dec()
-      log.event('answer.unstorable', {
-        job_id: end.jobId,
-        attempt: end.attempt,
-        tenant,
-        file: path,
-        error_code: 'answer_not_storable',
-        reason: errorReason(cause),
-      })
-    }
-    return null
-  }
-
-  private async finishFile(
-    file: string,
-    tenant: string,
-    end: AttemptEndRecord,
-    ended: EndedAttempt | undefined,
-  ): Promise<void> {
-    const { spool, log, metrics } = this.options
-    const fields = { job_id: end.jobId, attempt: end.attempt, tenant }
-    metrics.spoolFiles.dec()
-    if (ended === undefined) {
-      const path = await spool.setAside(file, 'orphan').catch(() => file)
-      log.event('spool.damaged', {
-        ...fields,
-        file: path,
-        reason: 'the ledger of this database does not know the attempt',
-      })
-      return
-    }
-    await spool.remove(file).catch(() => undefined)
-    const stored = ended.answerAttempt === end.attempt
-    log.event('spool.delivered', { ...fields, file, outcome: stored ? 'answered' : 'surplus', state: ended.state })
-  }
-
-  /** Delivers what earlier processes left in the directory. Damaged and foreign files are left for a person. */
-  async deliverSpool(): Promise<void> {
-    const { spool, log, metrics, databaseId } = this.options
-    const files = await spool.list()
-    metrics.spoolFiles.set(files.length)
-    if (files.length === 0) return
-    const database = await databaseId()
-    for (const file of files) {
-      try {
-        const record = await spool.read(file)
-        if (record.database !== database) throw new SpoolError('the record belongs to another database')
-        await this.deliver(file, record.tenant, record.end)
-      } catch (error) {
-        // Another worker of a shared directory was faster.
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue
-        log.event('spool.damaged', { file, reason: error instanceof SpoolError ? error.message : errorReason(error) })
-      }
-      if (this.stopping.signal.aborted) return
-    }
-  }
-
-  private async deliver(file: string, tenant: string, end: AttemptEndRecord): Promise<void> {
-    for (let delayMs = firstRetryMs; !this.stopping.signal.aborted; delayMs = Math.min(retryCapMs, delayMs * 2)) {
-      try {
-        return await this.finishFile(file, tenant, end, await this.group.submit(end))
-      } catch (error) {
-        if (isDataError(error)) {
-          await this.setAside(file, tenant, end, error)
-          await this.record(tenant, asStorable(end))
-          return
-        }
-        await sleep(delayMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
-      }
-    }
+/** What is left to say of an answer that is nowhere any more. Leaves alone what has ended otherwise. */
+function lostEnd(end: AttemptEndRecord): AttemptEndRecord {
+  return {
+    ...end,
+    action: 'unknown',
+    outcome: 'lost',
+    billing: 'maybe',
+    onlyOpen: true,
+    error: JSON.stringify(jobError('worker_lost')),
+    errorCode: 'worker_lost',
+    response: null,
+    contentType: null,
+    flags: [],
   }
 }
 

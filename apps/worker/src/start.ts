@@ -2,17 +2,28 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt, version } from '@askonce/config'
 import { createProvider, type Provider } from '@askonce/providers'
 import { openConsumer, openDispatcher, type Consumer } from '@askonce/queue'
-import { lanesChannel, LaneWatch, openDatabase, readDatabaseId, Session, type OpenAttempt } from '@askonce/store'
-import { errorReason, Outage } from '@askonce/telemetry'
+import {
+  interruptedChannel,
+  lanesChannel,
+  LaneWatch,
+  openDatabase,
+  readDatabaseId,
+  Session,
+  type OpenAttempt,
+} from '@askonce/store'
+import { Outage } from '@askonce/telemetry'
 import { hostname } from 'node:os'
+import { BackPressure } from './back-pressure.ts'
 import { Claims } from './claims.ts'
 import type { WorkerContext } from './context.ts'
 import { unsentEnd } from './end-record.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { HeldAttempts } from './held.ts'
 import { LaneControl } from './lane-control.ts'
+import { Leftovers } from './leftovers.ts'
 import { runAttempt, type PipelineParts } from './pipeline.ts'
 import { Recorder } from './recorder.ts'
+import { Safekeeping } from './safekeeping.ts'
 import { Spool } from './spool.ts'
 
 /** How long the ends of aborted calls may take to be written when the worker stops. */
@@ -27,6 +38,8 @@ export interface Worker {
   stop(): Promise<void>
   /** Ends a drain that is under way at once. */
   hurry(): void
+  /** Once it has stopped: jobs whose paid answers it could neither store nor write to disk. */
+  lost(): string[]
 }
 
 /** Starts taking deliveries. Postgres and Redis may be away: it waits for them. */
@@ -55,14 +68,13 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     ]),
   )
   const databaseId = once(() => untilDone(() => readDatabaseId(databaseUrl), stopping.signal, storeFailed))
-  const recorder = new Recorder({
-    db,
-    log,
-    metrics,
-    spool: new Spool(spoolDir),
-    databaseId,
-    uncertainTtlMs: config.limits.uncertainTtlMs,
-  })
+  const spool = new Spool(spoolDir)
+  const backPressure = new BackPressure(log, metrics, () => applyLanes())
+  const safekeeping = new Safekeeping({ spool, log, metrics, backPressure, databaseId })
+  const recorder = new Recorder({ db, log, metrics, safekeeping, uncertainTtlMs: config.limits.uncertainTtlMs })
+  const leftovers = new Leftovers({ spool, safekeeping, recorder, log, databaseId })
+  // Said at once, whether or not Postgres is there. The worker works on: a spool is needed only where storing fails.
+  void safekeeping.check()
 
   // Connects when readiness is asked for, not before.
   const dispatcher = openDispatcher(queue, { onError: () => undefined })
@@ -70,15 +82,19 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeFailed })
   const applyLanes = (): void => {
     for (const [lane, consumer] of consumers) {
-      if (stopping.signal.aborted || watch.closedBy(lane) !== null) consumer.pause()
+      const closed = watch.closedBy(lane) !== null || backPressure.heldBack !== null
+      if (stopping.signal.aborted || closed) consumer.pause()
       else consumer.resume()
     }
   }
   const listener = new Session({
     url: databaseUrl,
     name: 'askonce worker listener',
-    channels: [lanesChannel],
-    onNotification: () => void watch.refresh(),
+    channels: [lanesChannel, interruptedChannel],
+    onNotification: (channel, payload) => {
+      if (channel === lanesChannel) void watch.refresh()
+      else if (held.holdsAny(payload.split(','))) heartbeat.look()
+    },
     queryTimeoutMs: leaseMs,
   })
 
@@ -86,6 +102,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   /** Aborts what no longer owns its job, and ends what was claimed without our knowing: its reply was lost, it was never sent. */
   const onOpenAttempts = (attempts: readonly OpenAttempt[]): void => {
     storeOutage.worked()
+    recorder.databaseAnswers()
     for (const { jobId, attempt, owned } of attempts) if (!owned) held.abort(jobId, attempt, 'cancelled')
     for (const { jobId, attempt } of attempts) {
       const name = `${jobId}.${attempt}`
@@ -97,7 +114,8 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   }
   const heartbeat = new Heartbeat({ databaseUrl, leaseMs, log, onOpenAttempts })
   const maySend = (): boolean => heartbeat.fresh && !stopping.signal.aborted
-  const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim: maySend })
+  const mayClaim = (): boolean => maySend() && backPressure.heldBack === null
+  const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim })
   const parts: PipelineParts = {
     held,
     providers,
@@ -114,13 +132,12 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await databaseId()
     await watch.refresh()
     if (stopping.signal.aborted) return
-    void recorder
-      .deliverSpool()
-      .catch((error: unknown) => log.event('loop.failed', { loop: 'spool', reason: errorReason(error) }))
+    leftovers.start()
     for (const { name: lane } of config.lanes) {
       const handle = async (jobId: string): Promise<void> => {
         queueOutage.worked()
         if (!heartbeat.fresh) await heartbeat.untilFresh()
+        await backPressure.untilFree()
         if (pauseAt !== null) await pauseAt('worker.delivered')
         const claimed = await claims.claim(jobId, lane)
         if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
@@ -142,16 +159,25 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   })()
   ready.catch(() => undefined)
 
+  const lost: string[] = []
   const drain = async (): Promise<void> => {
     const startedAt = performance.now()
     log.event('worker.stopping', { worker: heartbeat.id, count: held.size })
     stopping.abort()
     heartbeat.giveUpWaiting()
+    backPressure.letGo()
+    leftovers.stop()
     for (const consumer of consumers.values()) consumer.pause()
     await Promise.race([held.untilIdle(drainMs), aborted(hurrying.signal)])
     const count = held.abortAll('drained')
     await held.untilIdle(lastWritesMs)
     recorder.stop()
+    safekeeping.stop()
+    for (const { fields } of safekeeping.unsafe) {
+      const reason = 'the process ended, and neither Postgres nor the spool had taken it'
+      log.event('answer.lost', { ...fields, worker: heartbeat.id, reason })
+      lost.push(fields.job_id)
+    }
     await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
     await dispatcher.close()
     watch.close()
@@ -172,10 +198,13 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       return [
         ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
         ...(queueAnswers ? [] : ['the queue does not answer']),
+        ...(backPressure.heldBack === null ? [] : [`no new calls are made: ${backPressure.heldBack}`]),
+        ...(safekeeping.trouble === null ? [] : [safekeeping.trouble]),
       ]
     },
     stop: once(drain),
     hurry: () => hurrying.abort(),
+    lost: () => lost,
   }
 }
 

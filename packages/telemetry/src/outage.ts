@@ -10,11 +10,11 @@ const quietMs = 1_000
 /** Writes one line when a server goes away and one when it is back, however many clients notice. */
 export class Outage {
   private readonly log: Log
-  private readonly what: 'store' | 'queue'
+  private readonly what: 'store' | 'queue' | 'spool'
   private since: number | null = null
   private lastFailure = -Infinity
 
-  constructor(log: Log, what: 'store' | 'queue') {
+  constructor(log: Log, what: 'store' | 'queue' | 'spool') {
     this.log = log
     this.what = what
   }

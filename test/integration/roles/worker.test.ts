@@ -137,7 +137,7 @@ describe.each<Form>(['redis', 'embedded'])('worker (%s form)', (form) => {
     await system.postgres.kill()
     await worker.waitForLine(/spool\.written/, 30_000)
     await worker.kill()
-    expect(await readdir(join(dataDir, 'spool'))).toEqual([`${body.id}.1.json`])
+    expect(await readdir(join(dataDir, 'spool'))).toEqual([`${body.id}.1.answer`])
     await system.postgres.restart()
     const next = await system.started('worker', env)
     await next.waitForLine(/spool\.delivered/, 30_000)

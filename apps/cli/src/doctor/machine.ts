@@ -57,11 +57,11 @@ async function room(name: string, shown: string, path: string): Promise<Check> {
 export async function checkSpool({ worker: { spoolDir } }: Config): Promise<Check> {
   const name = 'spool'
   try {
-    const files = (await readdir(spoolDir)).filter((file) => file.endsWith('.json'))
+    const files = (await readdir(spoolDir)).filter((file) => file.endsWith('.answer'))
     if (files.length === 0) return ok(name, 'empty')
     const detail = `${count(files.length, 'paid answer')} in ${spoolDir} not yet stored`
     const todo =
-      'A worker on this directory delivers them when it starts and while it runs. Files that stay are refused by the database: its log names them.'
+      'A worker on this directory delivers them when it starts and while it runs. Files that stay belong to another database: its log names them.'
     return warn(name, detail, todo)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ok(name, 'empty')

@@ -3,6 +3,7 @@ import type { QueueConnection } from '@askonce/queue'
 import { createLog, createMetrics, type Log, type Metrics } from '@askonce/telemetry'
 import { databaseUrlOf, queueOf, readConfig } from './environment.ts'
 import { startHealthServer } from './health.ts'
+import { refuseToLose } from './lost.ts'
 import { requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -20,6 +21,7 @@ interface Running {
   problems?: () => Promise<string[]> | string[]
   stop: () => Promise<void>
   hurry?: () => void
+  lost?: () => string[]
 }
 
 /** Runs one role as this process until a signal ends it. Servers that are away are waited for; the schema is never changed. */
@@ -43,6 +45,7 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
   void untilAborted(signals.second).then(() => running.hurry?.())
   await running.stop()
   await health?.close()
+  refuseToLose(running.lost?.() ?? [])
 }
 
 // Imported where they are needed: a worker does not wait for the HTTP server's code to load.

@@ -9,6 +9,7 @@ import { startWorker } from '@askonce/worker'
 import { refusal } from '../errors.ts'
 import { banner } from './banner.ts'
 import { queueOf, readConfig } from './environment.ts'
+import { refuseToLose } from './lost.ts'
 import { migrateAll } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -32,6 +33,7 @@ export async function runStart(): Promise<void> {
   const log = createLog({ level: process.stdout.isTTY && !asked ? 'warn' : config.log.level, role: 'start' })
   const signals = catchSignals()
   const base = await openBase(config)
+  let lost: string[] = []
   try {
     await migrateAll(base.databaseUrl, log, signals.first)
     const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
@@ -55,9 +57,11 @@ export async function runStart(): Promise<void> {
     void untilAborted(signals.second).then(() => worker.hurry())
     await Promise.all([api.close(), worker.stop()])
     await janitor.stop()
+    lost = worker.lost()
   } finally {
     await base.stop()
   }
+  refuseToLose(lost)
   say('Stopped. `npm start` goes on where this ended.')
 }
 
