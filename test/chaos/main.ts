@@ -57,6 +57,7 @@ function progress(): (text: string, force?: boolean) => void {
 
 async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run<F>): Promise<Report> {
   const startedAt = new Date().toISOString()
+  const machine = describeMachine()
   const probeRecord = join(fleet.directory, 'records', 'probe.ndjson')
   const record = openRecord(probeRecord)
   const client = new Client({ addresses: fleet.addresses, apiKey, record, callTimeoutSeconds })
@@ -151,7 +152,7 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
     },
     states,
     faults: byKind(injected),
-    machine: describeMachine(),
+    machine,
     versions: {
       Askonce: describeCommit(),
       Node: process.versions.node,

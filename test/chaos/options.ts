@@ -21,7 +21,7 @@ one that was not.
   --seed N         decides which faults, in which order, with which lengths (default: one from the clock, printed)
   --form FORM      redis: Postgres and Redis, 2 APIs, 3 workers, 2 janitors (default)
                    embedded: askonce start alone, with its embedded Postgres
-  --rate R         new keys a second, of both producers together (default 75; embedded 40)
+  --rate R         new keys a second, of both producers together (default 60; embedded 40)
   --out FILE       write a report as JSON
   --report FILE    write a report as Markdown; a file with the markers <!-- chaos-FORM:begin --> and <!-- chaos-FORM:end -->
                    keeps what stands around them
@@ -51,7 +51,7 @@ export function readOptions(args: readonly string[]): ChaosOptions | 'help' {
     minutes: number('minutes', values.minutes, 0.1, 24 * 60),
     seed: values.seed === undefined ? Date.now() % 1_000_000 : wholeNumber('seed', values.seed),
     form,
-    rate: number('rate', values.rate ?? (form === 'redis' ? '75' : '40'), 1, 1_000),
+    rate: number('rate', values.rate ?? (form === 'redis' ? '60' : '40'), 1, 1_000),
     out: values.out ?? null,
     report: values.report ?? null,
   }

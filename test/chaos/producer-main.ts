@@ -36,9 +36,11 @@ const random = seededRandom(seed + mine.length)
 const stopping = new AbortController()
 process.once('SIGTERM', () => stopping.abort())
 
-/** Keys of which this process has not seen an end yet. */
-const unseen = new Map<string, Submission>()
-for (const one of mine) unseen.set(one.key, one)
+/** Keys of which this process has not seen an end yet, oldest first, with the time of their invention. */
+const unseen = new Map<string, { one: Submission; at: number }>()
+for (const one of mine) unseen.set(one.key, { one, at: 0 })
+/** Younger ones are mostly under way: asking for them would only cost. */
+const askAfterMs = 1_500
 
 /** How many requests may wait for their answer at once; with that many, no new keys until some are answered. */
 const maxOpen = 60
@@ -51,7 +53,7 @@ function invent(count: number): Submission[] {
     return { key: `${name}-${mine.length + index}`, policy, maxPaid: random.integer(1, 2) }
   })
   mine.push(...list)
-  for (const one of list) unseen.set(one.key, one)
+  for (const one of list) unseen.set(one.key, { one, at: performance.now() })
   return list
 }
 
@@ -92,7 +94,9 @@ async function lookAt(job: JobReply): Promise<void> {
  * was stored, and the checker notices if another one takes its place.
  */
 async function askAgain(): Promise<void> {
-  const replies = await client.submitMany([...unseen.values()].slice(0, 300))
+  const due = [...unseen.values()].filter(({ at }) => performance.now() - at > askAfterMs).slice(0, 300)
+  if (due.length === 0) return
+  const replies = await client.submitMany(due.map(({ one }) => one))
   for (const job of replies ?? []) await lookAt(job)
 }
 

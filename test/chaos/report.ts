@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { cpus, totalmem } from 'node:os'
+import { cpus, loadavg, totalmem } from 'node:os'
 
 /** The figures of a run, in the words in which they are printed. */
 export type Figures = Record<string, number>
@@ -36,9 +36,9 @@ export function percentile(values: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0
 }
 
-/** Cores and memory, nothing that names the machine. */
+/** Cores and memory, nothing that names the machine, and how busy it was: recovery is mostly processes starting. */
 export function describeMachine(): string {
-  return `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB`
+  return `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, load average before the run ${loadavg()[0]?.toFixed(1)}`
 }
 
 /** The commit that is being run, with a word when files differ from it. */
@@ -59,7 +59,7 @@ export function renderReport(report: Report): string {
     Object.entries(rows)
       .map(([name, value]) => `| ${name} | ${value} |`)
       .join('\n')
-  return `Command: \`${command}\`. ${startedAt.slice(0, 10)}, ${machine}, which also ran the load, the servers and the checker.
+  return `Command: \`${command}\`. ${startedAt.slice(0, 10)}, ${machine}; it also ran the load, the servers and the checker.
 ${Object.entries(versions)
   .map(([name, version]) => `${name} ${version}`)
   .join(', ')}. ${broken === null ? 'Every promise was kept.' : `**Broken: ${broken}**`}

@@ -108,6 +108,7 @@ async function main(): Promise<number> {
     say(usage)
     return 0
   }
+  const machine = describeMachine()
   const plan = schedule(options.seed, options.seconds * 1_000, options.flush)
   const rows: Row[] = []
   for (const name of systems) rows.push(await runOne(name, plan, options))
@@ -121,7 +122,7 @@ async function main(): Promise<number> {
   }
   if (options.report !== undefined) {
     const faults = plan.map(({ atMs, kind }) => `${(atMs / 1000).toFixed(0)} s ${kind}`).join(', ')
-    const head = `Command: \`${command}\`. ${new Date().toISOString().slice(0, 10)}, ${describeMachine()}, Askonce ${describeCommit()}.`
+    const head = `Command: \`${command}\`. ${new Date().toISOString().slice(0, 10)}, ${machine}, Askonce ${describeCommit()}.`
     writePage(options.report, 'compare', `${head}\nFaults: ${faults}.\n\n${table}`)
   }
   return 0
