@@ -3,7 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { migrateQueueSchema } from '@askonce/queue'
 import { migrate } from '@askonce/store'
-import { leakCheck, reapAll, spawnNode, startTestPostgres, startTestRedis, type Child } from '@askonce/testkit'
+import {
+  leakCheck,
+  reapAll,
+  spawnNode,
+  startTestPostgres,
+  startTestRedis,
+  type Child,
+  type ChildOptions,
+} from '@askonce/testkit'
 import pg from 'pg'
 
 /** `redis`: Postgres and Redis. `embedded`: Postgres alone, with BullMQ on it, as on a laptop. */
@@ -47,9 +55,15 @@ export async function startSystem(form: Form) {
   let spawned = 0
 
   /** Starts a role as a process. Its data directory, and so its spool, is its own unless given. */
-  const spawn = (role: string, env: Record<string, string> = {}, args: string[] = []): Child => {
+  const spawn = (
+    role: string,
+    env: Record<string, string> = {},
+    args: string[] = [],
+    limits: Pick<ChildOptions, 'fileBlocks'> = {},
+  ): Child => {
     spawned += 1
     return spawnNode(askonce, {
+      ...limits,
       args: [role, ...args],
       env: {
         DATABASE_URL: database.url,

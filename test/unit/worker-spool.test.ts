@@ -230,7 +230,7 @@ describe('the directory', () => {
     expect((await readdir(directory)).toSorted()).toEqual(
       [temporary(3), temporary(5), written]
         .map((path) => path.slice(directory.length + 1))
-        .map((name) => (name.includes('0003.tmp') ? `${name}.damaged` : name))
+        .map((name) => (name.includes('0003.tmp') ? `${name.slice(1)}.damaged` : name))
         .toSorted(),
     )
     expect(await spool.read(written)).toEqual(record())

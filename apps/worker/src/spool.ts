@@ -81,8 +81,10 @@ export class Spool {
 
   /** Keeps a file out of later scans, for a person to look at. Returns the new path; what has that name is not overwritten. */
   async setAside(path: string, as: AsideAs): Promise<string> {
+    // For a person to see: not hidden, as temporary files are.
+    const shown = join(this.directory, basename(path).replace(/^\./, ''))
     for (let number = 1; ; number += 1) {
-      const to = number === 1 ? `${path}.${as}` : `${path}.${number}.${as}`
+      const to = number === 1 ? `${shown}.${as}` : `${shown}.${number}.${as}`
       const taken = await stat(to).then(
         () => true,
         () => false,

@@ -11,6 +11,8 @@ export interface ChildOptions {
   readonly cwd?: string
   /** In a process group of its own, as a terminal would start it; then {@link Child.signalGroup} works. */
   readonly ownGroup?: boolean
+  /** Largest file that it may write, in blocks of 512 bytes: a full disk for one process. */
+  readonly fileBlocks?: number
 }
 
 export interface Ended {
@@ -52,7 +54,11 @@ export function spawnNode(script: string, options: ChildOptions = {}): Child {
     if (value !== undefined) kept[name] = value
   }
   const loading = script.endsWith('.ts') ? ['--import', loader] : []
-  const child = spawn(process.execPath, [...loading, script, ...(options.args ?? [])], {
+  const command = [process.execPath, ...loading, script, ...(options.args ?? [])]
+  // The shell becomes the program: no process between.
+  const limited = ['/bin/sh', '-c', 'ulimit -f "$0" && exec "$@"', String(options.fileBlocks), ...command]
+  const [program = '', ...args] = options.fileBlocks === undefined ? command : limited
+  const child = spawn(program, args, {
     cwd: options.cwd,
     env: { ...kept, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -19,6 +19,11 @@ export interface TcpProxy {
   hold(): void
   /** Requests arrive, replies are swallowed: a COMMIT that happened and was never confirmed. */
   stallReplies(): void
+  /**
+   * The next connection on which the client says `text` is cut with a reset as soon as the server has replied to it in full: it was
+   * done, and the client does not know. For a Postgres whose statement contains `text` that is after its commit. Resolves then.
+   */
+  loseReplyTo(text: string): Promise<void>
   close(): Promise<void>
 }
 
@@ -31,10 +36,14 @@ function cut(socket: Socket): void {
   else socket.resetAndDestroy()
 }
 
+/** The end of what Postgres says to a statement outside of a transaction block: it is committed. */
+const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
+
 /** Starts a proxy to `targetPort` on 127.0.0.1. */
 export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   let mode: Mode = 'forward'
   const open = new Set<Socket>()
+  const losses: { text: string; lost: () => void }[] = []
 
   const server = createServer({ noDelay: true }, (client) => {
     client.on('error', () => {})
@@ -49,10 +58,19 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     target.on('close', () => client.destroy())
     client.on('end', () => target.end())
     target.on('end', () => client.end())
+    let losing: (() => void) | undefined
     client.on('data', (bytes) => {
+      const index = losses.findIndex(({ text }) => bytes.includes(text))
+      if (index >= 0) losing = losses.splice(index, 1)[0]?.lost
       if (mode !== 'hold') target.write(bytes)
     })
     target.on('data', (bytes) => {
+      if (losing !== undefined) {
+        if (!bytes.subarray(-readyForQuery.length).equals(readyForQuery)) return
+        cut(client)
+        losing()
+        return
+      }
       if (mode !== 'hold' && mode !== 'stall_replies') client.write(bytes)
     })
   })
@@ -82,6 +100,7 @@ export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
     accept: change('forward'),
     hold: change('hold'),
     stallReplies: change('stall_replies'),
+    loseReplyTo: (text) => new Promise((lost) => losses.push({ text, lost })),
     close,
   }
 }
