@@ -29,6 +29,10 @@ export interface FakeServer {
   bulks: string[][]
   /** Method and path of each request. */
   requests: string[]
+  /** Bodies of the decisions, and what each was. */
+  decisions: ({ action: Verb } & Decision)[]
+  /** Ids that a decision by filter goes through, until it is through. */
+  matching: string[] | null
   /** Bodies of the single submissions. */
   bodies: string[]
   /** How long a job takes from its submission. */
@@ -76,6 +80,8 @@ export async function startFakeServer(): Promise<FakeServer> {
     apiKey,
     jobs: new Map(),
     bulks: [],
+    decisions: [],
+    matching: null,
     requests: [],
     bodies: [],
     latencyMs: 20,
@@ -144,21 +150,33 @@ async function handle(
     }
   }
 
+  const asked = /^\/v1\/jobs\/bulk\/(retry|fail|cancel)$/.exec(url.pathname)?.[1] as Verb | undefined
+  if (asked !== undefined) {
+    const decision = JSON.parse(body) as Decision
+    fake.decisions.push({ action: asked, ...decision })
+    const { data, next } = decideMany(fake, asked, decision)
+    const text = data.map((item, index) => `{"index":${index},${item}}`).join(',')
+    return send(
+      200,
+      `{"object":"list","data":[${text}],"has_more":${next !== null},"next_cursor":${JSON.stringify(next)}}`,
+    )
+  }
+  if (url.pathname === '/v1/spend') return send(200, spendText(url.search))
   if (url.pathname === '/v1/jobs/bulk') {
     const { jobs } = JSON.parse(body) as { jobs: { key: string; operation: string; request: object }[] }
     fake.bulks.push(jobs.map(({ key }) => key))
-    const data = jobs.map(({ key, operation, request: asked }, index) => {
-      const { status, text } = submit(key, operation, JSON.stringify(asked))
+    const data = jobs.map(({ key, operation, request: wanted }, index) => {
+      const { status, text } = submit(key, operation, JSON.stringify(wanted))
       return `{"index":${index},"status":${status},${text}}`
     })
     return send(200, `{"object":"list","data":[${data.join(',')}],"has_more":false,"next_cursor":null}`)
   }
   if (url.pathname === '/v1/jobs' && request.method === 'POST') {
     fake.bodies.push(body)
-    const { operation, request: asked } = JSON.parse(body) as { operation: string; request: object }
+    const { operation, request: wanted } = JSON.parse(body) as { operation: string; request: object }
     const wait = Number(/wait=(\d+)/.exec(String(request.headers.prefer))?.[1] ?? 0)
     const key = String(request.headers['idempotency-key'])
-    const { status, text } = submit(key, operation, JSON.stringify(asked))
+    const { status, text } = submit(key, operation, JSON.stringify(wanted))
     if (status >= 400) {
       const { error } = JSON.parse(`{${text}}`) as { error: { code: string; message: string } }
       return refuse(status, error.code, error.message)
@@ -200,12 +218,100 @@ async function handle(
     return send(200, jobText(fake, job))
   }
   if (verb === 'response') return send(200, fake.answerOf(job.key))
-  if (verb === 'attempts') return send(200, JSON.stringify({ object: 'list', data: attemptsOf(job) }))
-  if (verb === 'retry' && !body.includes('accept_duplicate_charge'))
-    return refuse(400, 'consent_required', 'It may be charged twice.')
-  if (verb === 'cancel' && !isOpen(job)) return refuse(409, 'state_conflict', `The job is ${job.state}.`)
-  job.state = { cancel: 'cancelled', retry: 'queued', fail: 'failed' }[verb] ?? job.state
-  return send(200, jobText(fake, job))
+  if (verb === 'attempts') return send(200, ledgerText(job))
+  if (verb === 'decisions') return send(200, JSON.stringify({ object: 'list', data: decisionsAbout(fake, id) }))
+  return refuse(404, 'not_found', 'There is nothing at this address.')
+}
+
+type Verb = 'retry' | 'fail' | 'cancel'
+
+interface Decision {
+  ids?: string[]
+  filter?: { state?: string; created_before?: string; metadata?: object }
+  cursor?: string
+  reason?: string
+  accept_duplicate_charge?: boolean
+}
+
+/** By filter two at a time, so that a client has to come back. */
+function decideMany(fake: FakeServer, verb: Verb, decision: Decision): { data: string[]; next: string | null } {
+  const { ids, filter, cursor = '0', accept_duplicate_charge: consent = false } = decision
+  const outcomeOf = (id: string): string => `"id":${JSON.stringify(id)},${decide(fake, verb, id, consent)}`
+  if (ids !== undefined) return { data: ids.map(outcomeOf), next: null }
+  fake.matching ??= [...fake.jobs.values()]
+    .filter((job) => {
+      settle(fake, job)
+      return filter?.state === undefined || job.state === filter.state
+    })
+    .map(({ id }) => id)
+  const [from, all] = [Number(cursor), fake.matching]
+  const more = all.length > from + 2
+  if (!more) fake.matching = null
+  return { data: all.slice(from, from + 2).map(outcomeOf), next: more ? String(from + 2) : null }
+}
+
+function decide(fake: FakeServer, verb: Verb, id: string, consent: boolean): string {
+  const refused = (status: number, code: string, message: string): string =>
+    `"status":${status},"error":${JSON.stringify({ code, message, retryable: false })}`
+  const job = fake.jobs.get(id)
+  if (job === undefined) return refused(404, 'not_found', 'There is no such job.')
+  settle(fake, job)
+  if (verb === 'retry' && !consent) return refused(400, 'consent_required', 'It may be charged twice.')
+  if (verb !== 'retry' && !isOpen(job)) return refused(409, 'state_conflict', `The job is ${job.state}.`)
+  job.state = { cancel: 'cancelled', retry: 'queued', fail: 'failed' }[verb]
+  return `"status":200,"job":${jobText(fake, job)}`
+}
+
+function decisionsAbout(fake: FakeServer, id: string): object[] {
+  const about = fake.decisions.filter(({ ids = [] }) => ids.includes(id))
+  return about.map(({ action, reason, accept_duplicate_charge: consent }, index) => ({
+    id: index,
+    at: '2026-03-01T10:20:30.456Z',
+    action,
+    accept_duplicate_charge: consent ?? false,
+    reason: reason ?? null,
+    by: { key_id: 'k', key_name: 'night shift' },
+    from_state: 'uncertain',
+    to_state: 'queued',
+    attempts: 1,
+    generation: 1,
+    paid_attempts: 1,
+  }))
+}
+
+const noSpend = {
+  calls: 0,
+  billed: 0,
+  maybe: 0,
+  none: 0,
+  open: 0,
+  unpriced: 0,
+  input_tokens: 0,
+  output_tokens: 0,
+  duplicates: 0,
+  possible_duplicates: 0,
+  cost_usd: 0,
+  duplicate_cost_usd: 0,
+  possible_duplicate_cost_usd: 0,
+}
+
+/** One day, with an amount that has more digits than a double. */
+function spendText(query: string): string {
+  const day = {
+    date: '2026-03-01',
+    ...noSpend,
+    calls: 4,
+    billed: 3,
+    maybe: 1,
+    unpriced: 1,
+    duplicates: 1,
+    cost_usd: 1.5,
+  }
+  const rows = query.includes('group_by=model') ? [{ ...day, provider: 'openai', model: 'gpt-test' }] : [day]
+  const data = query.includes('from=2020') ? [] : rows
+  const summary = { ...day, from: '2026-02-01', to: '2026-03-02', duplicate_cost_usd: 0.25, possible_duplicates: 2 }
+  const text = JSON.stringify({ object: 'list', data, has_more: false, next_cursor: null, summary })
+  return text.replaceAll('"cost_usd":1.5', '"cost_usd":1.50000000000000000001')
 }
 
 function submitOne(
@@ -313,8 +419,8 @@ function jobText(fake: FakeServer, job: FakeJob): string {
   return `${text.slice(0, -1)},"response":${state === 'succeeded' ? fake.answerOf(key) : 'null'}}`
 }
 
-function attemptsOf({ paid, model }: FakeJob): object[] {
-  return Array.from({ length: paid }, (_, index) => ({
+function ledgerText({ paid, model }: FakeJob): string {
+  const data = Array.from({ length: paid }, (_, index) => ({
     attempt: index + 1,
     generation: 1,
     outcome: 'answered',
@@ -331,4 +437,14 @@ function attemptsOf({ paid, model }: FakeJob): object[] {
     output_tokens: 5,
     cost_usd: 0.25,
   }))
+  const summary = {
+    duplicate: paid > 1 ? 'yes' : 'no',
+    ...noSpend,
+    calls: paid,
+    billed: paid,
+    cost_usd: paid / 4,
+    duplicates: Math.max(0, paid - 1),
+    duplicate_cost_usd: Math.max(0, paid - 1) / 4,
+  }
+  return JSON.stringify({ object: 'list', data, has_more: false, next_cursor: null, summary })
 }

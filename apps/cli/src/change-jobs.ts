@@ -1,58 +1,142 @@
-import { CliError, exitCodes, reasonOf } from './errors.ts'
+import type { DecisionAction } from '@askonce/core'
+import { ApiError, exitCodes } from './errors.ts'
+import { count } from './format.ts'
 import type { Client } from './http.ts'
 import type { Job } from './job.ts'
+import { decidable, readChoice, type DecisionOptions, type JobChoice } from './job-choice.ts'
+import { jobTable, readJobs } from './job-list.ts'
 import { stateStyle } from './job-view.ts'
 import { withClient } from './server.ts'
-import { paint, print, printJson, remark } from './terminal.ts'
+import { oneLine, paint, print, printJson, remark } from './terminal.ts'
 
 type Outcome = { id: string; state: Job['state'] } | { id: string; error: { code: string; message: string } }
 
+/** Most ids of one request; with a filter the server hands out as many outcomes at most, and a cursor. */
+const batchSize = 10_000
+/** Ten thousand jobs in batches of hundreds, each with its own commit. */
+const bulkWaitSeconds = 120
+
 /**
- * Asks one thing of several jobs, one after the other, each with its own outcome: one that refuses does not keep the others
- * from it. Exit code 1 when one did.
+ * Decides about jobs, each with its own outcome: one that refuses does not keep the others from it. Exit code 1 when one did.
+ * `extra` goes into the body of the request.
  */
 export async function changeJobs(
+  action: DecisionAction,
   ids: readonly string[],
-  verb: 'cancel' | 'retry' | 'fail',
-  body: object,
-  asJson: boolean,
+  options: DecisionOptions,
+  extra: object = {},
 ): Promise<void> {
+  const choice = await readChoice(ids, options)
   await withClient(async (client) => {
+    if (options.dryRun) return await showChosen(client, action, choice, options.json === true)
+    const body = { ...extra, ...(options.reason === undefined ? {} : { reason: options.reason }) }
     const outcomes: Outcome[] = []
-    for (const id of ids) {
-      const outcome = await changeOne(client, id, verb, body)
+    for await (const outcome of ask(client, action, choice, body)) {
       outcomes.push(outcome)
-      if (!asJson) report(outcome)
+      if (!options.json) report(outcome)
     }
-    if (asJson) printJson({ object: 'list', data: outcomes })
+    if (options.json) printJson({ object: 'list', data: outcomes })
+    else conclude(outcomes)
     if (outcomes.some((outcome) => 'error' in outcome)) process.exitCode = exitCodes.failed
   })
 }
 
-async function changeOne(client: Client, id: string, verb: string, body: object): Promise<Outcome> {
-  try {
-    const job = await client.json<Job>({
+interface Answer {
+  data: Item[]
+  next_cursor: string | null
+}
+
+interface Item {
+  id: string
+  status: number
+  job?: Job
+  error?: { code: string; message: string; state?: string }
+}
+
+async function* ask(client: Client, action: DecisionAction, choice: JobChoice, body: object): AsyncGenerator<Outcome> {
+  const post = (which: object): Promise<Answer> =>
+    client.json<Answer>({
       method: 'POST',
-      path: `/v1/jobs/${encodeURIComponent(id)}/${verb}`,
-      body: JSON.stringify(body),
-      // A second retry would find the job queued by the first and be refused: the answer would be misleading.
+      path: `/v1/jobs/bulk/${action}`,
+      body: JSON.stringify({ ...which, ...body }),
+      waitSeconds: bulkWaitSeconds,
+      // A second retry would find the jobs queued by the first and be refused: the answer would be misleading.
       repeatable: false,
     })
-    return { id, state: job.state }
-  } catch (error) {
-    if (!(error instanceof CliError) || error.exitCode === exitCodes.unreachable || isAuth(error)) throw error
-    const code = 'code' in error ? String(error.code) : 'error'
-    return { id, error: { code, message: `${reasonOf(error)}${error.hint === null ? '' : `. ${error.hint}`}` } }
+  if ('ids' in choice) {
+    for (let start = 0; start < choice.ids.length; start += batchSize) {
+      const { data } = await post({ ids: choice.ids.slice(start, start + batchSize) })
+      yield* data.map(toOutcome)
+    }
+    return
+  }
+  for (let cursor: string | null = null; ;) {
+    const answer: Answer = await post(cursor === null ? choice : { ...choice, cursor })
+    yield* answer.data.map(toOutcome)
+    cursor = answer.next_cursor
+    if (cursor === null) return
   }
 }
 
-/** What holds for every id is said once. */
-function isAuth(error: CliError): boolean {
-  return 'status' in error && (error.status === 401 || error.status === 403)
+function toOutcome({ id, status, job, error }: Item): Outcome {
+  if (job !== undefined) return { id, state: job.state }
+  const { code, message } = error ?? { code: 'unknown', message: 'refused without a reason' }
+  const refusal = new ApiError(status, code, message)
+  return { id, error: { code, message: `${refusal.message}${refusal.hint === null ? '' : `. ${refusal.hint}`}` } }
 }
 
 function report(outcome: Outcome): void {
-  if ('error' in outcome) return remark(`${outcome.id}: ${outcome.error.message}`)
+  if ('error' in outcome) return remark(`${oneLine(outcome.id)}: ${outcome.error.message}`)
   const style = stateStyle(outcome.state)
   print(`${outcome.id} ${style === null ? outcome.state : paint(process.stdout, style, outcome.state)}`)
+}
+
+function conclude(outcomes: readonly Outcome[]): void {
+  if (outcomes.length === 0) return remark('No job matches.')
+  if (outcomes.length === 1) return
+  const refused = outcomes.filter((outcome) => 'error' in outcome).length
+  remark(`${count(outcomes.length - refused, 'job')} changed${refused > 0 ? `, ${refused} not` : ''}`)
+}
+
+/** What the same command without --dry-run would ask about. Whether a retry needs consent shows only when it is asked. */
+async function showChosen(client: Client, action: DecisionAction, choice: JobChoice, asJson: boolean): Promise<void> {
+  const states = decidable(action)
+  const jobs: Job[] = []
+  for await (const job of 'ids' in choice ? byId(client, choice.ids) : matching(client, states, choice.filter)) {
+    if (states.includes(job.state)) jobs.push(job)
+    else refuse(job.id, `the job is ${job.state}; ${action} is for jobs that are ${states.join(' or ')}`)
+  }
+  if (asJson) return printJson({ object: 'list', data: jobs, dry_run: true })
+  if (jobs.length > 0) print(jobTable(jobs))
+  remark(`${action} would be asked of ${count(jobs.length, 'job')}. Nothing was changed.`)
+}
+
+function refuse(id: string, why: string): void {
+  remark(`${oneLine(id)}: ${why}`)
+  process.exitCode = exitCodes.failed
+}
+
+async function* byId(client: Client, ids: readonly string[]): AsyncGenerator<Job> {
+  for (const id of ids) {
+    try {
+      yield await client.json<Job>({ method: 'GET', path: `/v1/jobs/${encodeURIComponent(id)}` })
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 404) throw error
+      refuse(id, error.message)
+    }
+  }
+}
+
+type Filter = Extract<JobChoice, { filter: unknown }>['filter']
+
+/** The server's filter over its list, state by state as the server goes through them. */
+async function* matching(client: Client, states: readonly Job['state'][], filter: Filter): AsyncGenerator<Job> {
+  const { state: only, created_before: before, metadata = {} } = filter
+  for (const state of only === undefined ? states : [only]) {
+    for await (const job of readJobs(client, { state })) {
+      const young = before !== undefined && Date.parse(job.created_at) >= Date.parse(before)
+      const other = Object.entries(metadata).some(([name, value]) => job.metadata?.[name] !== value)
+      if (!young && !other) yield job
+    }
+  }
 }

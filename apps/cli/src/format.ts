@@ -36,7 +36,8 @@ export function clock(durationMs: number): string {
 /** US dollars with as many digits as say something: `$0.000123`, `$12.34`. */
 export function dollars(amount: number): string {
   if (amount === 0) return '$0'
-  return `$${amount.toFixed(amount >= 1 ? 2 : Math.min(10, 2 - Math.floor(Math.log10(amount))))}`
+  const digits = amount >= 1 ? 2 : Math.min(10, 2 - Math.floor(Math.log10(amount)))
+  return `$${amount.toFixed(digits).replace(/(?<=\.\d\d\d*?)0+$/, '')}`
 }
 
 /** `1 job`, `2 jobs`. */

@@ -11,6 +11,15 @@ export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: stri
   }
 }
 
+const units = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const
+
+/** A parser of durations such as `90s`, `15m`, `12h` or `7d`; in milliseconds. */
+export function duration(text: string): number {
+  const [, amount, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? []
+  if (amount === undefined) throw new InvalidArgumentError('Expected a duration such as 90s, 15m, 12h or 7d.')
+  return Number(amount) * units[unit as keyof typeof units]
+}
+
 /** Collects `name=value` of a repeatable option. */
 export function pair(text: string, before: Record<string, string> = {}): Record<string, string> {
   const at = text.indexOf('=')

@@ -9,6 +9,7 @@ import { addKeys } from './commands/keys.ts'
 import { addLanes } from './commands/lanes.ts'
 import { addList } from './commands/list.ts'
 import { addRetry } from './commands/retry.ts'
+import { addSpend } from './commands/spend.ts'
 import { addSubmit } from './commands/submit.ts'
 import { addSweep } from './commands/sweep.ts'
 import { registerRoles } from './roles/index.ts'
@@ -50,6 +51,7 @@ export function buildProgram(): Command {
   addCancel(program)
   addRetry(program)
   addFail(program)
+  addSpend(program)
   addLanes(program)
   addKeys(program)
   addSweep(program)

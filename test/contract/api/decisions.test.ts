@@ -163,7 +163,7 @@ describe('a decision on the wrong job', () => {
   it('two people who look at the same held job accept one more charge together, not two', async () => {
     const id = await jobIn('uncertain')
     const both = await Promise.all([1, 2].map(() => ask('retry', id, { accept_duplicate_charge: true, generation: 1 })))
-    expect(both.map(({ status }) => status).toSorted()).toEqual([202, 409])
+    expect(new Set(both.map(({ status }) => status))).toEqual(new Set([202, 409]))
     expect(await decisions(id)).toHaveLength(1)
   })
 })

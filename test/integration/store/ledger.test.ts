@@ -244,9 +244,8 @@ describe('readSpend', () => {
       expect(await totalsOf(await insertLedger(attempts))).toEqual(recount([attempts], () => true))
     }
     const found = await ask('2026-03-10', '2026-03-12')
-    expect(found?.rows.map(({ lane: _, model: __, ...row }) => row)).toEqual(
-      days.map((date) => ({ date, ...recount(ledgers, ({ at }) => at === date) })),
-    )
+    expect(found?.rows).toHaveLength(days.length)
+    expect(found?.rows).toMatchObject(days.map((date) => ({ date, ...recount(ledgers, ({ at }) => at === date) })))
     expect(found?.totals).toMatchObject(recount(ledgers, () => true))
     const [first, second] = days as [string, string]
     expect((await ask(first, second))?.totals).toMatchObject(

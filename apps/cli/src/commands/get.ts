@@ -1,74 +1,79 @@
 import type { Command } from 'commander'
 import { awaitJob, type ShownJob } from '../await-job.ts'
 import { CliError, exitCodes, usageError } from '../errors.ts'
-import { dollars, relative } from '../format.ts'
 import type { Client } from '../http.ts'
 import type { Job } from '../job.ts'
 import { concludeJob, showJob } from '../job-view.ts'
+import { showAttempts, showDecisions } from '../ledger-view.ts'
 import { examples, integer } from '../options.ts'
 import { withClient } from '../server.ts'
-import { table } from '../table.ts'
-import { print, printJson } from '../terminal.ts'
+import { print } from '../terminal.ts'
 
 interface Options {
   key?: string
   wait: number
   response?: boolean
   attempts?: boolean
+  decisions?: boolean
   json?: boolean
-}
-
-interface Attempt {
-  attempt: number
-  generation: number
-  outcome: string | null
-  billing: string | null
-  provider: string
-  model: string
-  provider_status: number | null
-  error_code: string | null
-  started_at: string
-  input_tokens: number | null
-  output_tokens: number | null
-  cost_usd: number | null
 }
 
 /** `askonce get`. */
 export function addGet(program: Command): void {
   program
     .command('get')
-    .summary('show a job, its answer, or its ledger')
+    .summary('show a job, its answer, its ledger, or who decided about it')
     .description('Shows one job with its answer, named by its id or by its key.')
-    .argument('[id]', 'id of the job')
-    .option('-k, --key <key>', 'find it by its key instead')
+    .argument('[job]', 'id of the job, or its key')
+    .option('-k, --key <key>', 'its key, also where that looks like an id')
     .option('-w, --wait <seconds>', 'wait for the answer so long', integer(0), 0)
     .option('--response', "print the provider's answer alone, byte for byte", false)
-    .option('--attempts', 'print the ledger: every call that was or may have been paid')
+    .option('--attempts', 'print the ledger: every call that was or may have been paid, and what they cost')
+    .option('--decisions', 'print who retried, failed or cancelled it, when and why')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
       examples([
-        'askonce get --key tour/mars',
+        'askonce get tour/mars',
+        'askonce get tour/mars --attempts',
         'askonce get 0199c0de-0000-7000-8000-000000000000 --wait 60 --json',
-        'askonce get --key tour/mars --response > answer.json',
+        'askonce get tour/mars --response > answer.json',
       ]),
     )
     .action(get)
 }
 
-async function get(id: string | undefined, options: Options): Promise<void> {
-  if ((id === undefined) === (options.key === undefined)) throw usageError('name the job by its id or by --key')
-  if (options.response && options.attempts) throw usageError('--response and --attempts exclude each other')
+/** The form of ids. A key may have it, too: then --key says so. */
+const idForm = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
+
+async function get(named: string | undefined, options: Options): Promise<void> {
+  if ((named === undefined) === (options.key === undefined)) throw usageError('name the job by its id or by --key')
+  const wanted = (['response', 'attempts', 'decisions'] as const).filter((name) => options[name])
+  if (wanted.length > 1) throw usageError(`${wanted.map((name) => `--${name}`).join(' and ')} exclude each other`)
+  const id = named !== undefined && idForm.test(named) ? named : undefined
   await withClient(async (client) => {
-    const found = id ?? (await idOf(client, options.key ?? ''))
+    const found = id ?? (await idOf(client, options.key ?? named ?? ''))
     const path = `/v1/jobs/${encodeURIComponent(found)}`
-    if (options.attempts)
-      return showAttempts(await client.json({ method: 'GET', path: `${path}/attempts` }), options.json === true)
+    if (options.attempts) return await showList(client, `${path}/attempts`, options.json, showAttempts)
+    if (options.decisions) return await showList(client, `${path}/decisions`, options.json, showDecisions)
     const shown = await awaitJob(client, found, options.wait)
     if (options.response) return await printResponse(client, path, shown)
     showJob(shown, shown.text, options.json === true)
     process.exitCode = concludeJob(shown.job, options.wait > 0)
   })
+}
+
+async function showList(
+  client: Client,
+  path: string,
+  asJson: boolean | undefined,
+  show: (list: never) => void,
+): Promise<void> {
+  const { bytes } = await client.send({ method: 'GET', path })
+  const text = bytes.toString('utf8')
+  // As it came: its dollars may have more digits than a double holds.
+  if (asJson) print(text)
+  else show(JSON.parse(text) as never)
 }
 
 async function idOf(client: Client, key: string): Promise<string> {
@@ -88,30 +93,4 @@ async function printResponse(client: Client, path: string, { job }: ShownJob): P
   }
   const { bytes } = await client.send({ method: 'GET', path: `${path}/response` })
   process.stdout.write(bytes)
-}
-
-function showAttempts(list: { data: Attempt[] }, asJson: boolean): void {
-  if (asJson) return printJson(list)
-  if (list.data.length === 0) return print('No attempt yet.')
-  print(
-    table<Attempt>(
-      [
-        { title: '#', value: ({ attempt }) => String(attempt), right: true },
-        { title: 'RUN', value: ({ generation }) => String(generation), right: true },
-        { title: 'OUTCOME', value: ({ outcome }) => outcome ?? 'open' },
-        { title: 'BILLING', value: ({ billing }) => billing ?? 'open', style: billingStyle },
-        { title: 'PROVIDER', value: ({ provider }) => provider },
-        { title: 'STATUS', value: ({ provider_status: status }) => String(status ?? '-'), right: true },
-        { title: 'TOKENS', value: ({ input_tokens: i, output_tokens: o }) => `${i ?? '-'}/${o ?? '-'}`, right: true },
-        { title: 'COST', value: ({ cost_usd: cost }) => (cost === null ? '-' : dollars(cost)), right: true },
-        { title: 'STARTED', value: ({ started_at: started }) => relative(started) },
-        { title: 'ERROR', value: ({ error_code: code }) => code ?? '-', shrinks: true },
-      ],
-      list.data,
-    ),
-  )
-}
-
-function billingStyle({ billing }: Attempt): 'yellow' | null {
-  return billing === 'maybe' ? 'yellow' : null
 }

@@ -1,13 +1,10 @@
 import { jobStates } from '@askonce/core'
 import { type Command, Option } from 'commander'
 import { usageError } from '../errors.ts'
-import { count, relative } from '../format.ts'
-import type { Client } from '../http.ts'
 import type { Job } from '../job.ts'
-import { stateStyle } from '../job-view.ts'
+import { jobTable, readJobs, totalsOf } from '../job-list.ts'
 import { examples, integer } from '../options.ts'
 import { withClient } from '../server.ts'
-import { table } from '../table.ts'
 import { print, printJson, remark } from '../terminal.ts'
 
 interface Options {
@@ -18,14 +15,6 @@ interface Options {
   all?: boolean
   json?: boolean
 }
-
-interface Page {
-  data: Job[]
-  has_more: boolean
-  next_cursor: string | null
-}
-
-const pageSize = 100
 
 /** `askonce list`. */
 export function addList(program: Command): void {
@@ -44,7 +33,7 @@ export function addList(program: Command): void {
       examples([
         'askonce list --uncertain',
         'askonce list --state failed --limit 100',
-        "askonce list --uncertain --all --json | jq -r '.data[].id' | xargs askonce fail",
+        "askonce list --uncertain --all --json | jq -r '.data[].id' | askonce fail -",
       ]),
     )
     .action(list)
@@ -57,53 +46,19 @@ async function list(options: Options): Promise<void> {
   const state = options.uncertain ? 'uncertain' : options.state
   const limit = options.all ? Number.POSITIVE_INFINITY : options.limit
   await withClient(async (client) => {
-    const { jobs, more } = await readPages(client, { state, key: options.key }, limit)
+    const { jobs, more } = await collect(readJobs(client, { state, key: options.key }, limit))
     if (options.json) return printJson({ object: 'list', data: jobs, has_more: more })
     if (jobs.length === 0) return remark('No job matches.')
     print(jobTable(jobs))
-    remark(totals(jobs, more))
+    remark(`${totalsOf(jobs)}${more ? '. There are more: --limit N or --all' : ''}`)
   })
 }
 
-async function readPages(
-  client: Client,
-  filter: Record<string, string | undefined>,
-  limit: number,
-): Promise<{ jobs: Job[]; more: boolean }> {
+async function collect(reading: AsyncGenerator<Job, boolean>): Promise<{ jobs: Job[]; more: boolean }> {
   const jobs: Job[] = []
-  let cursor: string | null = null
   for (;;) {
-    const query = new URLSearchParams({ limit: String(Math.min(pageSize, limit - jobs.length)) })
-    for (const [name, value] of Object.entries(filter)) if (value !== undefined) query.set(name, value)
-    if (cursor !== null) query.set('cursor', cursor)
-    const page: Page = await client.json<Page>({ method: 'GET', path: `/v1/jobs?${query.toString()}` })
-    jobs.push(...page.data)
-    cursor = page.next_cursor
-    if (!page.has_more || cursor === null || jobs.length >= limit) return { jobs, more: page.has_more }
+    const { value, done } = await reading.next()
+    if (done === true) return { jobs, more: value }
+    jobs.push(value)
   }
-}
-
-function jobTable(jobs: readonly Job[]): string {
-  return table<Job>(
-    [
-      { title: 'ID', value: ({ id }) => id },
-      { title: 'STATE', value: ({ state }) => state, style: ({ state }) => stateStyle(state) },
-      { title: 'PAID', value: ({ usage }) => paidOf(usage), right: true },
-      { title: 'CREATED', value: ({ created_at: created }) => relative(created) },
-      { title: 'EXPIRES', value: ({ expires_at: expires }) => relative(expires) },
-      { title: 'ERROR', value: ({ error }) => error?.code ?? '-' },
-      { title: 'KEY', value: ({ key }) => key, shrinks: true },
-    ],
-    jobs,
-  )
-}
-
-function paidOf({ paid_attempts: paid, maybe_paid_attempts: maybe }: Job['usage']): string {
-  return maybe > 0 ? `${paid} (${maybe}?)` : String(paid)
-}
-
-function totals(jobs: readonly Job[], more: boolean): string {
-  const byState = jobStates.map((state) => [state, jobs.filter((job) => job.state === state).length] as const)
-  const parts = byState.filter(([, amount]) => amount > 0).map(([state, amount]) => `${amount} ${state}`)
-  return `${count(jobs.length, 'job')}: ${parts.join(', ')}${more ? '. There are more: --limit N or --all' : ''}`
 }

@@ -1,0 +1,146 @@
+import { count, dollars, relative } from './format.ts'
+import { table, type Column } from './table.ts'
+import { oneLine, print } from './terminal.ts'
+
+/** What attempts have cost together, as the server sums it up. */
+export interface Totals {
+  calls: number
+  billed: number
+  maybe: number
+  none: number
+  open: number
+  unpriced: number
+  input_tokens: number
+  output_tokens: number
+  cost_usd: number
+  duplicates: number
+  duplicate_cost_usd: number
+  possible_duplicates: number
+  possible_duplicate_cost_usd: number
+}
+
+interface Attempt {
+  attempt: number
+  generation: number
+  outcome: string | null
+  billing: string | null
+  provider: string
+  model: string
+  provider_status: number | null
+  error_code: string | null
+  started_at: string
+  input_tokens: number | null
+  output_tokens: number | null
+  cost_usd: number | null
+}
+
+/** The ledger of a job: its attempts, and what they come to. */
+export function showAttempts({ data, summary }: { data: Attempt[]; summary: Totals }): void {
+  if (data.length === 0) return print('No attempt yet.')
+  print(
+    table<Attempt>(
+      [
+        { title: '#', value: ({ attempt }) => String(attempt), right: true },
+        { title: 'RUN', value: ({ generation }) => String(generation), right: true },
+        { title: 'OUTCOME', value: ({ outcome }) => outcome ?? 'open' },
+        { title: 'BILLING', value: ({ billing }) => billing ?? 'open', style: billingStyle },
+        { title: 'PROVIDER', value: ({ provider }) => provider },
+        { title: 'STATUS', value: ({ provider_status: status }) => String(status ?? '-'), right: true },
+        { title: 'TOKENS', value: ({ input_tokens: i, output_tokens: o }) => `${i ?? '-'}/${o ?? '-'}`, right: true },
+        { title: 'COST', value: ({ cost_usd: cost }) => (cost === null ? '-' : dollars(cost)), right: true },
+        { title: 'STARTED', value: ({ started_at: started }) => relative(started) },
+        { title: 'ERROR', value: ({ error_code: code }) => code ?? '-', shrinks: true },
+      ],
+      data,
+    ),
+  )
+  print(`\n${callsOf(summary)}; cost: ${dollars(summary.cost_usd)}${unpricedOf(summary)}`)
+  print(`Paid twice: ${duplicatesOf(summary)}`)
+}
+
+function billingStyle({ billing }: Attempt): 'yellow' | null {
+  return billing === 'maybe' ? 'yellow' : null
+}
+
+/** `3 calls: 1 billed, 2 maybe`. */
+function callsOf({ calls, billed, maybe, none, open }: Totals): string {
+  const parts = Object.entries({ billed, maybe, none, open }).filter(([, amount]) => amount > 0)
+  return `${count(calls, 'call')}: ${parts.map(([name, amount]) => `${amount} ${name}`).join(', ')}`
+}
+
+/** What the cost leaves out; empty: nothing. */
+export function unpricedOf({ unpriced }: Totals): string {
+  return unpriced === 0 ? '' : `, and ${count(unpriced, 'billed call')} at a price that is not known`
+}
+
+/** Whether the same answer was paid for more than once, and what that cost. */
+export function duplicatesOf(totals: Totals): string {
+  const { duplicates, possible_duplicates: possible } = totals
+  const parts = [
+    ...(duplicates > 0 ? [`yes, ${count(duplicates, 'call')} (${dollars(totals.duplicate_cost_usd)})`] : []),
+    ...(possible > 0 ? [`maybe, ${count(possible, 'call')} (${estimateOf(totals)})`] : []),
+  ]
+  return parts.length === 0 ? 'no' : parts.join('; ')
+}
+
+function estimateOf({ possible_duplicate_cost_usd: cost }: Totals): string {
+  return cost > 0 ? `about ${dollars(cost)}` : 'at an unknown price'
+}
+
+interface Decision {
+  at: string
+  action: string
+  accept_duplicate_charge: boolean
+  reason: string | null
+  by: { key_name: string }
+  from_state: string
+  to_state: string
+  generation: number
+}
+
+/** Who decided what about a job. */
+export function showDecisions({ data }: { data: Decision[] }): void {
+  if (data.length === 0) return print('No decision yet.')
+  print(
+    table<Decision>(
+      [
+        { title: 'WHEN', value: ({ at }) => at.slice(0, 19).replace('T', ' ') },
+        { title: 'WHAT', value: ({ action, accept_duplicate_charge: yes }) => (yes ? `${action}, consent` : action) },
+        { title: 'FROM', value: ({ from_state: state }) => state },
+        { title: 'TO', value: ({ to_state: state }) => state },
+        { title: 'RUN', value: ({ generation }) => String(generation), right: true },
+        { title: 'BY', value: ({ by }) => by.key_name },
+        { title: 'WHY', value: ({ reason }) => oneLine(reason ?? '-'), shrinks: true },
+      ],
+      data,
+    ),
+  )
+}
+
+export type SpendRow = Totals & { date: string; provider?: string; model?: string }
+
+/** Days, and below them what they come to. */
+export function spendTable(rows: readonly SpendRow[], total: Totals, byModel: boolean): string {
+  const divided: Column<SpendRow>[] = [
+    { title: 'PROVIDER', value: ({ provider }) => provider ?? '' },
+    { title: 'MODEL', value: ({ model }) => model ?? '', shrinks: true },
+  ]
+  const figure = (title: string, value: (row: SpendRow) => string): Column<SpendRow> => ({ title, value, right: true })
+  return table<SpendRow>(
+    [
+      { title: 'DATE', value: ({ date }) => date },
+      ...(byModel ? divided : []),
+      figure('CALLS', ({ calls }) => String(calls)),
+      figure('BILLED', ({ billed }) => String(billed)),
+      figure('MAYBE', ({ maybe }) => String(maybe)),
+      figure('NONE', ({ none }) => String(none)),
+      figure('OPEN', ({ open }) => String(open)),
+      figure('TOKENS', ({ input_tokens: i, output_tokens: o }) => `${i}/${o}`),
+      figure('COST', ({ cost_usd: cost }) => dollars(cost)),
+      figure('TWICE', ({ duplicates, possible_duplicates: possible }) =>
+        possible > 0 ? `${duplicates} (${possible}?)` : String(duplicates),
+      ),
+    ],
+    [...rows, { ...total, date: 'total' }],
+  )
+}
