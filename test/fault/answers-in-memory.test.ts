@@ -38,7 +38,9 @@ describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
     await fetch(`${address}/v1/jobs/bulk`, {
       method: 'POST',
       headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ jobs: markers.map((marker) => ({ key: marker, ...chat(marker), on_uncertain: 'hold' })) }),
+      body: JSON.stringify({
+        jobs: markers.map((marker) => Object.assign(chat(marker), { key: marker, on_uncertain: 'hold' })),
+      }),
     })
     await until(
       () => system.upstream.calls(),

@@ -3,14 +3,15 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { migrate } from '@askonce/store'
 import type { Child } from '@askonce/testkit'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { call, chat, ledger, startSystem, submit, until, untilState, type System } from './system.ts'
 import { healthPort } from './worker-health.ts'
 
 const answered = [{ attempt: 1, outcome: 'answered', billing: 'billed' }]
 
 // DESIGN.md §4: a storage failure is not a job failure, and an answer in hand is never lost in silence.
-describe('FAULTS 5, trouble with the spool (redis form)', () => {
+// Each starts several processes, and servers again: more than a minute on a busy machine.
+describe('FAULTS 5, trouble with the spool (redis form)', { timeout: 120_000 }, () => {
   let system: System
   let address: string
   beforeAll(async () => {
@@ -22,6 +23,16 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
   const directory = (name: string): string => join(system.directory, name)
   const spoolOf = (name: string): string => join(directory(name), 'spool')
+  /** What a failed test leaves behind would take the next one's jobs. */
+  const workers: Child[] = []
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((child) => child.kill()))
+  })
+  const started = async (variables: Record<string, string>): Promise<Child> => {
+    const child = await system.started('worker', variables)
+    workers.push(child)
+    return child
+  }
   const env = (name: string): Record<string, string> => ({ ASKONCE_DATA_DIR: directory(name) })
   const linesOf = (child: Child, event: string): Record<string, unknown>[] =>
     child.stdout
@@ -57,7 +68,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
   test('damaged files beside a good one: set aside, told once, counted; the good one is delivered and work goes on', async () => {
     const name = 'corrupt'
-    const holder = await system.started('worker', env(name))
+    const holder = await started(env(name))
     const id = await callAndKillPostgres(name)
     await untilLines(holder, 'spool.written')
     await holder.kill()
@@ -80,10 +91,10 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
     await system.postgres.restart()
     const health = await healthPort()
-    const next = await system.started('worker', { ...env(name), ...health.env })
+    const next = await started({ ...env(name), ...health.env })
     await expectOnce(id, name)
     const damaged = await untilLines(next, 'spool.damaged', 7)
-    expect(damaged.map(({ outcome }) => outcome).toSorted()).toEqual([
+    expect(damaged.map(({ outcome }) => String(outcome)).toSorted()).toEqual([
       'damaged',
       'damaged',
       'empty',
@@ -106,7 +117,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
   test('a record of another database is left alone and named; one that the ledger does not know is set aside', async () => {
     const name = 'foreign'
-    const holder = await system.started('worker', env(name))
+    const holder = await started(env(name))
     const id = await callAndKillPostgres(name)
     await untilLines(holder, 'spool.written')
     await holder.kill()
@@ -117,12 +128,12 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     await system.sql('delete from attempts where job_id = $1', [id])
     const elsewhere = await system.postgres.createDatabase()
     await migrate(elsewhere.url)
-    const stranger = await system.started('worker', { ...env(name), DATABASE_URL: elsewhere.url })
+    const stranger = await started({ ...env(name), DATABASE_URL: elsewhere.url })
     const [told] = await untilLines(stranger, 'spool.foreign')
     expect(told).toMatchObject({ job_id: id, file: join(spoolOf(name), `${id}.1.answer`) })
     await stop(stranger)
     expect(await readdir(spoolOf(name))).toEqual([`${id}.1.answer`])
-    const next = await system.started('worker', env(name))
+    const next = await started(env(name))
     await untilLines(next, 'spool.orphaned')
     expect(await readdir(spoolOf(name))).toEqual([`${id}.1.answer.orphan`])
     await stop(next)
@@ -130,7 +141,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
   test('killed between the synced temporary file and its rename: the whole answer is found and delivered', async () => {
     const name = 'renaming'
-    const holder = await system.started('worker', { ...env(name), ASKONCE_TEST_PAUSE: 'worker.spooling' })
+    const holder = await started({ ...env(name), ASKONCE_TEST_PAUSE: 'worker.spooling' })
     const id = await callAndKillPostgres(name)
     await holder.waitForLine(/paused at worker\.spooling/, 30_000)
     await holder.kill()
@@ -139,7 +150,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     const past = new Date(Date.now() - 120_000)
     await utimes(join(spoolOf(name), temporary), past, past)
     await system.postgres.restart()
-    const next = await system.started('worker', env(name))
+    const next = await started(env(name))
     await expectOnce(id, name)
     expect(await readdir(spoolOf(name))).toEqual([])
     await stop(next)
@@ -147,7 +158,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
 
   test('what another process leaves is found while a worker runs, without a restart', async () => {
     const name = 'shared'
-    const holder = await system.started('worker', env(name))
+    const holder = await started(env(name))
     const id = await callAndKillPostgres(name)
     await untilLines(holder, 'spool.written')
     await holder.kill()
@@ -155,7 +166,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     const record = await readFile(join(spoolOf(name), file))
     await rm(join(spoolOf(name), file))
     await system.postgres.restart()
-    const next = await system.started('worker', env(name))
+    const next = await started(env(name))
     await untilState(address, id, 'uncertain', 30_000)
     await writeFile(join(spoolOf(name), file), record)
     await untilLines(next, 'spool.delivered')
@@ -168,7 +179,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     await mkdir(directory(name), { recursive: true })
     await writeFile(spoolOf(name), 'in the way')
     const health = await healthPort()
-    const worker = await system.started('worker', { ...env(name), ...health.env })
+    const worker = await started({ ...env(name), ...health.env })
     const [told] = await untilLines(worker, 'spool.unavailable')
     expect(told).toMatchObject({ file: spoolOf(name), reason: expect.stringContaining('EEXIST') as string })
     const ready = await health.ready()
@@ -204,6 +215,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     const name = 'full'
     const health = await healthPort()
     const worker = system.spawn('worker', { ...env(name), ...health.env }, [], { fileBlocks: 8 })
+    workers.push(worker)
     await worker.waitForLine(/"event":"worker\.started"/, 60_000)
     expect(await health.metric('askonce_spool_writable')).toBe(1)
     const id = await callAndKillPostgres(name, { answerBytes: 200_000 })
@@ -221,7 +233,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     const name = 'saved'
     await mkdir(directory(name), { recursive: true })
     await writeFile(spoolOf(name), 'in the way')
-    const worker = await system.started('worker', env(name))
+    const worker = await started(env(name))
     const id = await callAndKillPostgres(name)
     await untilLines(worker, 'worker.held_back')
     worker.signal('SIGTERM')
@@ -236,7 +248,7 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     const name = 'lost'
     await mkdir(directory(name), { recursive: true })
     await writeFile(spoolOf(name), 'in the way')
-    const worker = await system.started('worker', { ...env(name), ASKONCE_DRAIN_SECONDS: '1' })
+    const worker = await started({ ...env(name), ASKONCE_DRAIN_SECONDS: '1' })
     const id = await callAndKillPostgres(name)
     await untilLines(worker, 'worker.held_back')
     worker.signal('SIGTERM')
@@ -257,12 +269,12 @@ describe('FAULTS 5, trouble with the spool (redis form)', () => {
     await system.sql(`create trigger refuse before update on attempts for each row when (new.outcome = 'answered')
       execute function refuse()`)
     // As many places as nobody fills: what stops the worker is what waits.
-    const worker = await system.started('worker', { ...env(name), ...health.env, ASKONCE_CONCURRENCY: '1000' })
+    const worker = await started({ ...env(name), ...health.env, ASKONCE_CONCURRENCY: '1000' })
     const before = await system.upstream.calls()
     const calls = async (): Promise<number> => (await system.upstream.calls()) - before
     const submitMany = async (from: number, to: number): Promise<void> => {
       const numbers = Array.from({ length: to - from }, (_, index) => from + index)
-      const jobs = numbers.map((number) => ({ key: `${name}-${number}`, ...chat(`${name}-${number}`) }))
+      const jobs = numbers.map((number) => Object.assign(chat(`${name}-${number}`), { key: `${name}-${number}` }))
       const { status } = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs } })
       expect(status).toBe(200)
     }

@@ -19,7 +19,8 @@ export async function healthPort(): Promise<Health> {
     env: { ASKONCE_HEALTH_PORT: String(port) },
     async ready() {
       const response = await read('/readyz')
-      return { status: response.status, ...((await response.json()) as { problems: string[] }) }
+      const { problems } = (await response.json()) as { problems: string[] }
+      return { status: response.status, problems }
     },
     async metric(name) {
       const line = (await (await read('/metrics')).text()).split('\n').find((text) => text.startsWith(`${name} `))

@@ -191,4 +191,12 @@ export const cases: Case[] = [
     after: ['gone', null],
     ledger: [['surplus', billed]],
   },
+  {
+    key: 'answered, expired and not swept',
+    policy: 'fail',
+    late: answer,
+    meanwhile: 'gone',
+    after: ['failed', null],
+    ledger: [['surplus', billed]],
+  },
 ]

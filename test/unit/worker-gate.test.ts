@@ -46,7 +46,7 @@ describe('the gate', () => {
     const { entered } = callers(gate, 100)
     for (let second = 0; second < 600; second += 1) {
       await tick(100)
-      if (entered.length > 0 && gate.isOpen === false) gate.failed()
+      if (entered.length > 0 && !gate.isOpen) gate.failed()
     }
     // 60 seconds at 1 to 2 seconds each, and the shorter waits of the beginning.
     expect(entered.length).toBeGreaterThan(25)
