@@ -8,6 +8,12 @@ const jobs = 200
 /** Seconds; what a janitor takes for dead when it sees it. The default: a shorter one meets a busy machine's own silences. */
 const lease = 6
 
+/** For a longer try: `ASKONCE_TEST_OUTAGE_SECONDS=120 npx vitest run test/fault/beats-stale`. */
+const given =
+  process.env['ASKONCE_TEST_OUTAGE_SECONDS'] === undefined
+    ? undefined
+    : Number(process.env['ASKONCE_TEST_OUTAGE_SECONDS'])
+
 interface Variant {
   form: Form
   /** Seconds. They have to pass for real: silence is measured by monotonic clocks inside the processes. */
@@ -18,8 +24,8 @@ interface Variant {
 // What the guard does not cover: a worker that stays silent for a whole lease after the others are back is declared dead, and
 // is right to be. A machine that really sleeps stops its monotonic clocks as well, which is easier than what is tried here.
 describe.each<Variant>([
-  { form: 'redis', outage: 45 },
-  { form: 'embedded', outage: 25 },
+  { form: 'redis', outage: given ?? 30 },
+  { form: 'embedded', outage: given ?? 20 },
 ])('FAULTS 10, all beats stale at once ($form form)', ({ form, outage }) => {
   let system: System
   let address: string

@@ -34,12 +34,19 @@ interface Flight {
  */
 export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
   const startedAt = performance.now()
+  const end = await callAndDecide(parts, claim, held)
+  await recordAndReport(parts, { claim, held, startedAt, end })
+}
+
+// A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
+async function callAndDecide(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<AttemptEndRecord> {
   if (pauseAt !== null) await pauseAt('worker.claimed')
   const verdict = await call(parts, claim, held)
   if (pauseAt !== null) await pauseAt('worker.answered')
-  const end = verdict === null ? unsentEnd(claim, false) : endRecord(claim, verdict, held.abortedFor, Math.random())
-  if (verdict !== null) await moveLane(parts, claim, verdict)
-  await recordAndReport(parts, { claim, held, startedAt, end })
+  if (verdict === null) return unsentEnd(claim, false)
+  const end = endRecord(claim, verdict, held.abortedFor, Math.random())
+  await moveLane(parts, claim, verdict)
+  return end
 }
 
 /** Null: it was not sent, for reasons of ours. */

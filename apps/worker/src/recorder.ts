@@ -25,7 +25,7 @@ const retryCapMs = 2_000
 /** An answer that is not stored by then is written to disk: a server that says nothing at all may take half a minute to fail. */
 const spoolAfterMs = 2_000
 /** Answers that statements under way may hold in memory. */
-const submittedBytes = 48 * 1024 * 1024
+const submittedBytes = 24 * 1024 * 1024
 
 export interface RecorderOptions {
   db: Db
@@ -61,7 +61,7 @@ export class Recorder {
     this.group = new GroupCommit({
       commit: (ends) => this.commit(ends),
       maxRows: 500,
-      maxBytes: 16 * 1024 * 1024,
+      maxBytes: 8 * 1024 * 1024,
       maxWaiting: Number.POSITIVE_INFINITY, // bounded by what is in flight
       concurrency: 2,
       bytesOf: (end) => 500 + (end.response?.length ?? 0),

@@ -101,7 +101,8 @@ export class Safekeeping {
     let bytes = answer.size
     for (const { size } of this.kept) bytes += size
     if (bytes <= keptBytes) this.kept.add(answer)
-    else answer.end = { ...answer.end, response: null }
+    // In place: whoever waits for this end holds the same object.
+    else answer.end.response = null
   }
 
   /** The database has it: the file goes, after the commit and never before. */
