@@ -117,8 +117,11 @@ describe('the look-up', () => {
 
   test('failed: a server that ignores the filter, or lists nothing that is a list', async () => {
     const { createServer } = await import('node:http')
-    const bodies = ['{"data":[{"id":"x","metadata":{"askonce_attempt":"z.9"}}]}', '{"data":[{"id":"x"}]}', '{}', 'no']
-    const server = createServer((_, response) => response.end(bodies.shift()))
+    const other = '{"id":"x","metadata":{"askonce_attempt":"z.9"},"choices":[{"finish_reason":"stop"}]}'
+    const lists = [`{"data":[${other}]}`, '{"data":[{"id":"x"}]}', '{}', 'no']
+    const server = createServer((request, response) =>
+      response.end(request.url?.includes('?') === true ? lists.shift() : other),
+    )
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const address = server.address()
     const port = typeof address === 'object' && address !== null ? address.port : 0
