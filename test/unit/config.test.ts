@@ -56,7 +56,7 @@ describe('defaults', () => {
         maxRequestBytes: 10_485_760,
       },
       simulated: { latencyMs: 300, tokens: 64, failureRate: 0 },
-      lanes: [{ name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models: [] }],
+      lanes: [{ name: 'simulated', kind: 'simulated', baseUrl: null, apiKey: null, models: [], lookUp: false }],
       providersOn: false,
       client: { url: null, apiKey: null },
     })

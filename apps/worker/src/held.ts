@@ -93,6 +93,7 @@ export class HeldAttempts {
   }
 }
 
-function nameOf(jobId: string, attempt: number): string {
+/** How an attempt is named to providers and in memory. */
+export function nameOf(jobId: string, attempt: number): string {
   return `${jobId}.${attempt}`
 }

@@ -4,14 +4,16 @@ import type { Provider } from '@askonce/providers'
 import type { AttemptEndRecord, Claim } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { endRecord, unsentEnd } from './end-record.ts'
-import type { HeldAttempt, HeldAttempts } from './held.ts'
+import { nameOf, type HeldAttempt, type HeldAttempts } from './held.ts'
 import type { LaneControl } from './lane-control.ts'
+import { lookUpFailedEnd, type LookUps } from './look-up.ts'
 import type { Recorder } from './recorder.ts'
 
 export interface PipelineParts {
   held: HeldAttempts
   providers: ReadonlyMap<string, Provider>
   laneControl: LaneControl
+  lookUps: LookUps
   recorder: Recorder
   log: Log
   metrics: Metrics
@@ -41,7 +43,12 @@ export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldA
 // A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
 async function callAndDecide(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<AttemptEndRecord> {
   if (pauseAt !== null) await pauseAt('worker.claimed')
-  const verdict = await call(parts, claim, held)
+  // An earlier call of this job may have been answered: nothing is paid before the provider has said.
+  const lookUp = await parts.lookUps.before(claim, held.abort.signal)
+  if (lookUp === 'failed') {
+    return recordAndReport(parts, { claim, held, startedAt, end: lookUpFailedEnd(claim, Math.random()) })
+  }
+  const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)
   const end = endRecord(claim, verdict, held.abortedFor, Math.random())
@@ -58,7 +65,8 @@ async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Prom
     return await provider.call({
       operation: claim.operation,
       model: claim.model,
-      request: claim.request,
+      request:
+        provider.stored?.marked(claim.operation, claim.request, nameOf(claim.id, claim.attempt)) ?? claim.request,
       timeoutMs: claim.timeout_ms,
       signal: held.abort.signal,
       onSent: () => (sent = true),

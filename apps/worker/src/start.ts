@@ -19,6 +19,7 @@ import type { WorkerContext } from './context.ts'
 import { unsentEnd } from './end-record.ts'
 import { Heartbeat } from './heartbeat.ts'
 import { HeldAttempts } from './held.ts'
+import { LookUps } from './look-up.ts'
 import { LaneControl } from './lane-control.ts'
 import { Leftovers } from './leftovers.ts'
 import { runAttempt, type PipelineParts } from './pipeline.ts'
@@ -62,7 +63,13 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     config.lanes.map((lane) => [
       lane.name,
       createProvider(
-        { name: lane.name, kind: lane.kind, baseUrl: lane.baseUrl, apiKey: lane.apiKey?.reveal() ?? null },
+        {
+          name: lane.name,
+          kind: lane.kind,
+          baseUrl: lane.baseUrl,
+          apiKey: lane.apiKey?.reveal() ?? null,
+          lookUp: lane.lookUp,
+        },
         { simulated: config.simulated, prices: config.prices },
       ),
     ]),
@@ -116,10 +123,12 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const maySend = (): boolean => heartbeat.fresh && !stopping.signal.aborted
   const mayClaim = (): boolean => maySend() && backPressure.heldBack === null
   const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim })
+  const lookUps = new LookUps({ db, providers, recorder, log, metrics, stopping: stopping.signal })
   const parts: PipelineParts = {
     held,
     providers,
     laneControl: new LaneControl({ db, watch, log }),
+    lookUps,
     recorder,
     log,
     metrics,
@@ -133,6 +142,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await watch.refresh()
     if (stopping.signal.aborted) return
     leftovers.start()
+    lookUps.start()
     for (const { name: lane } of config.lanes) {
       const handle = async (jobId: string): Promise<void> => {
         queueOutage.worked()

@@ -11,6 +11,8 @@ export type LaneConfig = {
   readonly baseUrl: string | null
   readonly apiKey: Secret | null
   readonly models: readonly string[]
+  /** Whether stored completions are looked up before a call whose fate is unknown is made again. */
+  readonly lookUp: boolean
 }
 
 /** A price of the configuration file, which wins over the built-in ones. */

@@ -37,6 +37,7 @@ const FILE = `## The configuration file
 | \`lanes[].kind\` | The API that the server speaks: \`openai\` or \`anthropic\`. |
 | \`lanes[].base_url\` | As \`OPENAI_BASE_URL\` (ends in /v1) or \`ANTHROPIC_BASE_URL\` (does not). |
 | \`lanes[].api_key_env\` | Name of the variable that holds the key. The file itself holds no secret. Left out: no key is sent. |
+| \`lanes[].look_up\` | As \`OPENAI_LOOK_UP\`, for a lane of kind \`openai\`; \`off\` unless given. |
 | \`lanes[].models\` | Models that go to this lane; \`*\` stands for any characters. Lanes of the file come before the built-in ones, in their order. |
 | \`prices[].model\` | Models that this price is for, with \`*\` as above. It wins over the built-in prices. |
 | \`prices[].input_per_million_usd\`, \`prices[].output_per_million_usd\` | US dollars per million tokens. |

@@ -22,11 +22,15 @@ const lane = z
       api_key_env: text(ENV)
         .regex(/^(?!ASKONCE_)[A-Za-z_][A-Za-z0-9_]*$/, ENV)
         .optional(),
+      look_up: z.enum(['off', 'stored'], { error: '"off" or "stored"' }).default('off'),
       models: z.array(text(GLOBS).regex(/^\S+$/, GLOBS), { error: GLOBS }).min(1, GLOBS),
     },
-    { error: unlessUnknownKey('an object with name, kind, base_url, models and perhaps api_key_env') },
+    { error: unlessUnknownKey('an object with name, kind, base_url, models and perhaps api_key_env and look_up') },
   )
   .transform((given, context) => {
+    if (given.kind !== 'openai' && given.look_up !== 'off') {
+      context.addIssue({ code: 'custom', message: '"off": only kind openai has look-ups', path: ['look_up'] })
+    }
     const reading = given.kind === 'openai' ? readHttpUrl(given.base_url) : readAnthropicUrl(given.base_url)
     if ('value' in reading) return { ...given, base_url: reading.value }
     context.addIssue({ code: 'custom', message: reading.expected, path: ['base_url'] })

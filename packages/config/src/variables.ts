@@ -113,6 +113,17 @@ const providers = {
     null,
     readHttpUrl,
   ),
+  OPENAI_LOOK_UP: variable(
+    {
+      unset: 'off',
+      accepts: 'off or stored',
+      meaning:
+        '`stored`: a chat completion that was sent with `"store": true` and whose answer was lost is looked up at the provider before it is paid for again. Needs a server that lists stored completions by metadata, as OpenAI does.',
+      example: 'stored',
+    },
+    'off',
+    (given) => readOneOf(given, ['off', 'stored']),
+  ),
   ANTHROPIC_API_KEY: key('none', 'sk-ant-abc', 'Turns the `anthropic` lane on.'),
   ANTHROPIC_BASE_URL: variable(
     {

@@ -46,6 +46,7 @@ export const errorRegistry = {
   worker_lost: job(true, 'The worker died with the call in hand; it may have been billed'),
   worker_drained: job(true, 'The worker stopped before the answer came; the call may have been billed'),
   not_sent: job(true, 'The call was claimed but never sent'),
+  look_up_failed: job(true, 'The provider could not be asked for the answer of an earlier call; nothing was sent'),
   answer_not_storable: job(false, 'The answer was paid for but the database refuses it as data'),
   deadline_exceeded: job(false, 'The deadline passed before the job could finish'),
   uncertain_expired: job(false, 'The job was held for a decision longer than uncertain_ttl'),

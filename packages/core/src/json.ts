@@ -39,6 +39,11 @@ export function parseJson(text: string): ParsedJson {
   return new Scanner(text).run()
 }
 
+/** As {@link parseJson}, and tells at which character of the text an object or array of `value` begins. */
+export function parseJsonInPlace(text: string): ParsedJson & { startOf(value: object): number } {
+  return new Scanner(text).run()
+}
+
 /**
  * The common case: a compact body made by JSON.stringify. Parsing and writing it again gives the same text exactly when
  * nothing was lost, at a fraction of the scanner's cost (about a tenth for a 4 kB body).
@@ -113,18 +118,24 @@ class Scanner {
     this.text = text
   }
 
-  run(): ParsedJson {
+  run(): ParsedJson & { startOf(value: object): number } {
     const value = this.value()
     this.skip()
     if (this.at < this.text.length) this.fail('unexpected text after the JSON value')
     return {
       value,
       textOf: (part) => {
-        const range = this.ranges.get(part)
-        if (range === undefined) throw new Error('not a part of this document')
-        return this.text.slice(range[0], range[1])
+        const [start, end] = this.rangeOf(part)
+        return this.text.slice(start, end)
       },
+      startOf: (part) => this.rangeOf(part)[0],
     }
+  }
+
+  private rangeOf(part: object): [number, number] {
+    const range = this.ranges.get(part)
+    if (range === undefined) throw new Error('not a part of this document')
+    return range
   }
 
   private fail(message: string): never {

@@ -29,7 +29,8 @@ export type Exchange = Response | Broken
 
 export interface WireCall {
   path: string
-  body: Buffer
+  /** Null: a GET. */
+  body: Buffer | null
   timeoutMs: number
   signal: AbortSignal
   onSent: () => void

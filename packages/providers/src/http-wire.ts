@@ -67,7 +67,7 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
     pool.dispatch(
       {
         path: call.path,
-        method: 'POST',
+        method: call.body === null ? 'GET' : 'POST',
         headers: requestHeaders,
         body: call.body,
         headersTimeout: call.timeoutMs + timeoutMarginMs,

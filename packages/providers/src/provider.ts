@@ -6,6 +6,7 @@ import type { Wire } from './exchange.ts'
 import { createHttpWire } from './http-wire.ts'
 import { createPriceBook, type PriceOverride } from './prices.ts'
 import { createScrubber } from './scrub.ts'
+import { createStoredAnswers, storedOperation, type StoredAnswers } from './stored-answers.ts'
 import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
 
 /** Where a lane's calls go. `baseUrl: null` is the provider's own; `apiKey: null` sends no credentials (Ollama). */
@@ -14,6 +15,8 @@ export interface LaneEndpoint {
   kind: ProviderKind
   baseUrl: string | null
   apiKey: string | null
+  /** Whether the provider is asked for answers that were lost; for kind `openai`. */
+  lookUp?: boolean
 }
 
 export interface ProviderOptions {
@@ -41,6 +44,8 @@ export interface Provider {
    * a verdict; it does not reject.
    */
   call: (call: ProviderCall) => Promise<Verdict>
+  /** Null: this lane has no look-ups. */
+  stored: StoredAnswers | null
   /** Ends what is still in flight (as lost) and closes all sockets. Callers drain first. */
   close: () => Promise<void>
 }
@@ -73,6 +78,12 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
       return classify(exchange, { kind, operation, model, scrub, prices, nowMs: Date.now() })
     },
+    stored:
+      lane.lookUp === true && kind === 'openai'
+        ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model) =>
+            classify(response, { kind, operation: storedOperation, model, scrub, prices, nowMs: Date.now() }),
+          )
+        : null,
     close: () => wire.close(),
   }
 }

@@ -50,7 +50,10 @@ function simulate(
     const onClose = (): void => finish(broken('lost', 'the provider is closed', true))
     const onTime = (): void => {
       if (answerMs > call.timeoutMs) finish(broken('timeout', `no complete answer within ${call.timeoutMs} ms`, true))
-      else finish(random() < failureRate ? failure(random()) : simulatedAnswer(call.path, call.body, tokens))
+      else
+        finish(
+          random() < failureRate ? failure(random()) : simulatedAnswer(call.path, call.body ?? Buffer.alloc(0), tokens),
+        )
     }
     const timer = setTimeout(onTime, Math.min(answerMs, call.timeoutMs))
     setMaxListeners(0, call.signal)

@@ -106,6 +106,11 @@ export const events = {
   ),
   'worker.resumed': event('info', 'Answers are stored again, and claims made.', 'duration_ms'),
   'attempt.ended': event('info', 'An attempt has its end in the ledger, whatever the outcome.', ...attemptFields),
+  'attempt.looked_up': event(
+    'info',
+    'The provider was asked for the answer of an attempt that is maybe billed; `outcome` is found, absent or failed.',
+    ...attemptFields,
+  ),
   'attempt.overdue': event('error', 'An attempt of a live worker runs far beyond its timeout.', ...attemptFields),
   'attempt.reclaimed': event('warn', 'An attempt of a dead worker was ended as maybe billed.', ...attemptFields),
 

@@ -30,6 +30,7 @@ export function createMetrics() {
   return {
     submissions: counter('submissions_total', 'Submissions: new, rerun, attached, replayed, mismatch', 'outcome'),
     attempts: counter('attempts_total', 'Ended attempts', 'outcome', 'billing', 'lane'),
+    lookUps: counter('look_ups_total', 'Look-ups of lost answers: found, absent, failed', 'outcome', 'lane'),
     callDuration: histogram('call_duration_seconds', 'Provider calls', callBuckets, 'lane', 'outcome'),
     queueWait: histogram('queue_wait_seconds', 'From due to claimed', waitBuckets, 'lane'),
     groupRows: histogram('group_rows', 'Rows of one group: submit, claim, end, read', rowBuckets, 'group'),

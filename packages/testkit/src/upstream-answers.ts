@@ -65,6 +65,7 @@ export function upstreamAnswer(arrival: Arrival, call: number, answerBytes: numb
           completion_tokens: outputTokens,
           total_tokens: inputTokens + outputTokens,
         },
+        ...(arrival.json['store'] === true ? { metadata: arrival.json['metadata'] ?? {} } : {}),
       })
   }
 }

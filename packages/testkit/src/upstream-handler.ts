@@ -1,13 +1,15 @@
 import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
-import { upstreamAnswer, upstreamModels } from './upstream-answers.ts'
+import { openaiError, upstreamAnswer, upstreamModels } from './upstream-answers.ts'
 import type { Books, Hold } from './upstream-record.ts'
+import type { StoredCompletions } from './upstream-stored.ts'
 import { compileScript, fits, type Arrival, type Behaviour, type Script } from './upstream-script.ts'
 
 /** State of one upstream. */
 export interface Core {
   books: Books
+  stored: StoredCompletions
   holds: Set<Hold>
   pick: (arrival: Arrival) => Behaviour | undefined
   waiting: Set<ServerResponse>
@@ -28,6 +30,7 @@ export async function handle(core: Core, request: IncomingMessage, response: Ser
     core.pick = compileScript(JSON.parse(body.toString()) as Script)
     return sendJson(response, 200, '{}')
   }
+  if (request.method === 'GET' && path.startsWith('/v1/chat/completions')) return lookUp(core, request, body, response)
   if (request.method !== 'POST' || !endpoints.has(path)) {
     return sendJson(response, 404, JSON.stringify({ error: { message: `no ${route}`, type: 'not_found_error' } }))
   }
@@ -38,13 +41,29 @@ export async function handle(core: Core, request: IncomingMessage, response: Ser
   await behave(core, arrival, core.pick(arrival) ?? { kind: 'answer' }, response)
 }
 
+function lookUp(core: Core, request: IncomingMessage, body: Buffer, response: ServerResponse): void {
+  const url = new URL(request.url ?? '', 'http://upstream')
+  core.books.lookUps += 1
+  const behaviour = core.pick({ ...readArrival(core, url.pathname, request, body), lookUp: true })
+  if (behaviour?.kind === 'look_up_fails') return sendJson(response, behaviour.status, '{}')
+  const found = core.stored.read(url)
+  if (found === null) return sendJson(response, 404, JSON.stringify(openaiError('invalid_request_error')))
+  sendJson(response, 200, found)
+}
+
 async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, response: ServerResponse): Promise<void> {
-  if (behaviour.kind === 'reset') {
+  if (behaviour.kind === 'reset' || behaviour.kind === 'look_up_fails') {
     response.socket?.resetAndDestroy()
     return
   }
   const billed = behaviour.kind === 'refuse' ? (behaviour.billed ?? false) : true
   const call = billed ? core.books.bill(arrival) : 0
+  const text = upstreamAnswer(
+    arrival,
+    call,
+    (behaviour.kind === 'answer' ? behaviour.answerBytes : undefined) ?? core.answerBytes,
+  )
+  core.stored.keep(arrival, behaviour, text)
   if (behaviour.kind === 'hang') return
   if (billed) for (const hold of core.holds) if (fits(hold.match, arrival)) await hold.arrive()
   const delayMs = behaviour.delayMs ?? core.latencyMs
@@ -54,7 +73,7 @@ async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, respon
   const common = { 'content-type': 'application/json', 'x-request-id': `req_${arrival.number}` }
   switch (behaviour.kind) {
     case 'answer': {
-      const body = behaviour.body ?? upstreamAnswer(arrival, call, behaviour.answerBytes ?? core.answerBytes)
+      const body = behaviour.body ?? text
       return send(response, 200, { ...common, ...behaviour.headers }, body)
     }
     case 'garbage': {
@@ -62,12 +81,12 @@ async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, respon
       return send(response, 200, { ...common, 'content-type': behaviour.contentType ?? 'text/html' }, body)
     }
     case 'refuse': {
-      const text = typeof behaviour.body === 'string' ? behaviour.body : JSON.stringify(behaviour.body ?? {})
+      const refusal = typeof behaviour.body === 'string' ? behaviour.body : JSON.stringify(behaviour.body ?? {})
       const type = typeof behaviour.body === 'string' ? 'text/html' : 'application/json'
-      return send(response, behaviour.status, { ...common, 'content-type': type, ...behaviour.headers }, text)
+      return send(response, behaviour.status, { ...common, 'content-type': type, ...behaviour.headers }, refusal)
     }
     case 'cut':
-      return cut(response, common, upstreamAnswer(arrival, call, core.answerBytes), behaviour.after)
+      return cut(response, common, text, behaviour.after)
   }
 }
 
@@ -93,6 +112,7 @@ function readArrival(core: Core, path: string, request: IncomingMessage, body: B
   return {
     number: core.books.arrivals.value,
     path,
+    lookUp: false,
     marker: typeof user === 'string' ? user : createHash('sha256').update(body).digest('hex'),
     model: typeof model === 'string' ? model : '',
     body,
@@ -120,6 +140,7 @@ function report({ books, waiting }: Core): string {
   return JSON.stringify({
     calls: books.calls.value,
     arrivals: books.arrivals.value,
+    look_ups: books.lookUps,
     in_flight: waiting.size,
     by_marker: Object.fromEntries(books.callsBy),
   })

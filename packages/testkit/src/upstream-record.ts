@@ -78,6 +78,8 @@ export interface Books {
   arrivals: Counter
   calls: Counter
   callsBy: Map<string, number>
+  /** Requests for stored completions. */
+  lookUps: number
   bill: (arrival: Arrival) => number
 }
 
@@ -88,6 +90,7 @@ export function createBooks(): Books {
     arrivals: createCounter(),
     calls,
     callsBy,
+    lookUps: 0,
     bill: ({ marker }) => {
       callsBy.set(marker, (callsBy.get(marker) ?? 0) + 1)
       calls.increment()

@@ -3,13 +3,20 @@
  * and runs it: `answer`, `garbage`, `hang` and `cut` are counted, `refuse` and `reset` are not.
  */
 export type Behaviour =
-  | { kind: 'answer'; delayMs?: number; answerBytes?: number; body?: string; headers?: Record<string, string> }
+  | {
+      kind: 'answer'
+      delayMs?: number
+      storedAfterMs?: number
+      answerBytes?: number
+      body?: string
+      headers?: Record<string, string>
+    }
   /** A 200 whose body is not what was promised; an HTML page unless told otherwise. */
   | { kind: 'garbage'; delayMs?: number; body?: string; contentType?: string }
   /** Never answers. */
-  | { kind: 'hang' }
+  | { kind: 'hang'; storedAfterMs?: number }
   /** Breaks the connection off: with nothing sent, after the head of the answer, or in the middle of its body. */
-  | { kind: 'cut'; delayMs?: number; after: 'nothing' | 'head' | 'half' }
+  | { kind: 'cut'; delayMs?: number; storedAfterMs?: number; after: 'nothing' | 'head' | 'half' }
   /** An object is sent as JSON, a string as it is. `billed` counts it all the same: a proxy gave up on a call that runs. */
   | {
       kind: 'refuse'
@@ -21,6 +28,8 @@ export type Behaviour =
     }
   /** Resets the connection instead of running the request. */
   | { kind: 'reset' }
+  /** Answers a look-up of stored completions with this status. Fits look-ups only, and they fit nothing else. */
+  | { kind: 'look_up_fails'; status: number }
 
 /** Which requests; every member that is given has to fit. */
 export interface Match {
@@ -37,6 +46,8 @@ export interface Arrival {
   /** 1 for the first. */
   number: number
   path: string
+  /** Whether it asks for stored completions. */
+  lookUp: boolean
   /** The `user` member of the request if it is a string, else the SHA-256 of its body in hexadecimal. */
   marker: string
   model: string
@@ -53,7 +64,9 @@ export function compileScript(script: Script): (arrival: Arrival) => Behaviour |
   if (typeof script === 'function') return script
   const left = script.map((step) => ({ step, times: step.times ?? 1 }))
   return (arrival) => {
-    const entry = left.find(({ step, times }) => times > 0 && fits(step.match, arrival))
+    const entry = left.find(
+      ({ step, times }) => times > 0 && (step.kind === 'look_up_fails') === arrival.lookUp && fits(step.match, arrival),
+    )
     if (entry === undefined) return undefined
     entry.times -= 1
     return entry.step

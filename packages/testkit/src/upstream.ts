@@ -2,6 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { handle, type Core } from './upstream-handler.ts'
 import { createBooks, createHold, type Held } from './upstream-record.ts'
+import { createStoredCompletions } from './upstream-stored.ts'
 import { compileScript, type Match, type Script } from './upstream-script.ts'
 
 export interface UpstreamOptions {
@@ -40,6 +41,7 @@ export interface Upstream {
 export async function startUpstream(options: UpstreamOptions = {}): Promise<Upstream> {
   const core: Core = {
     books: createBooks(),
+    stored: createStoredCompletions(),
     holds: new Set(),
     pick: () => undefined,
     waiting: new Set(),

@@ -1,0 +1,172 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { backoffMs, jobError } from '@askonce/core'
+import type { LookUp, Provider } from '@askonce/providers'
+import {
+  readEarlierMaybes,
+  readHeldMaybes,
+  type AttemptEndRecord,
+  type Claim,
+  type Db,
+  type MaybeAttempt,
+} from '@askonce/store'
+import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
+import { endRecord, unsentEnd } from './end-record.ts'
+import { nameOf } from './held.ts'
+import type { Recorder } from './recorder.ts'
+
+/** For each of the two GETs: a claim waits for them. */
+const timeoutMs = 5_000
+const heldEveryMs = 10_000
+/** When the attempts of a held job are asked about, after it was held: an answer may turn up late. */
+const askAfterMs = [0, 30_000, 300_000, 3_600_000]
+const pageRows = 200
+const atOnce = 4
+/** After so many reruns with backoff (some ten minutes) a job whose look-up fails is held. */
+const maxFailed = 8
+const beforeAll = { jobId: '00000000-0000-0000-0000-000000000000', attempt: 0 }
+
+export interface LookUpsOptions {
+  db: Db
+  providers: ReadonlyMap<string, Provider>
+  recorder: Recorder
+  log: Log
+  metrics: Metrics
+  stopping: AbortSignal
+}
+
+/**
+ * Asks the provider for answers that were lost, before anything is paid again and while a job is held. What is found becomes the
+ * end of the attempt that was paid, through adoption. Several workers that ask for the same are harmless.
+ */
+export class LookUps {
+  private readonly options: LookUpsOptions
+  private readonly lanes: string[]
+  private after = beforeAll
+  /** How many of the moments of `askAfterMs` an attempt has been asked at: in this pass over the held jobs, and the one before. */
+  private asked = new Map<string, number>()
+  private askedBefore = new Map<string, number>()
+
+  constructor(options: LookUpsOptions) {
+    this.options = options
+    this.lanes = [...options.providers].filter(([, { stored }]) => stored !== null).map(([lane]) => lane)
+  }
+
+  /**
+   * Before a claimed attempt is sent. `adopted`: an earlier attempt has brought the answer, or was about to; `failed`: it is not known,
+   * so nothing may be sent. Never rejects.
+   */
+  async before(claim: Claim, signal: AbortSignal): Promise<'send' | 'adopted' | 'failed'> {
+    const { db, providers } = this.options
+    const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request } = claim
+    const stored = providers.get(lane)?.stored ?? null
+    if (stored === null || claimed === 1 || stored.marked(operation, request, nameOf(jobId, claimed)) === null)
+      return 'send'
+    try {
+      const { attempts, consented } = await readEarlierMaybes(db, { id: jobId, attempt: claimed, lane })
+      for (const attempt of attempts) {
+        const outcome = await this.ask({ jobId, attempt, tenant, lane, model }, signal)
+        if (outcome === 'found') return 'adopted'
+        if (outcome === 'failed') return consented ? 'send' : 'failed'
+      }
+      return 'send'
+    } catch (error) {
+      this.options.log.event('loop.failed', { loop: 'look_up', reason: errorReason(error) })
+      return 'failed'
+    }
+  }
+
+  /** Looks after held jobs from now on; only where a lane has look-ups. */
+  start(): void {
+    if (this.lanes.length > 0) void this.run()
+  }
+
+  private async run(): Promise<void> {
+    const { stopping, log, metrics } = this.options
+    while (!stopping.aborted) {
+      try {
+        await this.page()
+      } catch (error) {
+        metrics.loopFailures.inc({ loop: 'look_up' })
+        log.event('loop.failed', { loop: 'look_up', reason: errorReason(error) })
+      }
+      await sleep(heldEveryMs, undefined, { signal: stopping }).catch(() => undefined)
+    }
+  }
+
+  private async page(): Promise<void> {
+    const { db, stopping } = this.options
+    const rows = await readHeldMaybes(db, this.lanes, 'chat.completions', this.after, pageRows)
+    const due = rows.filter((row) => this.isDue(row))
+    const askNext = async (): Promise<void> => {
+      for (let row = due.shift(); row !== undefined; row = due.shift()) {
+        if (stopping.aborted) return
+        await this.ask(row, stopping)
+      }
+    }
+    await Promise.all(Array.from({ length: atOnce }, askNext))
+    const last = rows.at(-1)
+    if (rows.length === pageRows && last !== undefined) this.after = last
+    else this.startOver()
+  }
+
+  /** The next page is the first one; what was not seen in this pass is held no longer. */
+  private startOver(): void {
+    this.after = beforeAll
+    this.askedBefore = this.asked
+    this.asked = new Map()
+  }
+
+  private isDue({ jobId, attempt, heldMs }: MaybeAttempt): boolean {
+    const name = nameOf(jobId, attempt)
+    const moments = askAfterMs.filter((ms) => ms <= heldMs).length
+    const before = this.askedBefore.get(name) ?? 0
+    this.asked.set(name, moments)
+    return moments > before
+  }
+
+  private async ask(row: Omit<MaybeAttempt, 'heldMs'>, signal: AbortSignal): Promise<'found' | 'absent' | 'failed'> {
+    const { providers, recorder, log, metrics } = this.options
+    const { jobId, attempt, tenant, lane, model } = row
+    const startedAt = performance.now()
+    const answer: LookUp =
+      (await providers.get(lane)?.stored?.find(nameOf(jobId, attempt), model, timeoutMs, signal)) ?? 'failed'
+    const outcome = typeof answer === 'string' ? answer : 'found'
+    const fields = { tenant, job_id: jobId, attempt, model, lane, outcome }
+    metrics.lookUps.inc({ outcome, lane })
+    if (typeof answer === 'string') {
+      log.event('attempt.looked_up', { ...fields, duration_ms: Math.round(performance.now() - startedAt) })
+      return answer
+    }
+    const end = endRecord({ id: jobId, attempt, reruns: 0 }, answer, null, 0)
+    const { committed, ended } = await recorder.record(tenant, end)
+    if (!committed || ended?.recorded !== true) return 'found'
+    const { inputTokens, outputTokens, costUsd } = answer.usage
+    if (costUsd !== null) metrics.spendUsd.inc({ lane }, costUsd)
+    if (inputTokens !== null) metrics.tokens.inc({ lane, direction: 'input' }, inputTokens)
+    if (outputTokens !== null) metrics.tokens.inc({ lane, direction: 'output' }, outputTokens)
+    log.event('attempt.looked_up', {
+      ...fields,
+      state: ended.state,
+      duration_ms: Math.round(performance.now() - startedAt),
+      tokens_in: inputTokens,
+      tokens_out: outputTokens,
+      cost_usd: costUsd,
+    })
+    return 'found'
+  }
+}
+
+/** The end of a claimed attempt that was not sent because the look-up failed: again with backoff, in the end held. */
+export function lookUpFailedEnd(claim: Pick<Claim, 'id' | 'attempt' | 'reruns'>, random: number): AttemptEndRecord {
+  const held = claim.reruns >= maxFailed
+  const { reruns } = claim
+  return {
+    ...unsentEnd(claim, false),
+    // The action that holds whatever the policy: asking again has not helped, and paying again was not chosen.
+    action: held ? 'unstorable' : 'rerun',
+    delayMs: held ? 0 : backoffMs({ reruns, overloaded: true, retryAfterMs: null, random }),
+    backoff: true,
+    error: JSON.stringify(jobError('look_up_failed')),
+    errorCode: 'look_up_failed',
+  }
+}
