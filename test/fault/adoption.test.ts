@@ -113,16 +113,14 @@ test('the look-up fails: nothing is paid until it answers', async () => {
   })
 })
 
-test('the look-up fails for good: the job is held, unpaid', async () => {
-  const id = await lose('for good', storing('for good'), on)
+test('the look-up fails for good: the job is held when its tries are used up, unpaid', async () => {
+  const id = await lose('for good', storing('for good', { max_attempts: 2 }), on)
   await until(
     () => ledger(system, id),
     (rows) => rows[0]?.outcome === 'lost',
     15_000,
   )
   await system.upstream.script([{ kind: 'look_up_fails', status: 401, times: 1_000 }])
-  // As after eight tries.
-  await system.sql('update jobs set reruns = 8 where id = $1', [id])
   await withWorker(on, async () => {
     const job = await untilState(address, id, 'uncertain', 30_000)
     expect(job.error?.code).toBe('look_up_failed')

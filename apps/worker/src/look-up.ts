@@ -21,8 +21,6 @@ const heldEveryMs = 10_000
 const askAfterMs = [0, 30_000, 300_000, 3_600_000]
 const pageRows = 200
 const atOnce = 4
-/** After so many reruns with backoff (some ten minutes) a job whose look-up fails is held. */
-const maxFailed = 8
 const beforeAll = { jobId: '00000000-0000-0000-0000-000000000000', attempt: 0 }
 
 export interface LookUpsOptions {
@@ -156,15 +154,16 @@ export class LookUps {
   }
 }
 
-/** The end of a claimed attempt that was not sent because the look-up failed: again with backoff, in the end held. */
+/**
+ * The end of a claimed attempt that was not sent because the look-up failed. It asks for what the policy does after a `maybe`, and counts
+ * as a try: a provider that can never be asked leads to a held job.
+ */
 export function lookUpFailedEnd(claim: Pick<Claim, 'id' | 'attempt' | 'reruns'>, random: number): AttemptEndRecord {
-  const held = claim.reruns >= maxFailed
-  const { reruns } = claim
   return {
     ...unsentEnd(claim, false),
-    // The action that holds whatever the policy: asking again has not helped, and paying again was not chosen.
-    action: held ? 'unstorable' : 'rerun',
-    delayMs: held ? 0 : backoffMs({ reruns, overloaded: true, retryAfterMs: null, random }),
+    action: 'unknown',
+    uncounted: false,
+    delayMs: backoffMs({ reruns: claim.reruns, overloaded: true, retryAfterMs: null, random }),
     backoff: true,
     error: JSON.stringify(jobError('look_up_failed')),
     errorCode: 'look_up_failed',

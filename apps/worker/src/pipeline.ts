@@ -45,9 +45,7 @@ async function callAndDecide(parts: PipelineParts, claim: Claim, held: HeldAttem
   if (pauseAt !== null) await pauseAt('worker.claimed')
   // An earlier call of this job may have been answered: nothing is paid before the provider has said.
   const lookUp = await parts.lookUps.before(claim, held.abort.signal)
-  if (lookUp === 'failed') {
-    return recordAndReport(parts, { claim, held, startedAt, end: lookUpFailedEnd(claim, Math.random()) })
-  }
+  if (lookUp === 'failed') return lookUpFailedEnd(claim, Math.random())
   const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)

@@ -6,7 +6,8 @@ import { productRules, type Rules, type Settings } from './state.ts'
 // DESIGN.md §1 over every order of events, not only over those that the fault tests happen to produce.
 //
 // One key. Every attempt has a worker of its own, so that any number of workers is covered; each may lose the reply of its claim or
-// of its end, die at any step, be declared dead rightly or wrongly, come back late, or leave an answer in its spool. A producer
+// of its end, die at any step, be declared dead rightly or wrongly, come back late, or leave an answer in its spool; the provider may have kept a
+// lost answer, or not be there to be asked. A producer
 // submits again and again; a user retries with and without consent, fails and cancels at any moment; the deadline passes; the job
 // expires. The rules are the product's: `decideEnd` and the predicates themselves, and twins of the statements in SQL (state.ts names
 // each). That `decideEnd` is what the SQL does is another test's proof: test/integration/store/end-attempts-twin.test.ts.
@@ -138,6 +139,12 @@ const broken: Broken[] = [
     'rerun',
     { consentedPaid: () => 99 },
     { maxPaidAttempts: 1, maxAttempts: 3, attempts: 3 },
+  ],
+  [
+    'a look-up takes an answer to something else',
+    'the ledger says billed only of what was answered',
+    'rerun',
+    { lookUpFinds: () => true },
   ],
   ['a retry needs no consent', 'a queued job may run', 'hold', { retryUnasked: () => true }],
   ['a failed key always runs again', 'a queued job may run', 'fail', { resubmitRuns: () => true }],

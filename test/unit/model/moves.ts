@@ -11,6 +11,8 @@ export interface Move {
   next: World
 }
 
+const answered = { action: 'answer', billing: 'billed', uncounted: false } as const
+
 type Make = (name: string, by: Move['by'], next: World, more?: { event?: string; ended?: number }) => void
 
 /** Every step that can be taken next. */
@@ -148,6 +150,10 @@ function attemptMoves(
       make(named('send'), 'worker', to('sent', { charged: true }))
       // Cancelled meanwhile, its lane closed, or its worker is stopping.
       make(named('do not send'), 'worker', to('unsent'))
+      // The provider may have kept the answer to an earlier one, and does not say.
+      if (world.attempts.slice(0, number - 1).some(({ ledger }) => ledger === 'maybe')) {
+        make(named('do not send, for the provider cannot be asked,'), 'worker', to('not_asked'))
+      }
       make(named('worker dies with'), 'fault', to('over'))
       break
     case 'reply_lost':
@@ -172,6 +178,7 @@ function attemptMoves(
     case 'rejected':
     case 'broken':
     case 'unsent':
+    case 'not_asked':
       for (const then of ['over', attempt.phase] as const) {
         const what = then === 'over' ? 'record' : 'record, reply lost,'
         make(named(what), 'worker', end(attempt.phase, false, then), { event: 'end', ended: number })
@@ -183,6 +190,11 @@ function attemptMoves(
       make(named('spool delivers'), 'worker', end('spooled', false, 'over'), { event: 'end', ended: number })
       break
     case 'over':
+      if (attempt.ledger === 'maybe' && rules.lookUpFinds(attempt)) {
+        const found = { ...answered, onlyOpen: false }
+        const next = applyEnd(world, number, found, rules, settings)
+        make(named('look-up finds the answer to'), 'worker', next, { event: 'end', ended: number })
+      }
   }
   if (attempt.ledger !== 'open') return
   // A frozen worker looks dead; so this may be wrong.

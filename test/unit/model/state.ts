@@ -14,7 +14,7 @@ import {
 /**
  * Where an attempt is, outside the database.
  * `claimed`: its worker has the reply of the claim. `reply_lost`: it has not, and never will. `sent`: the request has left.
- * `answered` … `unsent`: the worker has an end in hand that may not be committed yet. `spooled`: the worker is gone, the answer
+ * `answered` … `not_asked`: the worker has an end in hand that may not be committed yet. `spooled`: the worker is gone, the answer
  * is on disk. `over`: nobody has it any more.
  */
 export type Phase =
@@ -27,6 +27,7 @@ export type Phase =
   | 'rejected'
   | 'broken'
   | 'unsent'
+  | 'not_asked'
   | 'spooled'
   | 'over'
 
@@ -92,6 +93,8 @@ export interface Rules {
   resubmitRuns: (job: DecisionColumns) => boolean
   /** run-again.ts, `cancelJobs`. */
   cancellable: readonly JobState[]
+  /** stored-answers.ts: an answer that the provider has kept is taken for that of the attempt which it names. */
+  lookUpFinds: (attempt: Attempt) => boolean
   /** Whether somebody may decide about held jobs: fail, cancel, retry with consent. */
   heldCanBeDecided: boolean
 }
@@ -109,6 +112,7 @@ export const productRules: Rules = {
   retryUnasked: mayRunUnasked,
   resubmitRuns: mayRunUnasked,
   cancellable: ['queued', 'running', 'uncertain'],
+  lookUpFinds: ({ charged }) => charged,
   heldCanBeDecided: true,
 }
 
@@ -138,4 +142,5 @@ export const ends: Partial<Record<Phase, { action: EndAction; billing: Billing; 
   rejected: { action: 'stop', billing: 'none', uncounted: false },
   broken: { action: 'unknown', billing: 'maybe', uncounted: false },
   unsent: { action: 'rerun', billing: 'none', uncounted: true },
+  not_asked: { action: 'unknown', billing: 'none', uncounted: false },
 }
