@@ -82,25 +82,22 @@ export const unknownRows = [...refused.filter(({ verdict }) => verdict.kind === 
     policies.map((policy) => {
       const key = `unknown-${index}-${policy}`
       const timeout = row.behaviour.kind === 'hang' ? { timeout_seconds: 1 } : {}
-      return { ...row, policy, key, job: jobOf(row.kind, key, { on_uncertain: policy, ...timeout }) }
+      const job = jobOf(row.kind, key, { on_uncertain: policy, ...timeout })
+      return Object.assign({}, row, { policy, key, job })
     }),
 )
 
-const large = { name: 'larger than any request', kind: 'openai', flags: [] as string[] } as const
-
 /** Lines about a whole answer. */
 export const answerRows = [
-  ...answered.map(({ body, ...row }, index) => {
+  ...answered.map(({ name, kind, body, flags }, index) => {
     const key = `answer-${index}`
-    return {
-      ...row,
-      key,
-      job: jobOf(row.kind, key),
-      behaviour: { kind: 'answer', body: JSON.stringify(body) } as Behaviour,
-    }
+    const behaviour: Behaviour = { kind: 'answer', body: JSON.stringify(body) }
+    return { name, kind, flags, key, job: jobOf(kind, key), behaviour }
   }),
   {
-    ...large,
+    name: 'larger than any request',
+    kind: 'openai' as RealKind,
+    flags: [],
     key: 'answer-large',
     job: jobOf('openai', 'answer-large'),
     behaviour: { kind: 'answer', answerBytes: 12_000_000 } as Behaviour,

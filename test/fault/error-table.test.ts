@@ -34,12 +34,12 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     address = (await system.api(env)).address
     janitor = (await Promise.all([system.started('janitor', env), system.started('worker', env)]))[0]
     const rows = [...openRows, ...unknownRows, ...answerRows, ...laneRows]
-    await system.upstream.script(rows.map(({ key, behaviour }) => ({ ...behaviour, match: { marker: key } })))
+    await system.upstream.script(rows.map(({ key, behaviour }) => Object.assign({ match: { marker: key } }, behaviour)))
     // Lines that leave their lane alone run all at once; the tests read what became of them.
     const together = [...openRows, ...unknownRows, ...answerRows, ...unreachable]
     const sent = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: together.map(({ job }) => job) } })
     const { data } = sent.body as unknown as { data: { status: number }[] }
-    expect(data.filter(({ status }) => status !== 202)).toEqual([])
+    if (data.some(({ status }) => status !== 202)) throw new Error(JSON.stringify(sent.body))
     await until(
       () => system.sql('select 1 from attempts where attempt = 1 and outcome is not null'),
       (ended) => ended.length >= together.length,
