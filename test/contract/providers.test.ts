@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Operation } from '@askonce/core'
 import { createProvider, type Provider, type ProviderCall } from '@askonce/providers'
-import { startUpstream, type Behaviour, type Upstream } from '@askonce/testkit'
+import { startUpstream, type Upstream } from '@askonce/testkit'
 import { gzipSync } from 'node:zlib'
+import { answered, broken } from './providers-answers.ts'
 import { cases, type RealKind } from './providers-lines.ts'
 
 const kinds = ['openai', 'anthropic'] as const
@@ -47,55 +48,11 @@ describe('every line of ERRORS.md over a socket', () => {
     expect(upstream.calls() - before, 'billed by the upstream').toBe(refuse.billed ? 1 : 0)
   })
 
-  const answered: { name: string; kind: RealKind; body: object; flags: string[] }[] = [
-    { name: 'length', kind: 'openai', body: { choices: [{ finish_reason: 'length' }] }, flags: ['truncated'] },
-    {
-      name: 'content_filter',
-      kind: 'openai',
-      body: { choices: [{ finish_reason: 'content_filter' }] },
-      flags: ['refused'],
-    },
-    { name: 'max_tokens', kind: 'anthropic', body: { content: [], stop_reason: 'max_tokens' }, flags: ['truncated'] },
-    { name: 'refusal', kind: 'anthropic', body: { content: [], stop_reason: 'refusal' }, flags: ['refused'] },
-    { name: 'complete', kind: 'openai', body: { choices: [{ finish_reason: 'stop' }] }, flags: [] },
-    { name: 'complete', kind: 'anthropic', body: { content: [], stop_reason: 'end_turn' }, flags: [] },
-  ]
   test.each(answered)('$kind: 200 $name is an answer, flagged $flags', async ({ kind, body, flags }) => {
     upstream.script([{ kind: 'answer', body: JSON.stringify(body) }])
     expect(await call(kind)).toMatchObject({ kind: 'answer', flags })
   })
 
-  const broken: { name: string; behaviour: Behaviour; code: string; status: number | null }[] = [
-    { name: 'reset instead of an answer', behaviour: { kind: 'reset' }, code: 'connection_lost', status: null },
-    {
-      name: 'closed without an answer',
-      behaviour: { kind: 'cut', after: 'nothing' },
-      code: 'connection_lost',
-      status: null,
-    },
-    { name: '200 cut after its head', behaviour: { kind: 'cut', after: 'head' }, code: 'broken_answer', status: 200 },
-    { name: '200 cut in its body', behaviour: { kind: 'cut', after: 'half' }, code: 'broken_answer', status: 200 },
-    { name: '200 with a page', behaviour: { kind: 'garbage' }, code: 'broken_answer', status: 200 },
-    { name: '200 with nothing', behaviour: { kind: 'garbage', body: '' }, code: 'broken_answer', status: 200 },
-    {
-      name: '200 with half JSON',
-      behaviour: { kind: 'garbage', body: '{"choices":[' },
-      code: 'broken_answer',
-      status: 200,
-    },
-    {
-      name: '200 with an error',
-      behaviour: { kind: 'garbage', body: '{"error":{"message":"no"}}' },
-      code: 'broken_answer',
-      status: 200,
-    },
-    {
-      name: '200 with other JSON',
-      behaviour: { kind: 'garbage', body: '{"ok":true}' },
-      code: 'broken_answer',
-      status: 200,
-    },
-  ]
   describe.each(kinds)('%s', (kind) => {
     test.each(broken)('$name may have been billed', async ({ behaviour, code, status }) => {
       upstream.script([behaviour])

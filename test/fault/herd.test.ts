@@ -28,6 +28,25 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 1, herd (%s form)', (form) =>
     expect(await system.sql(`select id from jobs where idempotency_key = 'herd-1'`)).toHaveLength(1)
   })
 
+  test('two bodies at once under one cold key, 100 times each: one of them wins everywhere, the other is refused everywhere', async () => {
+    const contents = ['one', 'other'] as const
+    const replies = await Promise.all(
+      Array.from({ length: 200 }, async (_, index) => {
+        const content = contents[index % 2] as string
+        return { content, ...(await submit(anyOf(index), 'herd-3', chat('herd-3', content), 30)) }
+      }),
+    )
+    const taken = replies.filter(({ status }) => status === 200)
+    const refused = replies.filter(({ status }) => status === 422)
+    expect([taken.length, refused.length]).toEqual([100, 100])
+    expect(new Set(taken.map(({ content }) => content)).size).toBe(1)
+    expect(new Set(refused.map(({ body }) => body.code))).toEqual(new Set(['idempotency_key_reused']))
+    expect(new Set(taken.map(({ body }) => body.id)).size).toBe(1)
+    expect(taken.filter(({ headers }) => headers.get('idempotent-replayed') === 'false')).toHaveLength(1)
+    expect((await system.upstream.callsBy())['herd-3']).toBe(1)
+    expect(await system.sql(`select id from jobs where idempotency_key = 'herd-3'`)).toHaveLength(1)
+  })
+
   test('another body under the key is refused while the job runs and after it has finished', async () => {
     await system.upstream.script([{ kind: 'answer', delayMs: 1_500, match: { marker: 'herd-2' } }])
     const first = await submit(anyOf(0), 'herd-2', chat('herd-2'))

@@ -41,6 +41,8 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
 
   test('FLUSHALL, then a restart without data: every job ends, none runs twice, stored answers are served meanwhile', async () => {
     await submitAll('lost', jobs)
+    // The first calls are under way while Redis is flushed, and lose the locks of their deliveries.
+    await system.upstream.script([{ kind: 'answer', delayMs: 15_000, times: 50 }])
     const worker = await system.started('worker', { ASKONCE_CONCURRENCY: '100' })
     await until(
       () => finished('lost'),
@@ -48,6 +50,8 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
       30_000,
     )
     await system.redis?.flushAll()
+    const running = await system.sql('select 1 from attempts where finished_at is null')
+    expect(running.length).toBeGreaterThanOrEqual(50)
     await until(
       () => finished('lost'),
       (count) => count > 3_000,
@@ -76,17 +80,33 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     expect(await worker.exited).toMatchObject({ code: 0 })
   }, 240_000)
 
-  test('out of memory: submissions are accepted all the same, and run once there is room', async () => {
+  test('out of memory with 1,000 jobs queued and some running: submissions are accepted, answers served, and all runs once there is room', async () => {
     const redis = new Redis(system.redis?.url as string)
+    await submitAll('full', 1_000)
+    await system.started('worker', { ASKONCE_CONCURRENCY: '20' })
+    await until(
+      () => finished('full'),
+      (count) => count > 50,
+      30_000,
+    )
     await redis.config('SET', 'maxmemory', '1')
-    const accepted = await submit(address, 'full', chat('full'))
+    expect(await finished('full')).toBeLessThan(1_000)
+    const accepted = await submit(address, 'full-during', chat('full-during'))
     expect(accepted.status).toBe(202)
-    await system.started('worker')
+    const [stored] = await system.sql<{ key: string }>(
+      `select idempotency_key as key from jobs where idempotency_key like 'full-%' and state = 'succeeded' limit 1`,
+    )
+    const replay = await submit(address, stored?.key as string, chat(stored?.key as string))
+    expect([replay.status, replay.headers.get('idempotent-replayed')]).toEqual([200, 'true'])
     await redis.config('SET', 'maxmemory', '0')
     redis.disconnect()
-    expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
-    expect((await system.upstream.callsBy())['full']).toBe(1)
-  })
+    await until(
+      () => finished('full'),
+      (count) => count === 1_001,
+      60_000,
+    )
+    await expectOneCallEach('full', 1_001)
+  }, 180_000)
 
   test('failover: the server turns into a read-only replica of an empty one, and is promoted again', async () => {
     const other = await startTestRedis({})

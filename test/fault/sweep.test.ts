@@ -128,4 +128,13 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     await untilState(address, reply.body.id, 'succeeded', 30_000)
     expect(await system.sql(`select id from jobs where idempotency_key = 'failed'`)).toEqual([{ id: reply.body.id }])
   })
+
+  test('after all of it no call is without a row in the ledger', async () => {
+    const rows = await system.sql<{ key: string; attempts: number }>(
+      `select idempotency_key as key, count(*)::int as attempts from attempts where outcome = 'answered' group by 1`,
+    )
+    const calls = await system.upstream.callsBy()
+    expect(Object.keys(calls).length).toBeGreaterThan(3)
+    expect(Object.fromEntries(rows.map(({ key, attempts }) => [key, attempts]))).toEqual(calls)
+  })
 })

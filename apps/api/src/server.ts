@@ -40,7 +40,8 @@ export function createServer(
     requestTimeout: requestTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
     connectionTimeout: idleTimeoutMs,
-    http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: checkEveryMs },
+    // A missing Host is refused below: Node would do it without a body.
+    http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: checkEveryMs, requireHostHeader: false },
     // An id of any length is not found; Fastify would stop at 100 characters and call it malformed.
     routerOptions: { maxParamLength: 16_384 },
     // Requests that were on their way when the close began are answered; only then the connection ends.
@@ -56,13 +57,17 @@ export function createServer(
     clientErrorHandler: answerRawProblem,
   })
   app.server.maxConnections = maxConnections
+  // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
+  app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
 
   app.decorateRequest('caller')
   app.addHook('onRequest', (request, reply, done) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
-    const encoding = request.headers['content-encoding']
+    const { host, 'content-encoding': encoding } = request.headers
+    if (host === undefined && request.raw.httpVersion === '1.1')
+      return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
     if (encoding === undefined || encoding === 'identity') return done()
     done(
       new Problem('unsupported_media_type', 'Send the body without Content-Encoding.', { param: 'Content-Encoding' }),
