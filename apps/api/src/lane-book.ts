@@ -1,4 +1,5 @@
 import type { LaneConfig } from '@askonce/config'
+import { errorRegistry, type ErrorCode } from '@askonce/core'
 import type { LaneRow, LaneState, LaneWatch } from '@askonce/store'
 
 interface LaneView {
@@ -30,9 +31,15 @@ export class LaneBook {
   waitingFor(name: string): { lane: string; reason: string; until: Date | null } | null {
     if (this.isOpen(name)) return null
     const lane = this.watch.get(name)
-    return { lane: name, reason: lane?.reason ?? 'closed', until: lane?.until ?? null }
+    return { lane: name, reason: publicReason(lane?.code ?? null) ?? 'closed', until: lane?.until ?? null }
   }
 
+  /** For everybody. */
+  allPublic(): LaneView[] {
+    return this.all().map((view) => Object.assign(view, { reason: publicReason(view.code) }))
+  }
+
+  /** With the providers' own words: for administrators. */
   all(): LaneView[] {
     const names = new Set([...this.configured.map(({ name }) => name), ...this.watch.all().map(({ name }) => name)])
     return [...names].map((name) => this.view(name, this.watch.get(name)))
@@ -58,4 +65,9 @@ export class LaneBook {
       until: closed ? row.until : null,
     }
   }
+}
+
+/** In our words: a provider's may quote the request of another tenant. */
+function publicReason(code: string | null): string | null {
+  return code !== null && Object.hasOwn(errorRegistry, code) ? errorRegistry[code as ErrorCode].title : null
 }

@@ -359,7 +359,9 @@ describe('lanes', () => {
     expect(listed).toContainEqual({ ...open, name: 'gone', kind: null })
     const ready = await harness.call('GET', '/readyz', { key: null })
     expect([ready.status, ready.json.status]).toEqual([200, 'degraded'])
-    expect(ready.json.lanes).toContainEqual({ ...open, state: 'stopped', code: 'provider_quota', reason: 'no money' })
+    // The provider's own words may quote another tenant: they are for administrators.
+    const reason = 'The provider account has reached a spend limit; the lane is stopped'
+    expect(ready.json.lanes).toContainEqual({ ...open, state: 'stopped', code: 'provider_quota', reason })
     expect((await harness.call('GET', '/metrics', { key: null })).text).toContain(
       'askonce_lane_state{lane="simulated",state="stopped"} 1',
     )

@@ -237,7 +237,8 @@ describe('delivery options', () => {
     )
     await harness.call('GET', '/v1/lanes')
     const { json } = await harness.submit('closed', chat('closed'))
-    expect(json.waiting_for).toEqual({ lane: 'simulated', reason: 'wrong key', until: null })
+    const reason = 'The provider refused the credentials; the lane is stopped'
+    expect(json.waiting_for).toEqual({ lane: 'simulated', reason, until: null })
     expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
     await harness.call('POST', '/v1/lanes/simulated/resume')
     expect((await harness.call('GET', `/v1/jobs/${json.id}`)).json.waiting_for).toBeNull()

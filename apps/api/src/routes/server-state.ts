@@ -12,7 +12,7 @@ function isAlive(_parts: Parts, _request: FastifyRequest, reply: FastifyReply): 
 /** 503 only when this process cannot serve: a lane in trouble, or BullMQ away, keeps nobody from submitting and reading. */
 async function isReady(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const checks = await parts.readiness.check()
-  const lanes = parts.lanes.all()
+  const lanes = parts.lanes.allPublic()
   const serves = checks.database.ok && checks.schema.ok
   const wellEnough = checks.queue.ok && lanes.every(({ state }) => state !== 'stopped')
   const status = serves ? (wellEnough ? 'ready' : 'degraded') : 'unavailable'
