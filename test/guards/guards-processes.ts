@@ -4,6 +4,7 @@ const watch = { file: 'apps/janitor/src/watch-workers.ts', test: 'test/unit/watc
 const workers = { file: 'packages/store/src/statements/workers.ts', test: 'test/integration/store/workers.test.ts' }
 const group = { file: 'packages/store/src/group-commit.ts', test: 'test/unit/group-commit.test.ts' }
 const record = { file: 'apps/worker/src/spool-record.ts', test: 'test/unit/worker-spool.test.ts' }
+const halfLease = { test: 'test/unit/worker-half-lease.test.ts' }
 const spoolTrouble = { test: 'test/fault/spool-trouble.test.ts' }
 const cancel = { file: 'apps/worker/src/start.ts', test: 'test/fault/cancel.test.ts' }
 
@@ -50,6 +51,38 @@ export const processGuards: readonly Guard[] = [
     promise: 3,
     guarded: '${workerId}::uuid and not dead returning id',
     broken: '${workerId}::uuid returning id',
+  },
+  {
+    ...halfLease,
+    file: 'apps/worker/src/heartbeat.ts',
+    name: 'a worker goes on with a beat that is older than half its lease',
+    promise: 3,
+    guarded: 'performance.now() - this.acknowledgedAt < this.options.leaseMs / 2',
+    broken: 'performance.now() - this.acknowledgedAt < this.options.leaseMs * 2',
+  },
+  {
+    ...halfLease,
+    file: 'apps/worker/src/heartbeat.ts',
+    name: 'a beat counts from its reply, not from when it was sent',
+    promise: 3,
+    guarded: 'this.acknowledgedAt = sentAt',
+    broken: 'this.acknowledgedAt = sentAt > 0 ? performance.now() : sentAt',
+  },
+  {
+    ...halfLease,
+    file: 'apps/worker/src/claims.ts',
+    name: 'a worker claims although its beat is late, or answers cannot be stored',
+    promise: 3,
+    guarded: 'return this.options.mayClaim() ? ',
+    broken: "return this.options.mayClaim() || jobId !== '' ? ",
+  },
+  {
+    ...halfLease,
+    file: 'apps/worker/src/pipeline.ts',
+    name: 'a claimed call is sent although the beat is late',
+    promise: 3,
+    guarded: ' || !parts.maySend()) return null',
+    broken: ') return null',
   },
   {
     file: 'apps/worker/src/start.ts',
