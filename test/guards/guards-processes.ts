@@ -95,7 +95,7 @@ export const processGuards: readonly Guard[] = [
   },
   {
     ...cancel,
-    only: 'without the hint',
+    only: 'redis form.*without the hint',
     name: 'a beat does not abort a call that has lost its job',
     promise: 3,
     guarded: "if (!owned) held.abort(jobId, attempt, 'cancelled')",
@@ -103,7 +103,7 @@ export const processGuards: readonly Guard[] = [
   },
   {
     ...cancel,
-    only: 'is not the one that was cancelled',
+    only: 'redis form.*is not the one that was cancelled',
     name: 'a hint alone aborts a call, whatever its row says',
     promise: 3,
     guarded: "else if (held.holdsAny(payload.split(','))) heartbeat.look()",

@@ -3,7 +3,7 @@ import { describeCommit, writePage } from '../chaos/report.ts'
 import { copyCheckout, type Copy } from './copy.ts'
 import type { Guard } from './guard.ts'
 import { guards } from './guards.ts'
-import { readOptions, usage, type GuardOptions } from './options.ts'
+import { commandOf, readOptions, usage, type GuardOptions } from './options.ts'
 import { renderTable, type Broken } from './report.ts'
 import { runTests } from './run-tests.ts'
 
@@ -34,16 +34,25 @@ async function inCopies<T>(
   )
 }
 
-/** The tests of the guards as they are, each once. Returns what is wrong with them. */
-async function runUnbroken(copies: readonly Copy[], those: readonly Guard[], signal: AbortSignal): Promise<string[]> {
-  const tests = new Map(those.map(({ test, only }) => [`${test} ${only ?? ''}`.trim(), { test, only }]))
-  const wrong: string[] = []
+/** Of the test that a guard names. */
+function testOf({ test, only }: Guard): string {
+  return `${test} ${only ?? ''}`.trim()
+}
+
+/** The tests of the guards as they are, each once. Returns what is wrong with those that do not pass. */
+async function runUnbroken(
+  copies: readonly Copy[],
+  those: readonly Guard[],
+  signal: AbortSignal,
+): Promise<Map<string, string>> {
+  const wrong = new Map<string, string>()
+  const tests = new Map(those.map((guard) => [testOf(guard), guard]))
   await inCopies(copies, [...tests], signal, async ({ root }, [name, { test, only }]) => {
     const { passed, failed, invalid } = await runTests(root, [test], only, signal)
     const problem = invalid ?? failed[0] ?? (passed === 0 ? 'no test was run' : null)
     if (signal.aborted) return
-    say(`unbroken: ${name}: ${problem ?? `${passed} passed`}`)
-    if (problem !== null) wrong.push(`${name}: ${problem}`)
+    say(`unbroken: ${name}: ${problem === null ? `${passed} passed` : `FAILED: ${problem}`}`)
+    if (problem !== null) wrong.set(name, problem)
   })
   return wrong
 }
@@ -51,11 +60,16 @@ async function runUnbroken(copies: readonly Copy[], those: readonly Guard[], sig
 async function breakAll(
   copies: readonly Copy[],
   those: readonly Guard[],
+  wrong: ReadonlyMap<string, string>,
   signal: AbortSignal,
 ): Promise<Map<Guard, Broken>> {
   const results = new Map<Guard, Broken>()
   await inCopies(copies, those, signal, async (copy, guard) => {
-    const run = await copy.without(guard, () => runTests(copy.root, [guard.test], guard.only, signal))
+    const problem = wrong.get(testOf(guard))
+    const run =
+      problem === undefined
+        ? await copy.without(guard, () => runTests(copy.root, [guard.test], guard.only, signal))
+        : { failed: [], invalid: `its test fails with the guard in place: ${problem}` }
     if (signal.aborted) return
     const caught = run.invalid === null && run.failed.length > 0
     results.set(guard, { guard, caught, tests: run.failed, invalid: run.invalid })
@@ -65,7 +79,7 @@ async function breakAll(
   return results
 }
 
-async function run(options: GuardOptions, those: readonly Guard[], signal: AbortSignal): Promise<number> {
+async function breakChosen(options: GuardOptions, those: readonly Guard[], signal: AbortSignal): Promise<number> {
   const startedAt = performance.now()
   const commit = describeCommit()
   say(`${those.length} guards: copying the checkout, running their tests unbroken`)
@@ -74,16 +88,13 @@ async function run(options: GuardOptions, those: readonly Guard[], signal: Abort
     while (copies.length < Math.min(copiesAtOnce, those.length)) copies.push(copyCheckout(checkout))
     const wrong = await runUnbroken(copies, those, signal)
     if (signal.aborted) return 130
-    if (wrong.length > 0) {
-      say(`${wrong.length} of the tests fail with every guard in place: nothing was broken`)
-      return 1
-    }
-    const results = await breakAll(copies, those, signal)
+    const results = await breakAll(copies, those, wrong, signal)
     if (signal.aborted) return 130
     const rows = those.flatMap((guard) => results.get(guard) ?? [])
     const missed = rows.filter(({ caught }) => !caught)
     const minutes = (performance.now() - startedAt) / 60_000
-    if (options.report !== null) writePage(options.report, 'guards', renderTable(rows, { commit, minutes }))
+    if (options.report !== null)
+      writePage(options.report, 'guards', renderTable(rows, { command: commandOf(options), commit, minutes }))
     say(`${rows.length - missed.length} of ${rows.length} guards were caught, in ${minutes.toFixed(1)} minutes`)
     for (const { guard } of missed) say(`not caught: ${guard.name}`)
     return missed.length === 0 ? 0 : 1
@@ -115,7 +126,7 @@ async function main(): Promise<number> {
   }
   const interrupt = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => interrupt.abort())
-  return run(options, those, interrupt.signal)
+  return breakChosen(options, those, interrupt.signal)
 }
 
 process.exitCode = await main()

@@ -11,7 +11,7 @@ export interface GuardOptions {
 export const usage = `Usage: npm run guards -- [options]
 
 Breaks each guard of the product once, in a copy of this checkout, and looks whether a test notices. First the same tests run
-on the unbroken copy and must pass. Ends with code 0 if a test caught every break, with 1 if one went unnoticed.
+on the unbroken copy: one that does not pass there shows nothing. Ends with code 0 if a test caught every break, with 1 if one went unnoticed.
 
   --only PATTERN   only guards whose name, file or test matches this regular expression, in any case
   --list           name them, and break nothing
@@ -39,4 +39,9 @@ export function readOptions(args: readonly string[]): GuardOptions | 'help' {
     list: values.list,
     report: values.report ?? null,
   }
+}
+
+/** The command that repeats a run. */
+export function commandOf({ only }: GuardOptions): string {
+  return only === null ? 'npm run guards' : `npm run guards -- --only '${only.source}'`
 }

@@ -11,7 +11,10 @@ export interface Broken {
 }
 
 /** The table of a run, by promise and in the order of the list. */
-export function renderTable(rows: readonly Broken[], run: { commit: string; minutes: number }): string {
+export function renderTable(
+  rows: readonly Broken[],
+  run: { command: string; commit: string; minutes: number },
+): string {
   const caught = rows.filter((row) => row.caught).length
   const lines = rows
     .toSorted((a, b) => a.guard.promise - b.guard.promise)
@@ -19,7 +22,7 @@ export function renderTable(rows: readonly Broken[], run: { commit: string; minu
       ({ guard, ...row }) =>
         `| ${guard.promise} | ${cell(guard.name)} | ${basename(guard.file)} | ${row.caught ? whatCaught(guard, row.tests) : '**nothing**'} |`,
     )
-  return `Command: \`npm run guards\`, Askonce ${run.commit}: ${caught} of ${rows.length} guards were caught, in ${run.minutes.toFixed(0)} minutes.
+  return `Command: \`${run.command}\`, Askonce ${run.commit}: ${caught} of ${rows.length} guards were caught, in ${run.minutes.toFixed(0)} minutes.
 
 | promise | without its guard | in | caught by |
 |---|---|---|---|
