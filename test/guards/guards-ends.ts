@@ -1,0 +1,165 @@
+import type { Guard } from './guard.ts'
+
+const ends = {
+  file: 'packages/store/src/statements/end-attempts.ts',
+  test: 'test/integration/store/end-attempts.test.ts',
+}
+const policies = { ...ends, test: 'test/integration/store/reclaim-attempts.test.ts' }
+const classify = { test: 'test/unit/providers-classify.test.ts' }
+const refusals = { ...classify, file: 'packages/providers/src/refusal.ts' }
+
+/** Of the end of an attempt: what it may do to its job, and what an answer of a provider proves. */
+export const endGuards: readonly Guard[] = [
+  {
+    ...ends,
+    name: 'the end of an older attempt moves the job that its successor runs',
+    promise: 3,
+    guarded: "when not (l.state = 'running' and l.attempt = i.attempt) then",
+    broken: "when not (l.state = 'running') then",
+  },
+  {
+    ...ends,
+    name: 'the end of an attempt moves a job that was taken from it',
+    promise: 3,
+    guarded: "when not (l.state = 'running' and l.attempt = i.attempt) then",
+    broken: 'when not (l.attempt = i.attempt) then',
+  },
+  {
+    ...ends,
+    name: 'a late success is thrown away',
+    promise: 3,
+    guarded: "l.state not in ('succeeded', 'cancelled') and",
+    broken: "l.state = 'running' and l.attempt = i.attempt and",
+  },
+  {
+    ...ends,
+    name: 'a second answer replaces the first',
+    promise: 2,
+    guarded: "l.state not in ('succeeded', 'cancelled') and",
+    broken: "l.state not in ('cancelled') and",
+  },
+  {
+    ...ends,
+    name: 'an answer brings a cancelled job back',
+    promise: 2,
+    guarded: "l.state not in ('succeeded', 'cancelled') and",
+    broken: "l.state not in ('succeeded') and",
+  },
+  {
+    ...ends,
+    name: 'an answer is stored for a job that has expired',
+    promise: 2,
+    guarded: " and (l.expires_at is null or l.expires_at > now()) then 'succeeded' end",
+    broken: " then 'succeeded' end",
+  },
+  {
+    ...ends,
+    name: 'an end that comes again is written again',
+    promise: 4,
+    guarded: "a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open)",
+    broken: 'true',
+  },
+  {
+    ...ends,
+    name: 'a claim whose reply was lost is called unsent although its end is known',
+    promise: 4,
+    guarded: " and d.billing <> 'maybe' and not d.only_open)",
+    broken: " and d.billing <> 'maybe')",
+  },
+  {
+    ...ends,
+    name: 'counts and state come from two versions of the row',
+    promise: 3,
+    guarded: 'state = coalesce(d.next, l.state)',
+    broken: 'state = coalesce(d.next, j.state)',
+  },
+  {
+    ...ends,
+    name: 'batches lock their jobs in any order',
+    promise: 5,
+    guarded: '\n      order by j.tenant_id, j.idempotency_key\n      for update\n',
+    broken: '\n      order by j.id <> all(array(select job_id from input limit 1)), j.id\n      for update\n',
+  },
+  {
+    ...policies,
+    name: 'the policy fail holds',
+    promise: 3,
+    guarded: "when l.on_uncertain = 'fail' then 'failed'",
+    broken: "when false then 'failed'",
+  },
+  {
+    ...policies,
+    name: 'the policy hold fails',
+    promise: 3,
+    guarded: "when l.on_uncertain = 'fail' then 'failed'",
+    broken: "when l.on_uncertain in ('fail', 'hold') then 'failed'",
+  },
+  {
+    ...policies,
+    name: 'the attempts of workers that are alive are reclaimed',
+    promise: 3,
+    guarded: ' and not w.dead)',
+    broken: ' and w.dead)',
+  },
+  {
+    ...policies,
+    file: 'packages/store/src/fragments.ts',
+    name: 'the policies hold and fail run again like rerun',
+    promise: 3,
+    guarded: "j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts",
+    broken: 'j.paid < j.max_paid_attempts',
+    test: 'test/integration/store/submit.test.ts',
+  },
+  {
+    ...policies,
+    file: 'packages/store/src/fragments.ts',
+    name: 'a job runs once more than max_paid_attempts',
+    promise: 3,
+    guarded: 'j.paid < j.max_paid_attempts))',
+    broken: 'j.paid <= j.max_paid_attempts))',
+  },
+  {
+    file: 'packages/core/src/predicates.ts',
+    test: 'test/unit/model/model.test.ts',
+    name: 'the rules themselves allow one payment more than max_paid_attempts',
+    promise: 3,
+    guarded: 'job.paid < job.maxPaidAttempts',
+    broken: 'job.paid <= job.maxPaidAttempts',
+  },
+  {
+    ...refusals,
+    name: 'a 504 of a proxy counts as proof that nothing was billed',
+    promise: 3,
+    guarded: '{ statuses: is(500, 502), needsObject: true',
+    broken: '{ statuses: is(500, 502, 504), needsObject: false',
+  },
+  {
+    ...refusals,
+    name: 'a 503 without the provider’s own error object counts as proof',
+    promise: 3,
+    guarded: 'statuses: is(503, 529),\n    needsObject: true',
+    broken: 'statuses: is(503, 529),\n    needsObject: false',
+  },
+  {
+    ...refusals,
+    name: 'a rate limit counts as a payment',
+    promise: 3,
+    guarded: "is(429), kind: 'pause', billing: 'none'",
+    broken: "is(429), kind: 'pause', billing: 'maybe'",
+  },
+  {
+    ...refusals,
+    name: 'an empty balance is asked again like a rate limit',
+    promise: 3,
+    guarded: "spendLimit: true, kind: 'alarm'",
+    broken: "spendLimit: true, kind: 'pause'",
+  },
+  {
+    file: 'packages/providers/src/classify.ts',
+    test: 'test/contract/providers.test.ts',
+    name: 'a 200 that breaks off counts as unpaid',
+    promise: 3,
+    guarded: "billing: 'maybe',\n      code: 'broken_answer'",
+    broken: "billing: 'none',\n      code: 'broken_answer'",
+  },
+]
