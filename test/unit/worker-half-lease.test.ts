@@ -6,6 +6,7 @@ import { Claims } from '../../apps/worker/src/claims.ts'
 import { Heartbeat } from '../../apps/worker/src/heartbeat.ts'
 import { HeldAttempts } from '../../apps/worker/src/held.ts'
 import type { LaneControl } from '../../apps/worker/src/lane-control.ts'
+import type { LookUps } from '../../apps/worker/src/look-up.ts'
 import { runAttempt } from '../../apps/worker/src/pipeline.ts'
 import type { Recorder } from '../../apps/worker/src/recorder.ts'
 
@@ -100,6 +101,7 @@ describe('a worker whose beats are not acknowledged', () => {
       {
         held,
         providers: new Map([['lane', provider]]),
+        lookUps: { before: () => Promise.resolve('send') } as unknown as LookUps,
         laneControl: { onFailure: () => Promise.resolve() } as unknown as LaneControl,
         recorder,
         log,
