@@ -1,7 +1,7 @@
 import { findRedis } from '@askonce/testkit'
 
 /**
- * Installs redis-server where that is possible, before two test files want to at once. A test that needs it and has none
+ * Installs redis-server where that is possible, before several test files want to at once. A test that needs it and has none
  * says so itself; those that need none run.
  */
 export function setup(): void {

@@ -24,8 +24,8 @@ interface Variant {
 // What the guard does not cover: a worker that stays silent for a whole lease after the others are back is declared dead, and
 // is right to be. A machine that really sleeps stops its monotonic clocks as well, which is easier than what is tried here.
 describe.each<Variant>([
-  { form: 'redis', outage: given ?? 30 },
-  { form: 'embedded', outage: given ?? 20 },
+  { form: 'redis', outage: given ?? 20 },
+  { form: 'embedded', outage: given ?? 15 },
 ])('FAULTS 10, all beats stale at once ($form form)', ({ form, outage }) => {
   let system: System
   let address: string
