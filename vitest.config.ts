@@ -21,10 +21,10 @@ export default defineConfig({
         test: {
           name: 'servers',
           include: ['test/{integration,contract,cli,fault}/**/*.test.ts'],
-          globalSetup: 'test/install-redis.ts',
-          // Each file starts servers of its own, and mostly waits for leases and restarts: three at a time, on any machine,
-          // so that what a file meets does not depend on how many cores there are. After the unit tests.
-          maxWorkers: 3,
+          globalSetup: 'test/prepare-servers.ts',
+          // Each file starts servers of its own, and mostly waits for leases and restarts: two at a time, on any machine, so
+          // that what a file meets does not depend on how many cores there are. After the unit tests.
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
           testTimeout: 60_000,
           hookTimeout: 120_000,

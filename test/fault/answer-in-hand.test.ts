@@ -3,13 +3,24 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startTcpProxy, type Child } from '@askonce/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
+import {
+  call,
+  chat,
+  formOfRun,
+  ledger,
+  startSystem,
+  submit,
+  until,
+  untilState,
+  type Form,
+  type System,
+} from './system.ts'
 
 const answered = { outcome: 'answered', billing: 'billed' }
 
 // DESIGN.md §1.3 and §4: never paid twice unasked, and a storage failure is not a job failure: an answer in hand is stored in the end.
 // Each starts several processes, and servers again: more than a minute on a busy machine.
-describe.each<Form>(['redis', 'embedded'])(
+describe.each<Form>([formOfRun])(
   'FAULTS 5, answer in hand and Postgres gone (%s form)',
   { timeout: 120_000 },
   (form) => {

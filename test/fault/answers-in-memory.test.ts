@@ -31,7 +31,7 @@ describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
       markers.map((marker, index) => ({
         kind: 'answer',
         answerBytes: mebibyte,
-        delayMs: 12_000 + index * 60,
+        delayMs: 12_000 + index * 100,
         match: { marker },
       })),
     )
@@ -72,7 +72,8 @@ describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
     )
     const growth = Math.round((most - before) / mebibyte)
     process.stdout.write(`memory of the worker: ${Math.round(before / mebibyte)} MiB, grew by ${growth} MiB\n`)
-    expect(growth).toBeLessThan(240)
+    // About 170 MiB on an idle machine. If the answers stayed, it would be more than they are large.
+    expect(growth).toBeLessThan(answers)
     expect(await system.upstream.calls()).toBe(answers)
     const [sizes] = await system.sql(
       'select count(*)::int as rows, sum(paid)::int as paid, min(length(response)) as least from jobs',

@@ -1,7 +1,19 @@
 import { cancelJobs, openDatabase } from '@askonce/store'
 import type { Child } from '@askonce/testkit'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { apiKey, call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
+import {
+  apiKey,
+  call,
+  chat,
+  formOfRun,
+  ledger,
+  startSystem,
+  submit,
+  until,
+  untilState,
+  type Form,
+  type System,
+} from './system.ts'
 
 /** As the sweep and retries see it; longer than anything here. */
 const uncertainTtlSeconds = 2_592_000
@@ -13,7 +25,7 @@ const promisedMs = 1_000
  * and of a cancellation and a finish exactly one wins.
  * Not covered: a provider that goes on working, and bills, after the connection is closed. That is why such an attempt is `maybe`.
  */
-describe.each<Form>(['redis', 'embedded'])('cancel anywhere (%s form)', (form) => {
+describe.each<Form>([formOfRun])('cancel anywhere (%s form)', (form) => {
   let system: System
   let address: string
   let workers: Child[]

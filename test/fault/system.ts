@@ -17,6 +17,12 @@ import pg from 'pg'
 /** `redis`: Postgres and Redis. `embedded`: Postgres alone, with BullMQ on it, as on a laptop. */
 export type Form = 'redis' | 'embedded'
 
+/**
+ * For attacks that take minutes: one form in a run. `npm test` tries the Redis form, `npm run test:embedded` the embedded one, and
+ * .ci/run both.
+ */
+export const formOfRun: Form = process.env['ASKONCE_TEST_FORM'] === 'embedded' ? 'embedded' : 'redis'
+
 const askonce = new URL('../../apps/cli/bin/askonce.js', import.meta.url).pathname
 const upstreamMain = new URL('../../packages/testkit/src/upstream-main.ts', import.meta.url).pathname
 export const apiKey = 'fault-test-key-0123456789'

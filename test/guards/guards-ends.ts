@@ -162,4 +162,21 @@ export const endGuards: readonly Guard[] = [
     guarded: "billing: 'maybe',\n      code: 'broken_answer'",
     broken: "billing: 'none',\n      code: 'broken_answer'",
   },
+  {
+    file: 'packages/providers/src/stored-answers.ts',
+    test: 'test/contract/providers-stored.test.ts',
+    name: 'an answer that a provider has kept is taken for ours, whoever asked for it',
+    promise: 2,
+    guarded: " && completion['metadata'][member] === attempt",
+    broken: '',
+  },
+  {
+    file: 'apps/worker/src/pipeline.ts',
+    test: 'test/fault/adoption.test.ts',
+    only: 'the look-up fails: nothing is paid',
+    name: 'a call is made again though nobody can say whether the first has an answer',
+    promise: 3,
+    guarded: "if (lookUp === 'failed') return",
+    broken: "if (lookUp === 'adopted') return",
+  },
 ]

@@ -1,4 +1,5 @@
 export {
+  prepareCluster,
   startTestPostgres,
   type DownMode,
   type TestDatabase,
