@@ -31,7 +31,7 @@ describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
       markers.map((marker, index) => ({
         kind: 'answer',
         answerBytes: mebibyte,
-        delayMs: 12_000 + index * 100,
+        delayMs: 12_000 + index * 60,
         match: { marker },
       })),
     )
@@ -89,5 +89,5 @@ describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
     )
     worker.signal('SIGTERM')
     expect(await worker.exited).toMatchObject({ code: 0 })
-  })
+  }, 240_000)
 })

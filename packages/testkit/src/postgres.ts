@@ -124,6 +124,7 @@ export async function startTestPostgres(options: TestPostgresOptions = {}): Prom
     resume()
     if (server) await endPostmaster(server, signalOf[mode])
     await endOrphans(clusterDir)
+    if (server) await untilReaped(server.pid)
     server = undefined
     retrack()
   }
@@ -209,6 +210,20 @@ async function run(url: string, statement: string): Promise<void> {
 }
 
 // Without their postmaster the others end by themselves, save one that is busy.
+/** A dead child that Node has not reaped yet still has its pid, and the next server would take its folder for in use. */
+async function untilReaped(pid: number): Promise<void> {
+  const began = performance.now()
+  while (exists(pid) && performance.now() - began < 3_000) await sleep(5)
+}
+
+function exists(pid: number): boolean {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
 async function endOrphans(clusterDir: string): Promise<void> {
   const began = performance.now()
   for (;;) {
