@@ -2,10 +2,10 @@ import type { Config } from '@askonce/config'
 import { fingerprint, routeModel, type Json, type JsonObject, type Operation } from '@askonce/core'
 import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
-import { Problem } from './problem.ts'
-import { bodyProblem } from './schemas/issues.ts'
-import { providerRequests } from './schemas/provider-request.ts'
-import { submissionSchema, yearSeconds, type SubmissionBody } from './schemas/submission.ts'
+import { IntakeError } from './error.ts'
+import { bodyFault } from './issues.ts'
+import { providerRequests } from './provider-request.ts'
+import { submissionSchema, yearSeconds, type SubmissionBody } from './submission.ts'
 
 const defaultPriority = 5
 const defaultMaxAttempts = 5
@@ -34,14 +34,14 @@ export interface PreparedJob {
   request: JsonObject
 }
 
-/** Returns a function that checks submissions and turns them into rows. Schemas are built once, here. */
+/** Returns a function that checks submissions and turns them into rows; it throws {@link IntakeError}. Schemas are built once, here. */
 export function createJobFactory({ config, isOpen }: NewJobOptions): (input: SubmissionInput) => PreparedJob {
   const { limits, lanes } = config
   const schema = submissionSchema(limits)
 
   return ({ tenantId, key, body, textOf }) => {
     const checked = schema.safeParse(body, { reportInput: true })
-    if (!checked.success) throw bodyProblem(checked.error)
+    if (!checked.success) throw bodyFault(checked.error)
     const envelope = checked.data
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
@@ -49,10 +49,10 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): (input: Sub
     const bytes = Buffer.from(textOf(request))
     if (bytes.length > limits.maxRequestBytes) {
       const detail = `/request has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
-      throw new Problem('payload_too_large', detail, { param: '/request' })
+      throw new IntakeError('payload_too_large', detail, '/request')
     }
     const route = routeModel(model, lanes)
-    if (!route.ok) throw new Problem('invalid_request', route.detail, { param: '/request/model' })
+    if (!route.ok) throw new IntakeError('invalid_request', route.detail, '/request/model')
     return {
       operation: envelope.operation,
       request,
@@ -87,7 +87,7 @@ function seconds(value: number | undefined): number | undefined {
 /** @returns the model */
 function checkRequest(operation: Operation, request: JsonObject): string {
   const checked = providerRequests[operation].safeParse(request, { reportInput: true })
-  if (!checked.success) throw bodyProblem(checked.error, ['request'])
+  if (!checked.success) throw bodyFault(checked.error, ['request'])
   return checked.data.model
 }
 
@@ -98,11 +98,11 @@ function whenToRun({
 }: SubmissionBody): Pick<NewJob, 'runAt' | 'delaySeconds'> {
   if (runAt === undefined) return { runAt: null, delaySeconds: delaySeconds ?? 0 }
   if (delaySeconds !== undefined) {
-    throw new Problem('invalid_request', '/run_at: give either run_at or delay_seconds', { param: '/run_at' })
+    throw new IntakeError('invalid_request', '/run_at: give either run_at or delay_seconds', '/run_at')
   }
   const time = Date.parse(runAt)
   if (time > Date.now() + yearSeconds * 1000) {
-    throw new Problem('invalid_request', '/run_at: must be at most a year ahead', { param: '/run_at' })
+    throw new IntakeError('invalid_request', '/run_at: must be at most a year ahead', '/run_at')
   }
   return { runAt: new Date(time).toISOString(), delaySeconds: 0 }
 }
