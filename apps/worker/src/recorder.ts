@@ -232,6 +232,7 @@ function lostEnd(end: AttemptEndRecord): AttemptEndRecord {
     errorCode: 'worker_lost',
     response: null,
     contentType: null,
+    answerId: null,
     flags: [],
   }
 }
@@ -249,6 +250,7 @@ function asStorable(end: AttemptEndRecord): AttemptEndRecord {
     providerRequestId: null,
     response: null,
     contentType: null,
+    answerId: null,
     flags: [],
   }
 }

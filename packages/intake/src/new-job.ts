@@ -65,6 +65,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): (input: Sub
         model,
         lane: route.lane,
         request: bytes,
+        streamed: false,
         metadata: envelope.metadata === undefined ? null : JSON.stringify(envelope.metadata),
         priority: envelope.priority ?? defaultPriority,
         timeoutMs: seconds(envelope.timeout_seconds) ?? limits.defaultTimeoutMs,
