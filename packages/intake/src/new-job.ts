@@ -66,6 +66,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): (input: Sub
         lane: route.lane,
         request: bytes,
         streamed: false,
+        ownerBatch: null,
         metadata: envelope.metadata === undefined ? null : JSON.stringify(envelope.metadata),
         priority: envelope.priority ?? defaultPriority,
         timeoutMs: seconds(envelope.timeout_seconds) ?? limits.defaultTimeoutMs,
