@@ -80,7 +80,7 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
       description: 'Ask an LLM once per key; get the stored answer as often as you like.',
     },
     servers: [{ url: '/' }],
-    tags: ['Jobs', 'Many jobs', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
+    tags: ['Jobs', 'Many jobs', 'OpenAI SDK', 'Anthropic SDK', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
     paths,
     components: {
       securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'An API key' } },

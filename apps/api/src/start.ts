@@ -37,7 +37,13 @@ export async function startApi(
   const { config, log } = context
   const assembly = assemble(context, dispatcher)
   const { parts } = assembly
-  const app = createServer(parts, { onClosing: () => parts.waits.close(), onUnavailable: assembly.unavailable })
+  const app = createServer(parts, {
+    onClosing: () => {
+      parts.waits.close()
+      parts.streams.close()
+    },
+    onUnavailable: assembly.unavailable,
+  })
   const stopping = new AbortController()
   try {
     const routes = nativeRoutes(config.limits)
