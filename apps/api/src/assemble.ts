@@ -1,3 +1,4 @@
+import { createJobFactory } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
@@ -17,7 +18,6 @@ import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
 import { LaneBook } from './lane-book.ts'
-import { createJobFactory } from './new-job.ts'
 import { atMost } from './patience.ts'
 import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'

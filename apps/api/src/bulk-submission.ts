@@ -5,7 +5,7 @@ import { readItem, type BulkItem } from './bulk-items.ts'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
-import type { PreparedJob } from './new-job.ts'
+import type { PreparedJob } from '@askonce/intake'
 import { Problem, toProblem } from './problem.ts'
 import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 

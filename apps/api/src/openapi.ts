@@ -2,13 +2,13 @@ import { z } from 'zod'
 import type { ProblemCode } from './problem.ts'
 import { version } from '@askonce/config'
 import { errorRegistry } from '@askonce/core'
+import { providerRequests } from '@askonce/intake'
 import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'
 import * as jobs from './schemas/job.ts'
 import * as lanes from './schemas/lanes.ts'
 import * as ledger from './schemas/ledger.ts'
 import { problem } from './schemas/problem.ts'
-import { providerRequests } from './schemas/provider-request.ts'
 
 type JsonSchema = Record<string, unknown>
 

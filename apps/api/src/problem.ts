@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
+import { IntakeError } from '@askonce/intake'
 import { isContention, isDataError, isUnavailable, OverloadedError, StoreUnavailableError } from '@askonce/store'
 
 /** Codes that answer a request; the others of the registry only appear inside a job. */
@@ -104,6 +105,7 @@ const unavailable = (cause: unknown): Problem =>
 /** What a thrown value means to the client. Nothing of an unexpected error is shown: its text may hold anything. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
+  if (error instanceof IntakeError) return new Problem(error.code, error.message, { param: error.param })
   if (error instanceof OverloadedError) {
     return new Problem('overloaded', 'Too many submissions wait for the database; this one was not accepted.', {
       cause: error,

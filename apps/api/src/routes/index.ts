@@ -1,7 +1,7 @@
 import type { Config } from '@askonce/config'
+import { submissionSchema } from '@askonce/intake'
 import { z } from 'zod'
 import type { ApiRoute } from '../route.ts'
-import { submissionSchema } from '../schemas/submission.ts'
 import { changeRoutes } from './change-jobs.ts'
 import { laneRoutes } from './lanes.ts'
 import { listRoute } from './list-jobs.ts'

@@ -1,17 +1,15 @@
 import { Readable } from 'node:stream'
 import { canonicalize, eventData, isSettled, type JsonObject, type Operation, type RawEvent } from '@askonce/core'
+import { bodyFault, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { jobJson } from '../job-view.ts'
-import type { PreparedJob } from '../new-job.ts'
 import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
 import { decodeBody, parseText } from '../request-body.ts'
 import { headerValues, sendJson } from '../route.ts'
-import { bodyProblem } from '../schemas/issues.ts'
-import type { DeliveryOptions, deliveryOptions } from '../schemas/submission.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
@@ -106,7 +104,7 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   const { value } = parseText(String(text), 'Askonce-Options')
   const checked = schema.safeParse(value, { reportInput: true })
   if (checked.success) return checked.data
-  const problem = bodyProblem(checked.error)
+  const problem = bodyFault(checked.error)
   throw new Problem('invalid_request', `Askonce-Options: ${problem.message}`, { param: 'Askonce-Options' })
 }
 

@@ -10,10 +10,10 @@ import {
 } from '@askonce/core'
 import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
-import { Problem } from './problem.ts'
-import { bodyProblem } from './schemas/issues.ts'
-import { providerRequests, unstreamedRequests } from './schemas/provider-request.ts'
-import { submissionSchema, yearSeconds, type DeliveryOptions } from './schemas/submission.ts'
+import { IntakeError } from './error.ts'
+import { bodyFault } from './issues.ts'
+import { providerRequests, unstreamedRequests } from './provider-request.ts'
+import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
 const defaultPriority = 5
 const defaultMaxAttempts = 5
@@ -74,10 +74,10 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     const bytes = Buffer.from(text)
     if (bytes.length > limits.maxRequestBytes) {
       const detail = `${toPointer(base) || 'The body'} has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
-      throw new Problem('payload_too_large', detail, { param: toPointer(base) })
+      throw new IntakeError('payload_too_large', detail, toPointer(base))
     }
     const route = routeModel(model, lanes)
-    if (!route.ok) throw new Problem('invalid_request', route.detail, { param: toPointer([...base, 'model']) })
+    if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
     const digest = fingerprint(operation, request)
     return {
       operation,
@@ -108,7 +108,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
 
   const fromSubmission = ({ tenantId, key, body, textOf }: SubmissionInput): PreparedJob => {
     const checked = schema.safeParse(body, { reportInput: true })
-    if (!checked.success) throw bodyProblem(checked.error)
+    if (!checked.success) throw bodyFault(checked.error)
     const { operation, request: _copy, stream, ...options } = checked.data
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
@@ -116,7 +116,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     const asked = { tenantId, key, operation, base: ['request'], options }
     if (stream !== true) return fromRequest({ ...asked, request, text: textOf(request) })
     if (operation === 'embeddings') {
-      throw new Problem('invalid_request', '/stream: embeddings have no stream', { param: '/stream' })
+      throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
     }
     return fromRequest({ ...asked, ...streaming(request, textOf(request)) })
   }
@@ -139,14 +139,14 @@ function seconds(value: number | undefined): number | undefined {
 /** @returns the model */
 function checkRequest(operation: Operation, request: JsonObject, base: readonly string[]): string {
   const checked = providerRequests[operation].safeParse(request, { reportInput: true })
-  if (!checked.success) throw bodyProblem(checked.error, base)
+  if (!checked.success) throw bodyFault(checked.error, base)
   return checked.data.model
 }
 
 /** Natively the envelope asks for a stream, and everything runs in the background. */
 function checkUnstreamed(operation: Operation, request: JsonObject): void {
   const checked = unstreamedRequests[operation].safeParse(request, { reportInput: true })
-  if (!checked.success) throw bodyProblem(checked.error, ['request'])
+  if (!checked.success) throw bodyFault(checked.error, ['request'])
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */
@@ -156,11 +156,11 @@ function whenToRun({
 }: DeliveryOptions): Pick<NewJob, 'runAt' | 'delaySeconds'> {
   if (runAt === undefined) return { runAt: null, delaySeconds: delaySeconds ?? 0 }
   if (delaySeconds !== undefined) {
-    throw new Problem('invalid_request', '/run_at: give either run_at or delay_seconds', { param: '/run_at' })
+    throw new IntakeError('invalid_request', '/run_at: give either run_at or delay_seconds', '/run_at')
   }
   const time = Date.parse(runAt)
   if (time > Date.now() + yearSeconds * 1000) {
-    throw new Problem('invalid_request', '/run_at: must be at most a year ahead', { param: '/run_at' })
+    throw new IntakeError('invalid_request', '/run_at: must be at most a year ahead', '/run_at')
   }
   return { runAt: new Date(time).toISOString(), delaySeconds: 0 }
 }
