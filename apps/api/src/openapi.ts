@@ -131,7 +131,7 @@ function operation(route: ApiRoute, names: ReadonlyMap<z.ZodType, string>): Json
       ? {}
       : {
           requestBody: {
-            required: path === '/v1/jobs' || path.includes('bulk'),
+            required: !optionalBody(path),
             content: contentOf(route, body, names),
           },
         }),
@@ -148,6 +148,10 @@ function contentOf({ accepts, example }: ApiRoute, body: z.ZodType, names: Reado
         : { schema: { type: 'string', description: 'One item of `jobs` a line' } },
     ]),
   )
+}
+
+function optionalBody(path: string): boolean {
+  return path.startsWith('/v1/jobs/') && !path.includes('bulk') || path.startsWith('/v1/lanes')
 }
 
 function pathParameters(path: string): JsonSchema[] {

@@ -182,7 +182,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
   })
 }
 
-/** `/v1/jobs/{id}` as Fastify writes it. */
+/** `/v1/jobs/{id}` as Fastify writes it. Names of models hold slashes. */
 function toUrl(path: string): string {
-  return path.replaceAll(/\{(\w+)\}/g, ':$1')
+  return path.replace('{model}', '*').replaceAll(/\{(\w+)\}/g, ':$1')
 }

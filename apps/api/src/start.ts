@@ -11,7 +11,7 @@ import type { ApiContext } from './context.ts'
 import { addDocs } from './docs-page.ts'
 import { ensureBootstrapKey } from './keys.ts'
 import { atMost, patiently } from './patience.ts'
-import { nativeRoutes } from './routes/index.ts'
+import { allRoutes } from './routes/index.ts'
 import { addRoutes, createServer } from './server.ts'
 
 /** How long requests under way may finish when the API closes. */
@@ -46,7 +46,7 @@ export async function startApi(
   })
   const stopping = new AbortController()
   try {
-    const routes = nativeRoutes(config.limits)
+    const routes = allRoutes(config.limits)
     addRoutes(app, parts, routes)
     await addDocs(app, parts, routes)
     // The first look has an end; without Postgres the key follows later.

@@ -1,3 +1,4 @@
+export * from './known-models.ts'
 export { createProvider } from './provider.ts'
 export type { LaneEndpoint, Provider, ProviderCall, ProviderOptions } from './provider.ts'
 export type { LookUp, StoredAnswers } from './stored-answers.ts'
