@@ -80,6 +80,7 @@ async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Prom
       providerStatus: null,
       providerRequestId: null,
       retryAfterMs: null,
+      body: null,
       overloaded: false,
     }
   }

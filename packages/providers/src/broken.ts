@@ -38,6 +38,7 @@ function verdict(
     providerStatus: broken.status,
     providerRequestId: requestId(broken.headers),
     retryAfterMs: null,
+    body: null,
     overloaded: false,
   }
 }

@@ -1,6 +1,8 @@
 import type { FailureVerdict, Operation, Verdict } from '@askonce/core'
+import { answerIdOf } from './answer-id.ts'
 import { checkShape } from './answer-shape.ts'
 import type { ProviderKind } from './endpoint.ts'
+import { shownErrorBody } from './error-body.ts'
 import { headerValue, requestId, type Response } from './exchange.ts'
 import { parseBody } from './json-value.ts'
 import type { PriceBook } from './prices.ts'
@@ -15,6 +17,8 @@ export interface ClassifyContext {
   /** The model of the request. */
   model: string
   scrub: Scrub
+  /** Redacts API keys in a text that is kept as it is otherwise. */
+  redact: Scrub
   prices: PriceBook
   nowMs: number
 }
@@ -44,12 +48,13 @@ function classifySuccess(response: Response, context: ClassifyContext): Verdict 
     contentType: headerValue(response.headers, 'content-type') ?? 'application/json',
     body: response.body,
     providerRequestId: requestId(response.headers),
+    answerId: answerIdOf(operation, shape.json),
     flags: kind === 'simulated' ? [...shape.flags, 'simulated'] : shape.flags,
     usage: prices.usageOf(operation, model, shape.json),
   }
 }
 
-function classifyRefusal(response: Response, { scrub, nowMs }: ClassifyContext): Verdict {
+function classifyRefusal(response: Response, { scrub, redact, nowMs }: ClassifyContext): Verdict {
   const { status, headers, body } = response
   const error = parseProviderError(body)
   const { kind, billing, code, overloaded } = refusalOf(status, error)
@@ -63,6 +68,7 @@ function classifyRefusal(response: Response, { scrub, nowMs }: ClassifyContext):
     message: scrub(error?.message || spokenByAnother(response)),
     providerRequestId: base.providerRequestId ?? error?.requestId ?? null,
     retryAfterMs: waits ? (retryAfterMs(headers, nowMs) ?? (kind === 'pause' ? resetMs(headers, nowMs) : null)) : null,
+    body: error === null ? null : shownErrorBody(response, redact),
     overloaded: overloaded ?? false,
   }
 }
@@ -75,12 +81,13 @@ function spokenByAnother({ status, headers, body }: Response): string {
 
 function failure(
   response: Response,
-): Pick<FailureVerdict, 'sent' | 'providerStatus' | 'providerRequestId' | 'retryAfterMs' | 'overloaded'> {
+): Pick<FailureVerdict, 'sent' | 'providerStatus' | 'providerRequestId' | 'retryAfterMs' | 'body' | 'overloaded'> {
   return {
     sent: true,
     providerStatus: response.status,
     providerRequestId: requestId(response.headers),
     retryAfterMs: null,
+    body: null,
     overloaded: false,
   }
 }

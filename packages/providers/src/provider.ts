@@ -5,7 +5,7 @@ import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from '.
 import type { Wire } from './exchange.ts'
 import { createHttpWire } from './http-wire.ts'
 import { createPriceBook, type PriceOverride } from './prices.ts'
-import { createScrubber } from './scrub.ts'
+import { createRedactor, createScrubber } from './scrub.ts'
 import { createStoredAnswers, storedOperation, type StoredAnswers } from './stored-answers.ts'
 import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
 
@@ -36,6 +36,19 @@ export interface ProviderCall {
   signal: AbortSignal
   /** Called right before the first byte is written; must not throw. */
   onSent?: () => void
+  /** Given when the request says `"stream": true`: what of the answer may be shown while it comes. */
+  stream?: StreamSink
+}
+
+/** Who follows a streamed answer. Neither function may throw. */
+export interface StreamSink {
+  /**
+   * Complete server-sent events, byte for byte as the provider wrote them, several in one buffer, as soon as they are there.
+   * Never those that complete the answer, nor an error event, nor anything behind either: they are shown from what is stored.
+   */
+  onEvents: (events: Buffer) => void
+  /** Called at most once, before the first `onEvents` whose bytes show the provider's id of the answer. */
+  onAnswerId?: (id: string) => void
 }
 
 export interface Provider {
@@ -62,6 +75,7 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       ? createSimulatedWire(options.simulated)
       : createHttpWire(baseUrl.origin, requestHeaders(kind, lane.apiKey))
   const scrub = createScrubber(lane.apiKey)
+  const redact = createRedactor(lane.apiKey)
   const prices = createPriceBook(kind, baseUrl, options.prices)
 
   return {
@@ -76,12 +90,12 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         onSent: onSent ?? (() => {}),
       })
       if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
-      return classify(exchange, { kind, operation, model, scrub, prices, nowMs: Date.now() })
+      return classify(exchange, { kind, operation, model, scrub, redact, prices, nowMs: Date.now() })
     },
     stored:
       lane.lookUp === true && kind === 'openai'
         ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model) =>
-            classify(response, { kind, operation: storedOperation, model, scrub, prices, nowMs: Date.now() }),
+            classify(response, { kind, operation: storedOperation, model, scrub, redact, prices, nowMs: Date.now() }),
           )
         : null,
     close: () => wire.close(),
@@ -98,6 +112,7 @@ function unspoken(lane: LaneEndpoint, operation: Operation): Verdict {
     providerStatus: null,
     providerRequestId: null,
     retryAfterMs: null,
+    body: null,
     overloaded: false,
   }
 }
