@@ -151,7 +151,7 @@ function contentOf({ accepts, example }: ApiRoute, body: z.ZodType, names: Reado
 }
 
 function optionalBody(path: string): boolean {
-  return path.startsWith('/v1/jobs/') && !path.includes('bulk') || path.startsWith('/v1/lanes')
+  return (path.startsWith('/v1/jobs/') && !path.includes('bulk')) || path.startsWith('/v1/lanes')
 }
 
 function pathParameters(path: string): JsonSchema[] {

@@ -101,11 +101,14 @@ function refuseBetas(request: FastifyRequest): void {
 function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>): DeliveryOptions {
   const text = request.headers['askonce-options']
   if (text === undefined) return {}
-  const { value } = parseText(String(text), 'Askonce-Options')
-  const checked = schema.safeParse(value, { reportInput: true })
-  if (checked.success) return checked.data
-  const problem = bodyFault(checked.error)
-  throw new Problem('invalid_request', `Askonce-Options: ${problem.message}`, { param: 'Askonce-Options' })
+  try {
+    const checked = schema.safeParse(parseText(String(text), 'it').value, { reportInput: true })
+    if (checked.success) return checked.data
+    throw bodyFault(checked.error)
+  } catch (error) {
+    const { message } = error as Error
+    throw new Problem('invalid_request', `Askonce-Options: ${message}`, { param: 'Askonce-Options' })
+  }
 }
 
 /** What the caller asks the provider to store is found again here by the same metadata. */
