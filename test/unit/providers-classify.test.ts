@@ -24,6 +24,7 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     redact: createRedactor(null),
     prices,
     nowMs,
+    checkStream: null,
   })
 }
 

@@ -1,6 +1,6 @@
 import type { FailureVerdict, Operation, Verdict } from '@askonce/core'
 import { answerIdOf } from './answer-id.ts'
-import { checkShape } from './answer-shape.ts'
+import { checkShape, type ShapeCheck } from './answer-shape.ts'
 import type { ProviderKind } from './endpoint.ts'
 import { shownErrorBody } from './error-body.ts'
 import { headerValue, requestId, type Response } from './exchange.ts'
@@ -21,6 +21,8 @@ export interface ClassifyContext {
   redact: Scrub
   prices: PriceBook
   nowMs: number
+  /** Judges a 2xx body of a streamed call; null: the call is not streamed. */
+  checkStream: ((body: Buffer) => ShapeCheck) | null
 }
 
 /** What a complete HTTP response means: ERRORS.md. The request was sent, whatever the response says. */
@@ -31,8 +33,8 @@ export function classify(response: Response, context: ClassifyContext): Verdict 
 }
 
 function classifySuccess(response: Response, context: ClassifyContext): Verdict {
-  const { kind, operation, model, prices, scrub } = context
-  const shape = checkShape(operation, parseBody(response.body))
+  const { kind, operation, model, prices, scrub, checkStream } = context
+  const shape = checkStream?.(response.body) ?? checkShape(operation, parseBody(response.body))
   if (!shape.ok) {
     return {
       ...failure(response),
@@ -45,7 +47,7 @@ function classifySuccess(response: Response, context: ClassifyContext): Verdict 
   return {
     kind: 'answer',
     status: response.status,
-    contentType: headerValue(response.headers, 'content-type') ?? 'application/json',
+    contentType: contentTypeOf(response, checkStream === null ? null : shape.transcript === true),
     body: response.body,
     providerRequestId: requestId(response.headers),
     answerId: answerIdOf(operation, shape.json),
@@ -53,6 +55,18 @@ function classifySuccess(response: Response, context: ClassifyContext): Verdict 
     usage: prices.usageOf(operation, model, shape.json),
   }
 }
+
+/**
+ * As the provider sent it. Only of a streamed call it has to be true: by it readers tell a transcript from a plain answer.
+ * `transcript` is null when the call is not streamed.
+ */
+function contentTypeOf({ headers }: Response, transcript: boolean | null): string {
+  const declared = headerValue(headers, 'content-type') ?? (transcript === true ? eventStream : 'application/json')
+  if (transcript === null || declared.toLowerCase().startsWith(eventStream) === transcript) return declared
+  return transcript ? eventStream : 'application/json'
+}
+
+const eventStream = 'text/event-stream'
 
 function classifyRefusal(response: Response, { scrub, redact, nowMs }: ClassifyContext): Verdict {
   const { status, headers, body } = response

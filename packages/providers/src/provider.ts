@@ -2,12 +2,15 @@ import type { Operation, Verdict } from '@askonce/core'
 import { verdictOfBroken } from './broken.ts'
 import { classify } from './classify.ts'
 import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
-import type { Wire } from './exchange.ts'
+import type { Response, Wire } from './exchange.ts'
+import { followStream, type Follower, type StreamSink } from './follow.ts'
 import { createHttpWire } from './http-wire.ts'
+import { isObject, parseBody } from './json-value.ts'
 import { createPriceBook, type PriceOverride } from './prices.ts'
 import { createRedactor, createScrubber } from './scrub.ts'
 import { createStoredAnswers, storedOperation, type StoredAnswers } from './stored-answers.ts'
 import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
+import { withUsage } from './with-usage.ts'
 
 /** Where a lane's calls go. `baseUrl: null` is the provider's own; `apiKey: null` sends no credentials (Ollama). */
 export interface LaneEndpoint {
@@ -40,17 +43,6 @@ export interface ProviderCall {
   stream?: StreamSink
 }
 
-/** Who follows a streamed answer. Neither function may throw. */
-export interface StreamSink {
-  /**
-   * Complete server-sent events, byte for byte as the provider wrote them, several in one buffer, as soon as they are there.
-   * Never those that complete the answer, nor an error event, nor anything behind either: they are shown from what is stored.
-   */
-  onEvents: (events: Buffer) => void
-  /** Called at most once, before the first `onEvents` whose bytes show the provider's id of the answer. */
-  onAnswerId?: (id: string) => void
-}
-
 export interface Provider {
   /**
    * Makes one provider request, never more: no retries, no redirects. Whatever the provider or the network does becomes
@@ -78,24 +70,39 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
   const redact = createRedactor(lane.apiKey)
   const prices = createPriceBook(kind, baseUrl, options.prices)
 
+  const judge = (response: Response, operation: Operation, model: string, follower: Follower | null): Verdict =>
+    classify(response, {
+      kind,
+      operation,
+      model,
+      scrub,
+      redact,
+      prices,
+      nowMs: Date.now(),
+      checkStream: follower?.check ?? null,
+    })
+
   return {
-    call: async ({ operation, model, request, timeoutMs, signal, onSent }) => {
+    call: async ({ operation, model, request, timeoutMs, signal, onSent, stream }) => {
       const path = endpointPath(kind, operation)
       if (path === null) return unspoken(lane, operation)
+      const asked = stream === undefined ? null : parseBody(request)
+      const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
-        body: request,
+        body: isObject(asked) && operation === 'chat.completions' ? withUsage(request, asked) : request,
         timeoutMs,
         signal,
         onSent: onSent ?? (() => {}),
+        ...(follower === null ? {} : { onData: follower.push }),
       })
-      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
-      return classify(exchange, { kind, operation, model, scrub, redact, prices, nowMs: Date.now() })
+      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub, follower?.error() ?? null)
+      return judge(exchange, operation, model, follower)
     },
     stored:
       lane.lookUp === true && kind === 'openai'
         ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model) =>
-            classify(response, { kind, operation: storedOperation, model, scrub, redact, prices, nowMs: Date.now() }),
+            judge(response, storedOperation, model, null),
           )
         : null,
     close: () => wire.close(),
