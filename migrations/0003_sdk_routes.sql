@@ -10,7 +10,9 @@ alter table jobs
   add column error_content_type text,
   add constraint jobs_error_response_is_whole check ((error_response is null) = (error_content_type is null));
 
-create index jobs_answer_id on jobs (tenant_id, answer_id) where answer_id is not null and operation = 'responses';
+-- For readers by the provider's id: responses, and chat completions that were stored to be found again.
+create index jobs_answer_id on jobs (tenant_id, answer_id)
+  where answer_id is not null and (operation = 'responses' or metadata is not null);
 
 -- What may be shown of a stream while its attempt is open, in pieces of whole events. The stored answer takes their place.
 create table stream_chunks (

@@ -95,7 +95,10 @@ export class BulkSubmission {
     try {
       const { body, textOf } = (this.items[index] as BulkItem)()
       const { key, envelope } = readItem(body)
-      return { index, prepared: this.parts.prepare({ tenantId: this.tenantId, key, body: envelope, textOf }) }
+      return {
+        index,
+        prepared: this.parts.prepare.fromSubmission({ tenantId: this.tenantId, key, body: envelope, textOf }),
+      }
     } catch (error) {
       return { index, problem: toProblem(error) }
     }

@@ -43,6 +43,8 @@ const types: Partial<Record<ProblemCode, string>> = {
   rate_limited: 'rate_limit_error',
   idempotency_key_reused: 'idempotency_error',
   internal_error: 'server_error',
+  upstream_failed: 'server_error',
+  wait_limit: 'server_error',
   unavailable: 'server_error',
   overloaded: 'server_error',
 }
@@ -50,8 +52,8 @@ const types: Partial<Record<ProblemCode, string>> = {
 /** Seconds that a client should wait before it sends a retryable request again. */
 const retryAfterSeconds: Partial<Record<ProblemCode, number>> = { unavailable: 2 }
 
-/** The `error` member of a problem document, and of an item of a bulk answer. */
-function errorMember({ code, message, extras }: Problem) {
+/** The `error` member of a problem document, of an item of a bulk answer, and of an event in a stream. */
+export function errorMember({ code, message, extras }: Problem) {
   return { message, type: types[code] ?? 'invalid_request_error', param: extras.param ?? null, code }
 }
 

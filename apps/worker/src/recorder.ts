@@ -248,6 +248,8 @@ function asStorable(end: AttemptEndRecord): AttemptEndRecord {
     error: JSON.stringify(jobError(code, undefined, end.providerStatus)),
     errorCode: code,
     providerRequestId: null,
+    errorResponse: null,
+    errorContentType: null,
     response: null,
     contentType: null,
     answerId: null,

@@ -55,10 +55,12 @@ function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'
       maxTtlMs: env.ASKONCE_MAX_TTL_SECONDS,
       uncertainTtlMs: env.ASKONCE_UNCERTAIN_TTL_SECONDS,
       ledgerRetentionMs: env.ASKONCE_LEDGER_RETENTION_SECONDS,
+      batchRetentionMs: env.ASKONCE_BATCH_RETENTION_SECONDS,
       defaultDeadlineMs: env.ASKONCE_DEFAULT_DEADLINE_SECONDS,
       defaultTimeoutMs: env.ASKONCE_DEFAULT_TIMEOUT_SECONDS,
       maxBodyBytes: env.ASKONCE_MAX_BODY_BYTES,
       maxRequestBytes: env.ASKONCE_MAX_REQUEST_BYTES,
+      sdkWaitMs: env.ASKONCE_SDK_WAIT_SECONDS,
       maxQueuedSubmissions: env.ASKONCE_MAX_QUEUED_SUBMISSIONS,
     },
     simulated: {

@@ -205,6 +205,12 @@ const limits = {
     CENTURY,
     'How long the ledger of attempts is kept (400 days: a whole year can still be compared with the provider’s bill).',
   ),
+  ASKONCE_BATCH_RETENTION_SECONDS: seconds(
+    2_592_000,
+    1,
+    CENTURY,
+    'How long a batch that has ended is kept, and its result files unless it says otherwise; also how long files with the purpose `batch` are kept unless their upload says otherwise (30 days, as at OpenAI).',
+  ),
   ASKONCE_DEFAULT_DEADLINE_SECONDS: seconds(
     604_800,
     1,
@@ -224,6 +230,12 @@ const limits = {
   ASKONCE_MAX_REQUEST_BYTES: integer(
     { unset: 10_485_760, min: 1024, max: 268_435_456, unit: 'bytes' },
     'Largest request of one job (10 MiB), at most `ASKONCE_MAX_BODY_BYTES`. Answers have no limit: they are paid for.',
+  ),
+  ASKONCE_SDK_WAIT_SECONDS: seconds(
+    240,
+    1,
+    3_600,
+    'How long a request of a stock SDK waits for its answer. Then it is told 504, and the same key continues: the SDKs ask again by themselves. Below the 300 s after which Node’s fetch gives up.',
   ),
   ASKONCE_MAX_QUEUED_SUBMISSIONS: integer(
     { unset: 10_000, min: 1, max: 1_000_000, unit: 'submissions' },

@@ -26,6 +26,7 @@ export {
   listFiles,
   readFilePart,
   readFileRow,
+  readFileSize,
   sweepFiles,
 } from './statements/files.ts'
 export type { NewJob } from './statements/insert-jobs.ts'

@@ -127,6 +127,8 @@ export interface LineWithJob {
   job_id: string
   started: boolean
   replayed: boolean
+  /** The one batch that wants the job. */
+  owner_batch: string | null
   /** Null: there is no job, or none any more. */
   job_state: JobState | null
   response: Buffer | null
@@ -160,7 +162,7 @@ export async function readLinesWithJobs(
     ),
     sized as (select *, sum(size) over (order by line) - size as before from found)
     select
-      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.state as job_state, j.response, j.response_status,
+      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response, j.response_status,
       j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
     from sized s left join jobs j on j.id = s.found_job
     where s.before < ${maxBytes}

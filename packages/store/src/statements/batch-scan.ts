@@ -31,6 +31,14 @@ export async function takeBatches(db: Db, limit: number, leaseMs: number): Promi
   return rows
 }
 
+/** Whether there is any batch that has not ended. */
+export async function hasActiveBatches(db: Db): Promise<boolean> {
+  const { rows } = await sql<{ active: boolean }>`
+    select exists (select from batches where ended_at is null) as active
+  `.execute(db)
+  return rows[0]?.active ?? false
+}
+
 /** Gives a batch back, to be looked at again after so long. Without the lease nothing changes. */
 export async function releaseBatch(
   db: Db,

@@ -89,6 +89,14 @@ export async function listFiles(db: Db, filter: FileFilter): Promise<FileRow[] |
   return rows
 }
 
+/** Bytes of a file that is whole, whatever its tenant; null: it is gone. */
+export async function readFileSize(db: Db, id: string): Promise<number | null> {
+  const { rows } = await sql<{ bytes: number }>`
+    select bytes from files where id = ${id}::uuid and status in ('processed', 'internal')
+  `.execute(db)
+  return rows[0]?.bytes ?? null
+}
+
 /** The piece of a file that holds this byte; null: it has fewer, or is gone. */
 export async function readFilePart(
   db: Db,

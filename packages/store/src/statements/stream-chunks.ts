@@ -78,6 +78,8 @@ export interface StreamPage {
   bytes: Buffer
   /** Length of the whole stream, once the answer is stored. */
   length: number | null
+  /** Of the stored answer. */
+  contentType: string | null
 }
 
 /** Pieces of a page. */
@@ -95,10 +97,11 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     first: number | null
     bytes: Buffer | null
     length: number | null
+    contentType: string | null
     start: number
   }>`
     select
-      i.n, j.state, s.attempt, p.start,
+      i.n, j.state, s.attempt, p.start, j.response_content_type as "contentType",
       case when j.state = 'succeeded' then 0 else c.first end as first,
       case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
       case when j.state = 'succeeded' then octet_length(j.response) end as length
@@ -125,12 +128,13 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     ) c on j.state = 'running'
     order by i.n
   `.execute(db)
-  return rows.map(({ state, attempt, first, bytes, length, start }) => ({
+  return rows.map(({ state, attempt, first, bytes, length, contentType, start }) => ({
     state,
     attempt: attempt ?? 0,
     // A piece that does not continue what the reader has is not for it: its own are on their way.
     bytes: bytes !== null && (state === 'succeeded' || first === start) ? bytes : none,
     length,
+    contentType,
   }))
 }
 
