@@ -64,7 +64,12 @@ export const transitions: readonly Transition[] = [
   },
   { event: 'deadline', from: ['queued'], to: 'failed', when: 'deadline_at has passed' },
   { event: 'give_up', from: ['uncertain'], to: 'failed', when: 'asked to fail, or held longer than uncertain_ttl' },
-  { event: 'cancel', from: ['queued', 'running', 'uncertain'], to: 'cancelled', when: 'asked to cancel, or queued and the one batch that wanted it has ended' },
+  {
+    event: 'cancel',
+    from: ['queued', 'running', 'uncertain'],
+    to: 'cancelled',
+    when: 'asked to cancel, or queued and the one batch that wanted it has ended',
+  },
 ]
 
 /** Whether some event leads from one state to the other. */
