@@ -6,11 +6,13 @@ import { apiKey, startSystem, until } from '../test/fault/system.ts'
 
 // How long a large batch takes to be accepted and validated, what the API's memory does meanwhile, and when the first result can be
 // read. Processes of their own over loopback; the counting upstream answers at once.
-//   npm run measure:batch -- [lines] [bytes of each prompt] [json.dumps]
+//   npm run measure:batch -- [lines] [bytes of each prompt] [json.dumps] [validation]
 
 const [lineCount = 50_000, promptBytes = 1_000] = process.argv.slice(2).map(Number).filter((value) => !Number.isNaN(value))
 /** Blanks behind commas and colons, as Python writes JSON: the exact parser takes its long way. */
 const python = process.argv.includes('json.dumps')
+/** Ends with the first result. */
+const validationOnly = process.argv.includes('validation')
 
 async function writeInput(path: string): Promise<number> {
   const file = await open(path, 'w')
@@ -73,7 +75,7 @@ try {
   const validatedAt = performance.now()
   await until(() => get<{ data: unknown[] }>(`/openai/v1/batches/${id}/lines`), ({ data }) => data.length > 0, 60_000)
   const firstAt = performance.now()
-  await until(read, ({ status }) => status === 'completed', 600_000)
+  if (!validationOnly) await until(read, ({ status }) => status === 'completed', 900_000)
   const completedAt = performance.now()
   clearInterval(watch)
 
@@ -85,12 +87,12 @@ try {
       `uploaded               ${seconds(startedAt, uploadedAt)}`,
       `accepted and validated ${seconds(startedAt, validatedAt)}`,
       `first result           ${seconds(validatedAt, firstAt)} after in_progress`,
-      `completed              ${seconds(validatedAt, completedAt)} after in_progress`,
+      ...(validationOnly ? [] : [`completed              ${seconds(validatedAt, completedAt)} after in_progress`]),
       `API memory             ${megabytes(before)} before, peak ${megabytes(peak)}, growth ${megabytes(peak - before)}`,
       `calls                  ${await system.upstream.calls()}`,
     ].join('\n')}\n`,
   )
-  await child.kill('SIGTERM')
+  await child.kill()
 } finally {
   await system.stop()
 }

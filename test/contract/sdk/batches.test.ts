@@ -223,8 +223,8 @@ describe('a file that is no good', () => {
       `${chatLine('a')}\nno\n${chatLine('a')}\n${chatLine('')}\n`,
       [
         { code: 'invalid_json_line', line: 2 },
-        { code: 'missing_custom_id', line: 4 },
         { code: 'duplicate_custom_id', line: 3 },
+        { code: 'missing_custom_id', line: 4 },
       ],
     ],
   ]

@@ -9,8 +9,8 @@ import { leaseMs } from './lease.ts'
 import { LineReader } from './line-reader.ts'
 
 /** Lines and bytes that are recorded at once. */
-const groupLines = 500
-const groupBytes = 2 * 1024 * 1024
+const groupLines = 2_000
+const groupBytes = 4 * 1024 * 1024
 /** One batch may be looked at for so long before others get their turn. */
 const sliceMs = 1_500
 /** The event loop is shared: with the API, in `askonce start`. */
@@ -34,62 +34,126 @@ export type Validated = 'more' | 'started' | 'failed' | 'lost'
  * Validates the next piece of a batch's input. What was found is recorded group by group, so a crash goes on behind the last group;
  * nothing runs before the whole file was good.
  */
-export async function validateSlice({ db, config, factory }: Validation, batch: LeasedBatch): Promise<Validated> {
-  const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId } = batch
-  const check = createLineCheck({ factory, kind, operation, endpoint, keyPrefix })
-  const reader = new LineReader(db, fileId, batch.scan_bytes, config.limits.maxRequestBytes + envelopeBytes)
+export async function validateSlice(parts: Validation, batch: LeasedBatch): Promise<Validated> {
+  const scan = new Scan(parts, batch)
   const stopAt = performance.now() + sliceMs
-  const errors = [...batch.errors]
-  let { scan_bytes: bytes, scan_lines: lines, total } = batch
-  let ended = false
-
-  const fail = async (more: BatchFault[] = []): Promise<Validated> => {
-    const told = [...errors, ...more].slice(0, maxFaults)
-    return (await dropScan(db, batch, { status: 'failed', errors: told })) ? 'failed' : 'lost'
+  let group = await scan.readGroup()
+  for (;;) {
+    // The next lines are read while the database takes these.
+    const recorded = scan.record(group)
+    const next = group.next === 'more' && performance.now() < stopAt ? scan.readGroup() : null
+    await Promise.allSettled([recorded, next])
+    if (!(await recorded)) return 'lost'
+    if (group.next !== 'more' || scan.errors.length >= maxFaults) break
+    if (next === null) return 'more'
+    group = await next
   }
-  const whole = (code: string, message: string): BatchFault => ({ code, message, param: null, line: null })
+  return scan.finish(group)
+}
 
-  while (!ended) {
-    if (performance.now() > stopAt) return 'more'
+/** Lines that are recorded at once. */
+interface Group {
+  found: ScannedLine[]
+  errors: BatchFault[]
+  /** Where the next group begins. */
+  bytes: number
+  lines: number
+  /** `more`, `end` of the file, or why nothing behind it is read. */
+  next: 'more' | 'end' | BatchFault
+}
+
+class Scan {
+  /** Faults of what has been recorded. */
+  readonly errors: BatchFault[]
+  private readonly parts: Validation
+  private readonly batch: LeasedBatch
+  private readonly check: ReturnType<typeof createLineCheck>
+  private readonly reader: LineReader
+  /** Of what has been read. */
+  private bytes: number
+  private lines: number
+  private requests: number
+  /** Lines that have been recorded. */
+  private total: number
+
+  constructor(parts: Validation, batch: LeasedBatch) {
+    const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId } = batch
+    this.parts = parts
+    this.batch = batch
+    this.check = createLineCheck({ factory: parts.factory, kind, operation, endpoint, keyPrefix })
+    this.reader = new LineReader(parts.db, fileId, batch.scan_bytes, this.maxRequestBytes + envelopeBytes)
+    this.errors = [...batch.errors]
+    this.bytes = batch.scan_bytes
+    this.lines = batch.scan_lines
+    this.requests = batch.total
+    this.total = batch.total
+  }
+
+  private get maxRequestBytes(): number {
+    return this.parts.config.limits.maxRequestBytes
+  }
+
+  async readGroup(): Promise<Group> {
+    const { kind } = this.batch
     const found: ScannedLine[] = []
-    const groupStart = bytes
+    const errors: BatchFault[] = []
+    const start = this.bytes
+    const groupOf = (next: Group['next']): Group => ({ found, errors, bytes: this.bytes, lines: this.lines, next })
     let turnEndsAt = performance.now() + yieldAfterMs
-    while (found.length < groupLines && bytes - groupStart < groupBytes && errors.length < maxFaults) {
-      const next = await reader.next()
+    while (found.length < groupLines && this.bytes - start < groupBytes && errors.length < maxFaults) {
+      const next = await this.reader.next()
       if (next.kind === 'end') {
         // Deleted under our hands, or cut: that is not the end of the file.
-        if (next.at !== (await readFileSize(db, fileId)))
-          return fail([whole('file_not_found', 'The input file is gone.')])
-        ended = true
-        break
+        const whole = next.at === (await readFileSize(this.parts.db, this.batch.input_file_id))
+        return groupOf(whole ? 'end' : fault('file_not_found', 'The input file is gone.'))
       }
-      lines += 1
+      this.lines += 1
       if (next.kind === 'too_long') {
-        const message = `The line is longer than this server accepts (${config.limits.maxRequestBytes} bytes for a request).`
-        return fail([{ code: 'invalid_request', message, param: null, line: lines }])
+        const message = `The line is longer than this server accepts (${this.maxRequestBytes} bytes for a request).`
+        return groupOf(Object.assign(fault('invalid_request', message), { line: this.lines }))
       }
-      bytes = next.end
-      const read = readLine(next.bytes, lines, check, kind)
+      this.bytes = next.end
+      const read = readLine(next.bytes, this.lines, this.check, kind)
       if (read === null) continue
-      if ('fault' in read) errors.push({ ...read.fault, line: lines })
+      if ('fault' in read) errors.push(Object.assign({ line: this.lines }, read.fault))
       else found.push(read.line)
-      if (total + found.length > maxLines[kind]) {
-        return fail([whole('too_many_tasks', `The file has more than ${maxLines[kind]} requests.`)])
+      this.requests += 1
+      if (this.requests > maxLines[kind]) {
+        return groupOf(fault('too_many_tasks', `The file has more than ${maxLines[kind]} requests.`))
       }
       if (performance.now() > turnEndsAt) {
         await nextTurn()
         turnEndsAt = performance.now() + yieldAfterMs
       }
     }
-    const twice = await recordScan(db, batch, { bytes, lines, errors, found, leaseMs }, duplicate)
-    if (twice === null) return 'lost'
-    errors.push(...twice)
-    total += found.length - twice.length
-    if (errors.length >= maxFaults) return fail()
+    return groupOf('more')
   }
-  if (errors.length > 0) return fail()
-  if (total === 0) return fail([whole('empty_file', 'The file holds no request.')])
-  return (await startBatch(db, batch)) ? 'started' : 'lost'
+
+  /** False: somebody else has the batch. */
+  async record({ found, errors, bytes, lines }: Group): Promise<boolean> {
+    this.errors.push(...errors)
+    const step = { bytes, lines, errors: this.errors, found, leaseMs }
+    const twice = await recordScan(this.parts.db, this.batch, step, duplicate)
+    if (twice === null) return false
+    this.errors.push(...twice)
+    this.total += found.length - twice.length
+    return true
+  }
+
+  /** Starts the batch, or ends it for its faults. */
+  async finish({ next }: Group): Promise<Validated> {
+    const { db } = this.parts
+    const faults = typeof next === 'string' ? this.errors : [...this.errors, next]
+    if (faults.length === 0 && this.total === 0) faults.push(fault('empty_file', 'The file holds no request.'))
+    if (faults.length === 0) return (await startBatch(db, this.batch)) ? 'started' : 'lost'
+    const errors = faults.toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity)).slice(0, maxFaults)
+    return (await dropScan(db, this.batch, { status: 'failed', errors })) ? 'failed' : 'lost'
+  }
+}
+
+/** Of the file as a whole. */
+function fault(code: string, message: string): BatchFault {
+  return { code, message, param: null, line: null }
 }
 
 function duplicate(line: number): BatchFault {
