@@ -53,6 +53,7 @@ export type Config = {
     readonly defaultTimeoutMs: number
     readonly maxBodyBytes: number
     readonly maxRequestBytes: number
+    readonly maxFileBytes: number
     readonly sdkWaitMs: number
     readonly maxQueuedSubmissions: number
   }

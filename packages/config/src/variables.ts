@@ -237,6 +237,10 @@ const limits = {
     3_600,
     'How long a request of a stock SDK waits for its answer. Then it is told 504, and the same key continues: the SDKs ask again by themselves. Below the 300 s after which Node’s fetch gives up.',
   ),
+  ASKONCE_MAX_FILE_BYTES: integer(
+    { unset: 209_715_200, min: 1024, max: 1_073_741_824, unit: 'bytes' },
+    'Largest file of a batch (200 MiB, as at OpenAI). Files are kept in the database, and never held in memory.',
+  ),
   ASKONCE_MAX_QUEUED_SUBMISSIONS: integer(
     { unset: 10_000, min: 1, max: 1_000_000, unit: 'submissions' },
     'Submissions that one API process holds while they wait for their commit; more are answered 503 at once.',

@@ -45,7 +45,7 @@ export async function finishUpload(db: Db, end: UploadEnd): Promise<FileRow | nu
   const { rows } = await sql<FileRow>`
     update files f set
       status = 'processed', purpose = ${end.purpose}, filename = ${end.filename}, bytes = ${end.bytes}::bigint,
-      sha256 = ${end.sha256}, expires_at = now() + make_interval(secs => ${end.ttlSeconds}::integer)
+      sha256 = ${end.sha256}, created_at = now(), expires_at = now() + make_interval(secs => ${end.ttlSeconds}::integer)
     where f.id = ${end.id}::uuid and f.status = 'uploading'
     returning ${columns}
   `.execute(db)

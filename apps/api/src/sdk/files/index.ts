@@ -12,9 +12,6 @@ import { readForm } from './multipart.ts'
 import { fileView, noSuchFile, publicId, readPublicId } from './view.ts'
 import { UploadWriter } from './writer.ts'
 
-/** Largest file: that of the provider's batch API. */
-export const maxFileBytes = 200 * 1024 * 1024
-
 const purposes = ['batch', 'assistants', 'fine-tune', 'vision', 'user_data', 'evals'] as const
 const minTtlSeconds = 3_600
 const maxTtlSeconds = 2_592_000
@@ -58,7 +55,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const upload: { writer: UploadWriter | null; filename: string } = { writer: null, filename: '' }
   try {
     const fields = await readForm(request.raw, {
-      maxFileBytes,
+      maxFileBytes: parts.config.limits.maxFileBytes,
       onFile: async (content, given) => {
         upload.filename = tidyName(given)
         const { tenantId } = request.caller
@@ -157,7 +154,7 @@ export const fileRoutes: ApiRoute[] = [
     scope: 'submit',
     summary: 'Upload a file',
     description:
-      'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most 200 MB. A file whose upload breaks off is never seen.',
+      'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most `ASKONCE_MAX_FILE_BYTES`. A file whose upload breaks off is never seen.',
     accepts: ['multipart/form-data'],
     streamed: true,
     body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.enum(purposes) }),
