@@ -13,7 +13,7 @@ const statuses: Record<JobState, string> = {
 }
 
 /** How a response is named before the provider has named it: our job's id without its dashes. */
-export function responseIdOf(jobId: string): string {
+function responseIdOf(jobId: string): string {
   return `resp_${jobId.replaceAll('-', '')}`
 }
 

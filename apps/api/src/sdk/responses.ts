@@ -8,10 +8,10 @@ import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
-import { sendFollowed } from './ask.ts'
 import { errorEvent } from './dialect.ts'
 import { withId } from './event-ids.ts'
 import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
+import { sendFollowed } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
 
 const retrieveQuery = z.looseObject({
