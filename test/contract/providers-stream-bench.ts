@@ -41,10 +41,10 @@ export async function stream(
     signal: new AbortController().signal,
     ...call,
     stream: {
-      onEvents: (events) => {
-        shown.push(events)
-        order.push(events.length)
-        onEvents?.(events)
+      onEvents: (bytes) => {
+        shown.push(bytes)
+        order.push(bytes.length)
+        onEvents?.(bytes)
       },
       onAnswerId: (id) => {
         ids.push(id)
@@ -78,8 +78,8 @@ export async function rawServer(
     sockets.add(socket)
     socket.on('error', () => {})
     let text = ''
-    socket.on('data', (chunk) => {
-      text += chunk.toString('latin1')
+    socket.on('data', (bytes) => {
+      text += bytes.toString('latin1')
       const head = text.indexOf('\r\n\r\n')
       const length = Number(/content-length: (\d+)/i.exec(text)?.[1] ?? 0)
       if (head < 0 || text.length < head + 4 + length) return
@@ -107,10 +107,11 @@ export function chunkedResponse(
   { headers = 'content-type: text/event-stream\r\n', ending = '0\r\n\r\n' } = {},
 ): Buffer {
   const head = Buffer.from(`HTTP/1.1 200 OK\r\n${headers}transfer-encoding: chunked\r\n\r\n`)
-  const framed = chunks
-    .map((chunk) => Buffer.from(chunk))
-    .filter((chunk) => chunk.length > 0)
-    .flatMap((chunk) => [Buffer.from(`${chunk.length.toString(16)}\r\n`), chunk, Buffer.from('\r\n')])
+  const framed = chunks.flatMap((piece) => {
+    const bytes = Buffer.from(piece)
+    // A chunk of no bytes would be the last.
+    return bytes.length === 0 ? [] : [Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')]
+  })
   return Buffer.concat([head, ...framed, Buffer.from(ending)])
 }
 

@@ -1,7 +1,7 @@
 import { LLMock } from '@copilotkit/aimock'
 import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
-import { createServer } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { once } from 'node:events'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import type { Operation } from '@askonce/core'
@@ -62,10 +62,10 @@ describe.each(streamed)('%s from the counting upstream', (operation) => {
     expect(verdict).toMatchObject({ flags: [], contentType: 'text/event-stream; charset=utf-8', answerId: ids[0] })
     expect(verdict.providerRequestId).toMatch(/^req_\d+$/)
     expect(ids).toHaveLength(1)
-    expect(plain).toMatchObject({ answerId: expect.stringMatching(/^(chatcmpl-|resp_|msg_)\d+$/) })
+    expect(plain).toMatchObject({ answerId: expect.stringMatching(/^(chatcmpl-|resp_|msg_)\d+$/) as string })
     // Only the length of the request differs, from which the upstream counts its input.
     const outputTokens = plain.kind === 'answer' && plain.usage.outputTokens
-    expect(verdict).toMatchObject({ usage: { outputTokens, inputTokens: expect.any(Number) } })
+    expect(verdict).toMatchObject({ usage: { outputTokens, inputTokens: expect.any(Number) as number } })
   })
 
   test.each<[string, Behaviour, number | undefined, string]>([
@@ -94,7 +94,7 @@ describe.each(streamed)('%s from the counting upstream', (operation) => {
 
   test('the error in a stream is the provider’s own', async () => {
     upstream.script([{ kind: 'stream_error' }])
-    const message = expect.stringContaining('The server had an error')
+    const message = expect.stringContaining('The server had an error') as string
     expect((await ask(operation)).verdict).toMatchObject({ ...unknown, message })
   })
 
@@ -230,33 +230,28 @@ async function simulatedServer(): Promise<string> {
     '/v1/responses': 'responses',
     '/v1/messages': 'messages',
   }
-  const server = createServer(async (request, response) => {
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk as Buffer)
     const body = Buffer.concat(chunks)
-    const isStream = (JSON.parse(body.toString()) as { stream?: boolean }).stream === true
     let sent = 0
+    const onEvents = (events: Buffer): void => {
+      sent += events.length
+      response.write(events)
+    }
     const verdict = await provider.call({
       operation: operations[request.url ?? ''] ?? 'embeddings',
       model: 'simulated/a',
       request: body,
       timeoutMs: 5_000,
       signal: new AbortController().signal,
-      ...(isStream
-        ? {
-            stream: {
-              onEvents: (events) => {
-                sent += events.length
-                response.write(events)
-              },
-            },
-          }
-        : {}),
+      ...((JSON.parse(body.toString()) as { stream?: boolean }).stream === true ? { stream: { onEvents } } : {}),
     })
-    if (verdict.kind !== 'answer') return response.destroy()
+    if (verdict.kind !== 'answer') return void response.destroy()
     if (sent === 0) response.writeHead(200, { 'content-type': verdict.contentType })
-    return response.end(verdict.body.subarray(sent))
-  })
+    response.end(verdict.body.subarray(sent))
+  }
+  const server = createServer((request, response) => void answer(request, response))
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   onTestFinished(async () => {
@@ -286,9 +281,9 @@ describe.each([
     expect([pieces.length > 1, pieces.join('')]).toEqual([true, text])
     expect(numbersAway(final)).toMatchObject(numbersAway({ ...plain, created: final.created }))
     expect(final.usage).toEqual({
-      prompt_tokens: expect.any(Number),
+      prompt_tokens: expect.any(Number) as number,
       completion_tokens: plain.usage?.completion_tokens,
-      total_tokens: expect.any(Number),
+      total_tokens: expect.any(Number) as number,
     })
   })
 

@@ -56,12 +56,12 @@ describe('a streamed chat completion asks for its usage', () => {
     const requests = fc
       .tuple(fc.dictionary(fc.string(), fc.jsonValue()), fc.option(options, { nil: undefined }), fc.nat(2))
       .map(([members, stream_options, indent]) => ({
-        json: JSON.parse(JSON.stringify({ ...members, stream_options })),
+        json: JSON.parse(JSON.stringify({ ...members, stream_options })) as Record<string, unknown>,
         indent,
       }))
     fc.assert(
       fc.property(requests, ({ json, indent }) => {
-        const { stream_options: before, ...others } = json as Record<string, unknown>
+        const { stream_options: before, ...others } = json
         const { stream_options: after, ...same } = JSON.parse(sent(JSON.stringify(json, null, indent))) as typeof json
         expect(same).toEqual(others)
         expect(after).toEqual({ ...(before as object | null), include_usage: true })
