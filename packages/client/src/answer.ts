@@ -44,7 +44,7 @@ function bodyExaminer(): Examiner {
 }
 
 /** Errors of Anthropic's shape say whether they may pass only by their type. */
-const passingTypes = ['rate_limit_error', 'overloaded_error', 'api_error', 'timeout_error', 'job_uncertain']
+const passingTypes = new Set<unknown>(['rate_limit_error', 'overloaded_error', 'api_error', 'timeout_error'])
 
 /** An error document whose cause may pass, or whose call may have been paid for: the same key has to be sent again. */
 export function isPassingError(text: string): boolean {
@@ -54,7 +54,7 @@ export function isPassingError(text: string): boolean {
   if (typeof error !== 'object' || error === null) return false
   const inner = error as Record<string, unknown>
   if ([code, inner['code'], inner['type']].includes('job_uncertain')) return true
-  return retryable === true || (type === 'error' && passingTypes.includes(String(inner['type'])))
+  return retryable === true || (type === 'error' && passingTypes.has(inner['type']))
 }
 
 /**

@@ -73,7 +73,7 @@ interface Call {
   digest: string
   headers: Headers
   /** Replaces a body that could be read only once. */
-  body: { body?: BodyInit }
+  body: Pick<RequestInit, 'body'>
 }
 
 /** What is to be keyed in a request; null if it passes untouched. */
@@ -82,7 +82,7 @@ async function readCall(input: string | URL | Request, init: RequestInit | undef
   const method = init?.method ?? request?.method ?? 'GET'
   if (method.toUpperCase() !== 'POST') return null
   // A relative address, as browsers have it, has a path all the same.
-  const { pathname } = new URL(request?.url ?? String(input), 'http://localhost')
+  const { pathname } = new URL(input instanceof Request ? input.url : input, 'http://localhost')
   if (!generating.test(pathname)) return null
   const headers = new Headers(init?.headers ?? request?.headers)
   if (headers.has('idempotency-key') || headers.has('askonce-key')) return null
@@ -98,7 +98,7 @@ async function bytesOf(body: RequestInit['body'] | null): Promise<Uint8Array<Arr
   if (typeof body === 'string') return new TextEncoder().encode(body)
   const isBytes = body instanceof ArrayBuffer || ArrayBuffer.isView(body)
   if (!isBytes && !(body instanceof Blob) && !(body instanceof ReadableStream)) return null
-  return new Uint8Array(await new Response(body as BodyInit).arrayBuffer())
+  return new Uint8Array(await new Response(body).arrayBuffer())
 }
 
 /** SHA-256 of path and body, hexadecimal: what tells one request from another without keeping a prompt. */

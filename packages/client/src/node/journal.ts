@@ -148,7 +148,7 @@ function readLine(text: string): Line | null {
 }
 
 function writeAll(file: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done)
+  for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done)
 }
 
 /** Makes a rename last. Windows has no such call and needs none. */
