@@ -115,11 +115,18 @@ create table jobs (
   uncertain_since timestamp with time zone,
   completed_at timestamp with time zone,
   expires_at timestamp with time zone,
+  streamed boolean not null default false,
+  answer_id text,
+  error_response bytea,
+  error_content_type text,
+  constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
   constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
   constraint jobs_deadline_seconds_check CHECK ((deadline_seconds > 0)),
+  constraint jobs_error_response_check CHECK ((octet_length(error_response) <= 65536)),
+  constraint jobs_error_response_is_whole CHECK (((error_response IS NULL) = (error_content_type IS NULL))),
   constraint jobs_failed_says_why CHECK (((state <> 'failed'::text) OR (error IS NOT NULL))),
   constraint jobs_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
   constraint jobs_generation_check CHECK ((generation > 0)),
@@ -142,6 +149,7 @@ create table jobs (
   constraint jobs_ttl_seconds_check CHECK ((ttl_seconds > 0)),
   constraint jobs_uncertain_is_dated CHECK (((state = 'uncertain'::text) = (uncertain_since IS NOT NULL)))
 ) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE INDEX jobs_answer_id ON public.jobs USING btree (tenant_id, answer_id) WHERE ((answer_id IS NOT NULL) AND ((operation = 'responses'::text) OR (metadata IS NOT NULL)));
 CREATE INDEX jobs_deadline ON public.jobs USING btree (deadline_at) WHERE (state = 'queued'::text);
 CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NOT NULL));
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
@@ -181,9 +189,23 @@ create table settings (
   constraint settings_pkey PRIMARY KEY (only_row)
 );
 
+create table stream_chunks (
+  job_id uuid not null,
+  attempt integer not null,
+  "position" integer not null,
+  body bytea not null,
+  created_at timestamp with time zone not null default now(),
+  constraint stream_chunks_attempt_check CHECK ((attempt > 0)),
+  constraint stream_chunks_body_check CHECK ((octet_length(body) > 0)),
+  constraint stream_chunks_pkey PRIMARY KEY (job_id, attempt, "position"),
+  constraint stream_chunks_position_check CHECK (("position" >= 0))
+) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE INDEX stream_chunks_age ON public.stream_chunks USING btree (created_at);
+
 create table tenants (
   id text not null,
   created_at timestamp with time zone not null default now(),
+  derive_keys boolean not null default false,
   constraint tenants_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
   constraint tenants_pkey PRIMARY KEY (id)
 );

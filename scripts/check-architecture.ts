@@ -5,13 +5,16 @@ import { filesBelow, type GateResult } from './tree.ts'
 
 /** Adapters know the core and nothing of each other. */
 const ADAPTERS = ['store', 'queue', 'providers', 'telemetry', 'config', 'embedded']
-const PARTS = [...ADAPTERS, 'core']
+const PARTS = [...ADAPTERS, 'core', 'intake']
 
 /** What each workspace may import. A workspace that is not listed is a problem: give it its place first. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
   core: [],
   // Published: producers install nothing else with it.
   client: [],
+  // What a request must be to become a job: rules over the configuration, for those that take requests in. Of the store only
+  // types: rules do no I/O.
+  intake: ['core', 'config', 'store'],
   ...Object.fromEntries(ADAPTERS.map((name) => [name, ['core']])),
   testkit: PARTS,
   api: PARTS,

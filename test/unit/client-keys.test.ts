@@ -168,12 +168,15 @@ describe('the life of a key', () => {
     ['a held job', refusal(422, 'job_uncertain')],
     [
       'a held job, as Anthropic writes errors',
-      answer(JSON.stringify({ type: 'error', error: { type: 'job_uncertain', message: 'held' } }), { status: 422 }),
+      answer(JSON.stringify({ type: 'error', error: { type: 'invalid_request_error', code: 'job_uncertain' } }), {
+        status: 422,
+      }),
     ],
     [
       'an error after blanks that kept the connection alive',
       answer('  \n{"retryable":true,"error":{"code":"wait_limit"}}'),
     ],
+    ['a failure after blanks', answer(' {"status":502,"retryable":false,"error":{"code":"upstream_failed"}}')],
     ['the same of Anthropic', answer(' {"type":"error","error":{"type":"overloaded_error"}}')],
     ['events without their ending', events('data: {"choices":[]}\n\n')],
     ['an ending without its empty line', events('data: {"choices":[]}\n\ndata: [DONE]\n')],

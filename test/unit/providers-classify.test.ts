@@ -3,7 +3,7 @@ import type { Operation } from '@askonce/core'
 import { cases } from '../contract/providers-lines.ts'
 import { classify } from '../../packages/providers/src/classify.ts'
 import { createPriceBook } from '../../packages/providers/src/prices.ts'
-import { createScrubber } from '../../packages/providers/src/scrub.ts'
+import { createRedactor, createScrubber } from '../../packages/providers/src/scrub.ts'
 
 const nowMs = Date.parse('2026-11-01T00:00:00Z')
 
@@ -16,7 +16,16 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)),
   } as const
   const prices = createPriceBook(kind, null, [])
-  return classify(response, { kind, operation, model: 'm', scrub: createScrubber(null), prices, nowMs })
+  return classify(response, {
+    kind,
+    operation,
+    model: 'm',
+    scrub: createScrubber(null),
+    redact: createRedactor(null),
+    prices,
+    nowMs,
+    checkStream: null,
+  })
 }
 
 describe('refusals, every line of ERRORS.md', () => {

@@ -13,6 +13,7 @@ const failure = (change: Partial<FailureVerdict>): FailureVerdict => ({
   providerStatus: 500,
   providerRequestId: 'req-1',
   retryAfterMs: null,
+  body: null,
   overloaded: false,
   ...change,
 })
@@ -23,6 +24,7 @@ const answer: AnswerVerdict = {
   contentType: 'application/json',
   body: Buffer.from('{"choices":[]}'),
   providerRequestId: 'req-2',
+  answerId: null,
   flags: ['truncated'],
   usage: { inputTokens: 1, outputTokens: 2, costUsd: 0.5 },
 }

@@ -9,6 +9,7 @@ import type { LaneControl } from '../../apps/worker/src/lane-control.ts'
 import type { LookUps } from '../../apps/worker/src/look-up.ts'
 import { runAttempt } from '../../apps/worker/src/pipeline.ts'
 import type { Recorder } from '../../apps/worker/src/recorder.ts'
+import type { StreamWriter } from '../../apps/worker/src/stream-writer.ts'
 
 vi.mock('@askonce/store', async (original) => ({
   ...(await original<object>()),
@@ -104,6 +105,8 @@ describe('a worker whose beats are not acknowledged', () => {
         lookUps: { before: () => Promise.resolve('send') } as unknown as LookUps,
         laneControl: { onFailure: () => Promise.resolve() } as unknown as LaneControl,
         recorder,
+        // The claim is of no stream.
+        streams: {} as StreamWriter,
         log,
         metrics: createMetrics(),
         maySend: () => maySend,

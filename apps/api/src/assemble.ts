@@ -1,3 +1,4 @@
+import { createJobFactory } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
@@ -9,6 +10,7 @@ import {
   readStatistics,
   Session,
   settledChannel,
+  streamsChannel,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
 import type { ApiContext, Parts } from './context.ts'
@@ -16,10 +18,10 @@ import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
 import { LaneBook } from './lane-book.ts'
-import { createJobFactory } from './new-job.ts'
 import { atMost } from './patience.ts'
 import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'
+import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
 
 const channels = { settled: settledChannel, due: dueChannel, interrupted: interruptedChannel } as const
@@ -50,14 +52,17 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     onError: unavailable,
   })
   const watch = watchLanes(db, { failed: unavailable, worked: () => outage.worked() })
+  const streams = new StreamHub(db, metrics)
   const waits = new WaitHub(db, (waiters) => metrics.waiters.set(waiters))
   const session = new Session({
     url: databaseUrl,
     name: 'askonce api listens',
-    channels: [settledChannel, lanesChannel],
+    channels: [settledChannel, streamsChannel, lanesChannel],
     onNotification: (channel, payload) => {
-      if (channel === settledChannel) waits.hint(payload.split(','))
-      else void watch.refresh()
+      if (channel === lanesChannel) return void watch.refresh()
+      const ids = payload.split(',')
+      if (channel === settledChannel) waits.hint(ids)
+      streams.hint(ids)
     },
     onError: unavailable,
     queryTimeoutMs: listenTimeoutMs,
@@ -86,11 +91,15 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     }),
     jobs: new JobReader(db, metrics),
     waits,
+    streams,
     lanes,
     readiness: new Readiness(db, databaseUrl, dispatcher),
     refreshLanes: () => watch.refresh(),
     announce: (news, ids) => {
-      if (news === 'settled') waits.hint(ids)
+      if (news === 'settled') {
+        waits.hint(ids)
+        streams.hint(ids)
+      }
       say(channels[news], ids)
     },
     announceLane: (name) => say(lanesChannel, [name]),

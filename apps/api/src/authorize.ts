@@ -2,7 +2,7 @@ import type { Scope } from '@askonce/store'
 import type { FastifyRequest } from 'fastify'
 import type { KeyRing } from './key-ring.ts'
 import { Problem } from './problem.ts'
-import type { Caller } from './route.ts'
+import { isAnthropic, type Caller } from './route.ts'
 
 /** Keys are shorter; what is longer is not worth a hash. */
 const maxKeyLength = 512
@@ -15,11 +15,13 @@ function unauthorized(detail: string, error = ''): Problem {
 }
 
 /**
- * Who asks, by `Authorization: Bearer <key>`.
+ * Who asks, by `Authorization: Bearer <key>`, or by `x-api-key` where Anthropic's SDK asks.
  * @throws Problem `unauthorized` without a known key, `forbidden` when the key lacks the scope.
  */
 export async function authorize(keys: KeyRing, request: FastifyRequest, scope: Scope): Promise<Caller> {
-  const header = request.headers.authorization
+  const given = request.headers['x-api-key']
+  const header =
+    request.headers.authorization ?? (isAnthropic(request) && typeof given === 'string' ? `Bearer ${given}` : undefined)
   if (header === undefined) throw unauthorized('Send your API key as Authorization: Bearer <key>.')
   const key = /^Bearer +([\x21-\x7e]+) *$/i.exec(header)?.[1]
   if (key === undefined || key.length > maxKeyLength) {
@@ -30,5 +32,10 @@ export async function authorize(keys: KeyRing, request: FastifyRequest, scope: S
   if (!found.scopes.includes(scope)) {
     throw new Problem('forbidden', `This needs a key with the scope ${scope}; this one has ${found.scopes.join(', ')}.`)
   }
-  return { tenantId: found.tenantId, scopes: found.scopes, key: { id: found.id, name: found.name } }
+  return {
+    tenantId: found.tenantId,
+    scopes: found.scopes,
+    deriveKeys: found.deriveKeys,
+    key: { id: found.id, name: found.name },
+  }
 }

@@ -8,7 +8,7 @@ import { patiently } from './patience.ts'
 import { Problem, toProblem } from './problem.ts'
 import type { Caller } from './route.ts'
 import type { BulkChangeBody } from './schemas/changes.ts'
-import { maxBulkItems } from './schemas/submission.ts'
+import { maxBulkItems } from '@askonce/intake'
 
 const batchSize = 500
 /** Looking for rare metadata among many jobs takes longer than a read by id. */

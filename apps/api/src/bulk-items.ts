@@ -1,8 +1,7 @@
 import { parseKeyText, type Json, type JsonObject } from '@askonce/core'
+import { bodyFault, bulkBody, maxBulkItems } from '@askonce/intake'
 import { Problem } from './problem.ts'
 import { parseText } from './request-body.ts'
-import { bodyProblem } from './schemas/issues.ts'
-import { bulkBody, maxBulkItems } from './schemas/submission.ts'
 
 /** One item as it came. Read when its turn comes: a long file must not hold up everybody. Throws a Problem when it is no JSON. */
 export type BulkItem = () => { body: Json; textOf: (part: object) => string }
@@ -21,7 +20,7 @@ export function splitBulk(text: string, isNdjson: boolean): BulkItem[] {
 function jobsOf(text: string): BulkItem[] {
   const { value, textOf } = parseText(text)
   const checked = bulkBody.safeParse(value, { reportInput: true })
-  if (!checked.success) throw bodyProblem(checked.error)
+  if (!checked.success) throw bodyFault(checked.error)
   return (value as { jobs: Json[] }).jobs.map((body) => () => ({ body, textOf }))
 }
 

@@ -5,7 +5,7 @@ import { readItem, type BulkItem } from './bulk-items.ts'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
-import type { PreparedJob } from './new-job.ts'
+import type { PreparedJob } from '@askonce/intake'
 import { Problem, toProblem } from './problem.ts'
 import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 
@@ -95,7 +95,10 @@ export class BulkSubmission {
     try {
       const { body, textOf } = (this.items[index] as BulkItem)()
       const { key, envelope } = readItem(body)
-      return { index, prepared: this.parts.prepare({ tenantId: this.tenantId, key, body: envelope, textOf }) }
+      return {
+        index,
+        prepared: this.parts.prepare.fromSubmission({ tenantId: this.tenantId, key, body: envelope, textOf }),
+      }
     } catch (error) {
       return { index, problem: toProblem(error) }
     }

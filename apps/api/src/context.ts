@@ -5,9 +5,10 @@ import type { Log, Metrics } from '@askonce/telemetry'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { LaneBook } from './lane-book.ts'
-import type { PreparedJob, SubmissionInput } from './new-job.ts'
+import type { JobFactory } from '@askonce/intake'
 import type { Readiness } from './readiness.ts'
 import type { Submissions } from './submissions.ts'
+import type { StreamHub } from './stream-hub.ts'
 import type { WaitHub } from './wait-hub.ts'
 
 /** What the API is started with. */
@@ -26,10 +27,11 @@ export interface Parts {
   metrics: Metrics
   db: Db
   keys: KeyRing
-  prepare: (input: SubmissionInput) => PreparedJob
+  prepare: JobFactory
   submissions: Submissions
   jobs: JobReader
   waits: WaitHub
+  streams: StreamHub
   lanes: LaneBook
   readiness: Readiness
   /** Reads the lanes from the database now. */

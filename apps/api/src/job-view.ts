@@ -18,6 +18,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer 
     generation: row.generation,
     attempts: row.attempt,
     replayed,
+    streamed: row.streamed,
   })
   const tail = JSON.stringify({
     error: row.error,
@@ -39,12 +40,17 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer 
     expires_at: row.expires_at,
   })
   // Most answers to submissions have no response yet: one buffer instead of five.
-  if (row.response === null) return Buffer.from(`${head.slice(0, -1)},"response":null,${tail.slice(1)}`)
+  // A stream is no JSON: it is read at /response and /events.
+  if (row.response === null || !isJson(row)) return Buffer.from(`${head.slice(0, -1)},"response":null,${tail.slice(1)}`)
   return Buffer.concat([
     Buffer.from(`${head.slice(0, -1)},"response":`),
     row.response,
     Buffer.from(`,${tail.slice(1)}`),
   ])
+}
+
+function isJson({ streamed, response_content_type: type }: JobRow): boolean {
+  return !streamed || type?.includes('event-stream') !== true
 }
 
 /** One page of a list from the JSON of its items. */

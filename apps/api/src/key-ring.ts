@@ -1,4 +1,4 @@
-import { findApiKey, type ApiKey, type Db } from '@askonce/store'
+import { findApiKey, type Db, type FoundApiKey } from '@askonce/store'
 import { hashKey } from './keys.ts'
 import { patiently } from './patience.ts'
 
@@ -11,17 +11,17 @@ const maxEntries = 10_000
 /** API keys by their hash, looked up in the database and remembered for seconds. */
 export class KeyRing {
   private readonly db: Db
-  private readonly known = new Expiring<ApiKey>(knownMs)
+  private readonly known = new Expiring<FoundApiKey>(knownMs)
   // Apart from the known ones: somebody who sends random keys cannot push those out.
   private readonly unknown = new Expiring<true>(unknownMs)
-  private readonly underWay = new Map<string, Promise<ApiKey | null>>()
+  private readonly underWay = new Map<string, Promise<FoundApiKey | null>>()
 
   constructor(db: Db) {
     this.db = db
   }
 
   /** The key's record; null: unknown or revoked. Rejects when it is not remembered and Postgres does not answer. */
-  find(key: string): Promise<ApiKey | null> {
+  find(key: string): Promise<FoundApiKey | null> {
     const hash = hashKey(key)
     const id = hash.toString('base64')
     const known = this.known.get(id)
@@ -34,7 +34,7 @@ export class KeyRing {
     return look
   }
 
-  private async look(id: string, hash: Buffer): Promise<ApiKey | null> {
+  private async look(id: string, hash: Buffer): Promise<FoundApiKey | null> {
     const found = await patiently(findApiKey(this.db, hash))
     if (found === null) this.unknown.set(id, true)
     else this.known.set(id, found)

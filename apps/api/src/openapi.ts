@@ -2,13 +2,13 @@ import { z } from 'zod'
 import type { ProblemCode } from './problem.ts'
 import { version } from '@askonce/config'
 import { errorRegistry } from '@askonce/core'
+import { providerRequests } from '@askonce/intake'
 import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'
 import * as jobs from './schemas/job.ts'
 import * as lanes from './schemas/lanes.ts'
 import * as ledger from './schemas/ledger.ts'
 import { problem } from './schemas/problem.ts'
-import { providerRequests } from './schemas/provider-request.ts'
 
 type JsonSchema = Record<string, unknown>
 
@@ -80,7 +80,7 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
       description: 'Ask an LLM once per key; get the stored answer as often as you like.',
     },
     servers: [{ url: '/' }],
-    tags: ['Jobs', 'Many jobs', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
+    tags: ['Jobs', 'Many jobs', 'OpenAI SDK', 'Anthropic SDK', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
     paths,
     components: {
       securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'An API key' } },
@@ -131,7 +131,7 @@ function operation(route: ApiRoute, names: ReadonlyMap<z.ZodType, string>): Json
       ? {}
       : {
           requestBody: {
-            required: path === '/v1/jobs' || path.includes('bulk'),
+            required: !optionalBody(path),
             content: contentOf(route, body, names),
           },
         }),
@@ -148,6 +148,10 @@ function contentOf({ accepts, example }: ApiRoute, body: z.ZodType, names: Reado
         : { schema: { type: 'string', description: 'One item of `jobs` a line' } },
     ]),
   )
+}
+
+function optionalBody(path: string): boolean {
+  return (path.startsWith('/v1/jobs/') && !path.includes('bulk')) || path.startsWith('/v1/lanes')
 }
 
 function pathParameters(path: string): JsonSchema[] {

@@ -22,6 +22,12 @@ export function preferredWaitSeconds(values: readonly string[]): number | null {
   return null
 }
 
+/** Whether the header asks for an answer before the job has ended (RFC 7240). */
+export function prefersAsync(values: readonly string[]): boolean {
+  const parts = values.join(',').match(preference) ?? []
+  return parts.some((part) => /^\s*respond-async\s*(?:;|=|$)/i.test(part))
+}
+
 /** The same of a `?wait=` parameter. */
 export function waitParameterSeconds(text: string): number {
   return toSeconds(text, `wait must be ${range}.`, 'wait')

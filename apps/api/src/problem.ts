@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
+import { IntakeError } from '@askonce/intake'
 import { isContention, isDataError, isUnavailable, OverloadedError, StoreUnavailableError } from '@askonce/store'
 
 /** Codes that answer a request; the others of the registry only appear inside a job. */
@@ -42,6 +43,8 @@ const types: Partial<Record<ProblemCode, string>> = {
   rate_limited: 'rate_limit_error',
   idempotency_key_reused: 'idempotency_error',
   internal_error: 'server_error',
+  upstream_failed: 'server_error',
+  wait_limit: 'server_error',
   unavailable: 'server_error',
   overloaded: 'server_error',
 }
@@ -49,8 +52,8 @@ const types: Partial<Record<ProblemCode, string>> = {
 /** Seconds that a client should wait before it sends a retryable request again. */
 const retryAfterSeconds: Partial<Record<ProblemCode, number>> = { unavailable: 2 }
 
-/** The `error` member of a problem document, and of an item of a bulk answer. */
-function errorMember({ code, message, extras }: Problem) {
+/** The `error` member of a problem document, of an item of a bulk answer, and of an event in a stream. */
+export function errorMember({ code, message, extras }: Problem) {
   return { message, type: types[code] ?? 'invalid_request_error', param: extras.param ?? null, code }
 }
 
@@ -102,6 +105,7 @@ const unavailable = (cause: unknown): Problem =>
 /** What a thrown value means to the client. Nothing of an unexpected error is shown: its text may hold anything. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
+  if (error instanceof IntakeError) return new Problem(error.code, error.message, { param: error.param })
   if (error instanceof OverloadedError) {
     return new Problem('overloaded', 'Too many submissions wait for the database; this one was not accepted.', {
       cause: error,

@@ -1,8 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import { JsonError, parseJson, type ParsedJson } from '@askonce/core'
+import { bodyFault } from '@askonce/intake'
 import type { z } from 'zod'
 import { Problem } from './problem.ts'
-import { bodyProblem } from './schemas/issues.ts'
 
 // A byte order mark is dropped, as JSON parsers do.
 const decoder = new TextDecoder('utf-8', { fatal: true })
@@ -50,6 +50,6 @@ export function parseText(text: string, what = 'The body'): ParsedJson {
 export function readBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.infer<Schema> {
   const empty = body === undefined || (Buffer.isBuffer(body) && body.length === 0)
   const checked = schema.safeParse(empty ? {} : parseText(decodeBody(body)).value, { reportInput: true })
-  if (!checked.success) throw bodyProblem(checked.error)
+  if (!checked.success) throw bodyFault(checked.error)
   return checked.data
 }

@@ -8,6 +8,8 @@ import type { ProblemCode } from './problem.ts'
 export interface Caller {
   tenantId: string
   scopes: readonly Scope[]
+  /** Whether its tenant wants keys that are derived from requests where an SDK names none. */
+  deriveKeys: boolean
   /** The API key: a decision names it. */
   key: { id: string; name: string }
 }
@@ -33,7 +35,7 @@ export interface ApiRoute {
   path: string
   /** Null: no key is asked for. */
   scope: Scope | null
-  tag: 'Jobs' | 'Many jobs' | 'Spend' | 'Lanes' | 'Server'
+  tag: 'Jobs' | 'Many jobs' | 'OpenAI SDK' | 'Anthropic SDK' | 'Spend' | 'Lanes' | 'Server'
   summary: string
   description?: string
   /** Parameters of the query; others are refused. */
@@ -80,4 +82,9 @@ export function headerValues(request: FastifyRequest, name: string): string[] {
     if (rawHeaders[index]?.toLowerCase() === name) values.push(rawHeaders[index + 1] ?? '')
   }
   return values
+}
+
+/** Whether Anthropic's SDK, or something like it, asks: it sends its key and reads errors in its own way. */
+export function isAnthropic(request: FastifyRequest): boolean {
+  return request.url.startsWith('/anthropic/')
 }

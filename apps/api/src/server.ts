@@ -5,7 +5,8 @@ import { authorize } from './authorize.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
-import type { ApiRoute } from './route.ts'
+import { isAnthropic, type ApiRoute } from './route.ts'
+import { anthropicError } from './sdk/dialect.ts'
 import { queryProblem } from './schemas/issues.ts'
 
 /** A request must have arrived whole in this time, its headers in less. */
@@ -65,6 +66,8 @@ export function createServer(
   app.decorateRequest('caller')
   app.addHook('onRequest', (request, reply, done) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
+    // Where Anthropic's SDK looks for it.
+    if (isAnthropic(request)) void reply.header('request-id', request.id)
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -125,10 +128,11 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 
 /** The one place where an HTTP error is written. */
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
+  void reply.code(problem.status).headers(problemHeaders(problem))
+  if (!isAnthropic(request)) return void reply.send(JSON.stringify(problemDocument(problem, request.id)))
   void reply
-    .code(problem.status)
-    .headers(problemHeaders(problem))
-    .send(JSON.stringify(problemDocument(problem, request.id)))
+    .header('content-type', 'application/json; charset=utf-8')
+    .send(JSON.stringify(anthropicError(problem, request.id)))
 }
 
 /** Serves the routes, and answers 405 for the methods that their paths do not have. */
@@ -178,7 +182,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
   })
 }
 
-/** `/v1/jobs/{id}` as Fastify writes it. */
+/** `/v1/jobs/{id}` as Fastify writes it. Names of models hold slashes. */
 function toUrl(path: string): string {
-  return path.replaceAll(/\{(\w+)\}/g, ':$1')
+  return path.replace('{model}', '*').replaceAll(/\{(\w+)\}/g, ':$1')
 }

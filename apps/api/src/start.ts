@@ -11,7 +11,7 @@ import type { ApiContext } from './context.ts'
 import { addDocs } from './docs-page.ts'
 import { ensureBootstrapKey } from './keys.ts'
 import { atMost, patiently } from './patience.ts'
-import { nativeRoutes } from './routes/index.ts'
+import { allRoutes } from './routes/index.ts'
 import { addRoutes, createServer } from './server.ts'
 
 /** How long requests under way may finish when the API closes. */
@@ -37,10 +37,16 @@ export async function startApi(
   const { config, log } = context
   const assembly = assemble(context, dispatcher)
   const { parts } = assembly
-  const app = createServer(parts, { onClosing: () => parts.waits.close(), onUnavailable: assembly.unavailable })
+  const app = createServer(parts, {
+    onClosing: () => {
+      parts.waits.close()
+      parts.streams.close()
+    },
+    onUnavailable: assembly.unavailable,
+  })
   const stopping = new AbortController()
   try {
-    const routes = nativeRoutes(config.limits)
+    const routes = allRoutes(config.limits)
     addRoutes(app, parts, routes)
     await addDocs(app, parts, routes)
     // The first look has an end; without Postgres the key follows later.

@@ -1,7 +1,7 @@
 import { differences, parseJson, type Json } from '@askonce/core'
 import { readRequest, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
-import type { PreparedJob } from './new-job.ts'
+import type { PreparedJob } from '@askonce/intake'
 import { patiently } from './patience.ts'
 import { Problem } from './problem.ts'
 import { outcomeNames } from './submissions.ts'

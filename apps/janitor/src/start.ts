@@ -17,6 +17,7 @@ import {
   sweepAttempts,
   sweepDecisions,
   sweepExpired,
+  sweepStreamChunks,
   sweepWorkers,
   takeBackDispatches,
   takeDueJobs,
@@ -145,6 +146,12 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
     const startedAt = performance.now()
     const count = await sweepExpired(db, sweepBatch)
     swept('jobs', count, startedAt)
+    return count >= sweepBatch
+  })
+  loop('sweep streams', 60_000, async () => {
+    const startedAt = performance.now()
+    const count = await sweepStreamChunks(db, sweepBatch)
+    swept('stream chunks', count, startedAt)
     return count >= sweepBatch
   })
   loop('sweep ledger', 60_000, async () => {

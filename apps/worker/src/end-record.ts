@@ -22,6 +22,9 @@ const nothing = {
   costUsd: null,
   response: null,
   contentType: null,
+  answerId: null,
+  errorResponse: null,
+  errorContentType: null,
   flags: [],
   delayMs: 0,
   backoff: false,
@@ -74,6 +77,7 @@ function answerEnd({ id, attempt }: Claimed, verdict: AnswerVerdict): AttemptEnd
     costUsd: verdict.usage.costUsd,
     response: verdict.body,
     contentType: verdict.contentType,
+    answerId: verdict.answerId,
     flags: verdict.flags,
   }
 }
@@ -120,6 +124,8 @@ function failureEnd(
     errorCode: code,
     providerStatus,
     providerRequestId: verdict.providerRequestId,
+    errorResponse: verdict.body?.bytes ?? null,
+    errorContentType: verdict.body?.contentType ?? null,
   }
 }
 

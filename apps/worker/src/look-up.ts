@@ -55,9 +55,14 @@ export class LookUps {
    */
   async before(claim: Claim, signal: AbortSignal): Promise<'send' | 'adopted' | 'failed'> {
     const { db, providers } = this.options
-    const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request } = claim
+    const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request, streamed } = claim
     const stored = providers.get(lane)?.stored ?? null
-    if (stored === null || claimed === 1 || stored.marked(operation, request, nameOf(jobId, claimed)) === null)
+    if (
+      stored === null ||
+      claimed === 1 ||
+      streamed ||
+      stored.marked(operation, request, nameOf(jobId, claimed)) === null
+    )
       return 'send'
     try {
       const { attempts, consented } = await readEarlierMaybes(db, { id: jobId, attempt: claimed, lane })

@@ -1,6 +1,6 @@
 import { pauseAt } from '@askonce/config'
 import type { Verdict } from '@askonce/core'
-import type { Provider } from '@askonce/providers'
+import type { Provider, StreamSink } from '@askonce/providers'
 import type { AttemptEndRecord, Claim } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { endRecord, unsentEnd } from './end-record.ts'
@@ -8,6 +8,7 @@ import { nameOf, type HeldAttempt, type HeldAttempts } from './held.ts'
 import type { LaneControl } from './lane-control.ts'
 import { lookUpFailedEnd, type LookUps } from './look-up.ts'
 import type { Recorder } from './recorder.ts'
+import type { StreamWriter } from './stream-writer.ts'
 
 export interface PipelineParts {
   held: HeldAttempts
@@ -15,6 +16,7 @@ export interface PipelineParts {
   laneControl: LaneControl
   lookUps: LookUps
   recorder: Recorder
+  streams: StreamWriter
   log: Log
   metrics: Metrics
   /** Whether a call may leave now: the last beat is fresh and the worker is not stopping. */
@@ -36,17 +38,24 @@ interface Flight {
  */
 export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
   const startedAt = performance.now()
-  const end = await callAndDecide(parts, claim, held)
+  const stream = claim.streamed ? parts.streams.begin(claim.id, claim.attempt) : null
+  const end = await callAndDecide(parts, claim, held, stream)
   await recordAndReport(parts, { claim, held, startedAt, end })
+  stream?.end()
 }
 
 // A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
-async function callAndDecide(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<AttemptEndRecord> {
+async function callAndDecide(
+  parts: PipelineParts,
+  claim: Claim,
+  held: HeldAttempt,
+  stream: StreamSink | null,
+): Promise<AttemptEndRecord> {
   if (pauseAt !== null) await pauseAt('worker.claimed')
   // An earlier call of this job may have been answered: nothing is paid before the provider has said.
   const lookUp = await parts.lookUps.before(claim, held.abort.signal)
   if (lookUp === 'failed') return lookUpFailedEnd(claim, Math.random())
-  const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held)
+  const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held, stream)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)
   const end = endRecord(claim, verdict, held.abortedFor, Math.random())
@@ -55,7 +64,12 @@ async function callAndDecide(parts: PipelineParts, claim: Claim, held: HeldAttem
 }
 
 /** Null: it was not sent, for reasons of ours. */
-async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<Verdict | null> {
+async function call(
+  parts: PipelineParts,
+  claim: Claim,
+  held: HeldAttempt,
+  stream: StreamSink | null,
+): Promise<Verdict | null> {
   const provider = parts.providers.get(claim.lane)
   if (provider === undefined || held.abort.signal.aborted || !parts.maySend()) return null
   let sent = false
@@ -63,8 +77,8 @@ async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Prom
     return await provider.call({
       operation: claim.operation,
       model: claim.model,
-      request:
-        provider.stored?.marked(claim.operation, claim.request, nameOf(claim.id, claim.attempt)) ?? claim.request,
+      request: marked(provider, claim) ?? claim.request,
+      ...(stream === null ? {} : { stream }),
       timeoutMs: claim.timeout_ms,
       signal: held.abort.signal,
       onSent: () => (sent = true),
@@ -80,9 +94,15 @@ async function call(parts: PipelineParts, claim: Claim, held: HeldAttempt): Prom
       providerStatus: null,
       providerRequestId: null,
       retryAfterMs: null,
+      body: null,
       overloaded: false,
     }
   }
+}
+
+/** What a look-up finds is no stream: streamed answers are not looked up. */
+function marked({ stored }: Provider, { streamed, operation, request, id, attempt }: Claim): Buffer | null {
+  return streamed ? null : (stored?.marked(operation, request, nameOf(id, attempt)) ?? null)
 }
 
 async function moveLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: Verdict): Promise<void> {

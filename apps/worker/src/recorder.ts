@@ -232,6 +232,7 @@ function lostEnd(end: AttemptEndRecord): AttemptEndRecord {
     errorCode: 'worker_lost',
     response: null,
     contentType: null,
+    answerId: null,
     flags: [],
   }
 }
@@ -247,8 +248,11 @@ function asStorable(end: AttemptEndRecord): AttemptEndRecord {
     error: JSON.stringify(jobError(code, undefined, end.providerStatus)),
     errorCode: code,
     providerRequestId: null,
+    errorResponse: null,
+    errorContentType: null,
     response: null,
     contentType: null,
+    answerId: null,
     flags: [],
   }
 }

@@ -53,6 +53,10 @@ const metaSchema = z.strictObject({
     outputTokens: count.nullable(),
     costUsd: z.number().min(0).nullable(),
     contentType: z.string().nullable(),
+    // Records of versions that knew no ids have none.
+    answerId: z.string().nullable().default(null),
+    errorResponse: z.null().default(null),
+    errorContentType: z.null().default(null),
     flags: z.array(z.string()),
   }),
 })

@@ -26,6 +26,7 @@ import { runAttempt, type PipelineParts } from './pipeline.ts'
 import { Recorder } from './recorder.ts'
 import { Safekeeping } from './safekeeping.ts'
 import { Spool } from './spool.ts'
+import { StreamWriter } from './stream-writer.ts'
 
 /** How long the ends of aborted calls may take to be written when the worker stops. */
 const lastWritesMs = 5_000
@@ -124,8 +125,10 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const mayClaim = (): boolean => maySend() && backPressure.heldBack === null
   const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim })
   const lookUps = new LookUps({ db, providers, recorder, log, metrics, stopping: stopping.signal })
+  const streams = new StreamWriter(db, metrics)
   const parts: PipelineParts = {
     held,
+    streams,
     providers,
     laneControl: new LaneControl({ db, watch, log }),
     lookUps,
@@ -183,6 +186,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await held.untilIdle(lastWritesMs)
     recorder.stop()
     safekeeping.stop()
+    await streams.stop()
     for (const { fields } of safekeeping.unsafe) {
       const reason = 'the process ended, and neither Postgres nor the spool had taken it'
       log.event('answer.lost', { ...fields, worker: heartbeat.id, reason })

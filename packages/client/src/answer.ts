@@ -43,18 +43,24 @@ function bodyExaminer(): Examiner {
   }
 }
 
-/** Errors of Anthropic's shape say whether they may pass only by their type. */
-const passingTypes = new Set<unknown>(['rate_limit_error', 'overloaded_error', 'api_error', 'timeout_error'])
+/** Kinds of errors that may pass, where a document says no more. */
+const passingTypes = new Set<unknown>([
+  'rate_limit_error',
+  'overloaded_error',
+  'api_error',
+  'timeout_error',
+  'server_error',
+])
 
 /** An error document whose cause may pass, or whose call may have been paid for: the same key has to be sent again. */
 export function isPassingError(text: string): boolean {
   const document = parseJson(text)
   if (typeof document !== 'object' || document === null) return false
-  const { type, code, retryable, error } = document as Record<string, unknown>
+  const { status, code, retryable, error } = document as Record<string, unknown>
   if (typeof error !== 'object' || error === null) return false
   const inner = error as Record<string, unknown>
-  if ([code, inner['code'], inner['type']].includes('job_uncertain')) return true
-  return retryable === true || (type === 'error' && passingTypes.has(inner['type']))
+  if (code === 'job_uncertain' || inner['code'] === 'job_uncertain') return true
+  return retryable === true || (typeof status === 'number' && status >= 500) || passingTypes.has(inner['type'])
 }
 
 /**

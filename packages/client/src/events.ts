@@ -1,9 +1,12 @@
-import { AskonceConnectionError, errorFrom, type AskonceError } from './errors.ts'
+import { AskonceConnectionError, AskonceError, errorFrom } from './errors.ts'
 import { pause } from './pause.ts'
 import { isEnding, parseJson, SseParser, type SseEvent } from './sse.ts'
 import { Alarm, toError, type Transport } from './transport.ts'
 
-/** One event of a streamed answer: the provider's own, with the id that it has here: `<attempt>-<index>`. */
+/**
+ * One event of a streamed answer: the provider's own, with the id that it has here (`<attempt>-<index>`); and last `job`, whose data is
+ * the finished job as JSON.
+ */
 export type StreamEvent = SseEvent
 
 export interface StreamOptions {
@@ -21,7 +24,7 @@ const reconnectMs = 500
 /**
  * Follows the events at `path` until the server ends them after their ending, over as many connections as that takes. So many
  * connections in a row that bring nothing as a request may have retries are an error.
- * @throws AskonceError for an error event, else as the transport
+ * @throws AskonceError for an error event that will not pass, else as the transport
  */
 export async function* followStream(
   transport: Transport,
@@ -31,8 +34,7 @@ export async function* followStream(
   let last = lastEventId ?? null
   let hasEnded = false
   let fruitless = 0
-  while (!hasEnded) {
-    if (fruitless > transport.maxRetries) throw new AskonceConnectionError('The stream breaks off again and again.')
+  for (;;) {
     const connection = await transport.retrying({ signal }, () =>
       Connection.open(transport, path, { last, signal, idleMs }),
     )
@@ -42,15 +44,19 @@ export async function* followStream(
       for (let event = await connection.next(); event !== null; event = await connection.next()) {
         fruitless = 0
         last = event.id ?? last
-        hasEnded ||= isEnding(event)
+        hasEnded ||= event.event === 'job' || isEnding(event)
         yield event
       }
     } catch (error) {
-      if (!(error instanceof AskonceConnectionError)) throw error
+      // A server that stops says so in an event: another one goes on from there.
+      const mayGoOn = error instanceof AskonceConnectionError || (error instanceof AskonceError && error.retryable)
+      if (!mayGoOn || fruitless > transport.maxRetries) throw error
     } finally {
       connection.close()
     }
-    if (!hasEnded) await pause(connection.retryMs, signal)
+    if (hasEnded) return
+    if (fruitless > transport.maxRetries) throw new AskonceConnectionError('The stream breaks off again and again.')
+    await pause(connection.retryMs, signal)
   }
 }
 

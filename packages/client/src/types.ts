@@ -17,6 +17,7 @@ export type KnownErrorCode =
   | 'not_found'
   | 'method_not_allowed'
   | 'state_conflict'
+  | 'stream_interrupted'
   | 'payload_too_large'
   | 'unsupported_media_type'
   | 'idempotency_key_reused'
@@ -89,7 +90,9 @@ export interface Job {
   attempts: number
   /** True where this submission started nothing. */
   replayed: boolean
-  /** The provider's JSON, or null; always null in lists, unless they ask for one key. */
+  /** Whether its answer is a stream of events: `stream()` follows it. */
+  streamed: boolean
+  /** The provider's JSON, or null; always null of a stream, and in lists, unless they ask for one key. */
   response?: unknown
   error: JobError | null
   /** `truncated`, `refused`, … */

@@ -52,6 +52,7 @@ export type Config = {
     readonly defaultTimeoutMs: number
     readonly maxBodyBytes: number
     readonly maxRequestBytes: number
+    readonly sdkWaitMs: number
     readonly maxQueuedSubmissions: number
   }
   readonly simulated: { readonly latencyMs: number; readonly tokens: number; readonly failureRate: number }

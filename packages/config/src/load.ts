@@ -59,6 +59,7 @@ function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'
       defaultTimeoutMs: env.ASKONCE_DEFAULT_TIMEOUT_SECONDS,
       maxBodyBytes: env.ASKONCE_MAX_BODY_BYTES,
       maxRequestBytes: env.ASKONCE_MAX_REQUEST_BYTES,
+      sdkWaitMs: env.ASKONCE_SDK_WAIT_SECONDS,
       maxQueuedSubmissions: env.ASKONCE_MAX_QUEUED_SUBMISSIONS,
     },
     simulated: {

@@ -225,6 +225,12 @@ const limits = {
     { unset: 10_485_760, min: 1024, max: 268_435_456, unit: 'bytes' },
     'Largest request of one job (10 MiB), at most `ASKONCE_MAX_BODY_BYTES`. Answers have no limit: they are paid for.',
   ),
+  ASKONCE_SDK_WAIT_SECONDS: seconds(
+    240,
+    1,
+    3_600,
+    'How long a request of a stock SDK waits for its answer. Then it is told 504, and the same key continues: the SDKs ask again by themselves. Below the 300 s after which Node’s fetch gives up.',
+  ),
   ASKONCE_MAX_QUEUED_SUBMISSIONS: integer(
     { unset: 10_000, min: 1, max: 1_000_000, unit: 'submissions' },
     'Submissions that one API process holds while they wait for their commit; more are answered 503 at once.',

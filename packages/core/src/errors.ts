@@ -22,13 +22,18 @@ export const errorRegistry = {
   not_found: api(404, false, 'Not found'),
   method_not_allowed: api(405, false, 'The method is not allowed here'),
   state_conflict: api(409, false, 'The job is in a state that forbids this'),
+  stream_interrupted: api(409, false, 'What was shown of this stream is not of the answer that is stored'),
   payload_too_large: api(413, false, 'The body is too large'),
   unsupported_media_type: api(415, false, 'The content type is not supported'),
   idempotency_key_reused: api(422, false, 'The key was used for a different request'),
+  job_uncertain: api(422, false, 'The job is held for a decision: a call may have been billed'),
+  job_cancelled: api(422, false, 'The job was cancelled'),
   rate_limited: api(429, true, 'Too many requests from this tenant'),
   internal_error: api(500, true, 'Unexpected error'),
+  upstream_failed: api(502, false, 'The job failed, and the provider has not said more'),
   unavailable: api(503, true, 'A part that this request needs is unavailable'),
   overloaded: api(503, true, 'Too much is waiting; nothing was accepted'),
+  wait_limit: api(504, true, 'The job is still under way; the same key continues'),
 
   // Reasons inside a job.
   provider_rejected: job(false, 'The provider refused the request'),

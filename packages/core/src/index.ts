@@ -1,6 +1,7 @@
 export * from './backoff.ts'
 export * from './decide.ts'
 export * from './errors.ts'
+export * from './event-stream.ts'
 export * from './fingerprint.ts'
 export * from './job.ts'
 export * from './json.ts'

@@ -15,6 +15,8 @@ export interface AnswerVerdict {
   contentType: string
   body: Buffer
   providerRequestId: string | null
+  /** The provider's own id of the answer, at most 200 printable characters; null when it gives none (embeddings). */
+  answerId: string | null
   /** `truncated`, `refused`, … */
   flags: string[]
   usage: Usage
@@ -36,6 +38,11 @@ export interface FailureVerdict {
   providerRequestId: string | null
   /** The provider's own wait, in milliseconds; null when it named none. */
   retryAfterMs: number | null
+  /**
+   * The provider's own error body, the API key redacted in it, so that it can be shown to who asks in the provider's shape;
+   * null where no error object of the provider was found in it, and when it has more than 64 KiB.
+   */
+  body: { bytes: Buffer; contentType: string } | null
   /** 503 and 529: counts towards the lane's breaker and starts the backoff slower. */
   overloaded: boolean
 }

@@ -2,8 +2,13 @@ import type { Operation } from '@askonce/core'
 import { isObject, type JsonObject } from './json-value.ts'
 import { findProviderError } from './provider-error.ts'
 
-/** A 2xx body: what its flags are, or why it is not the answer that the operation promises. */
-export type ShapeCheck = { ok: true; json: JsonObject; flags: string[] } | { ok: false; detail: string }
+/**
+ * A 2xx body: what its flags are, or why it is not the answer that the operation promises.
+ * `transcript`: it is a stream of events, and `json` what they add up to.
+ */
+export type ShapeCheck =
+  | { ok: true; json: JsonObject; flags: string[]; transcript?: true }
+  | { ok: false; detail: string }
 
 type Reader = (json: JsonObject) => string[] | null
 

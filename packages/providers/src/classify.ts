@@ -1,6 +1,8 @@
 import type { FailureVerdict, Operation, Verdict } from '@askonce/core'
-import { checkShape } from './answer-shape.ts'
+import { answerIdOf } from './answer-id.ts'
+import { checkShape, type ShapeCheck } from './answer-shape.ts'
 import type { ProviderKind } from './endpoint.ts'
+import { shownErrorBody } from './error-body.ts'
 import { headerValue, requestId, type Response } from './exchange.ts'
 import { parseBody } from './json-value.ts'
 import type { PriceBook } from './prices.ts'
@@ -15,8 +17,12 @@ export interface ClassifyContext {
   /** The model of the request. */
   model: string
   scrub: Scrub
+  /** Redacts API keys in a text that is kept as it is otherwise. */
+  redact: Scrub
   prices: PriceBook
   nowMs: number
+  /** Judges a 2xx body of a streamed call; null: the call is not streamed. */
+  checkStream: ((body: Buffer) => ShapeCheck) | null
 }
 
 /** What a complete HTTP response means: ERRORS.md. The request was sent, whatever the response says. */
@@ -27,8 +33,8 @@ export function classify(response: Response, context: ClassifyContext): Verdict 
 }
 
 function classifySuccess(response: Response, context: ClassifyContext): Verdict {
-  const { kind, operation, model, prices, scrub } = context
-  const shape = checkShape(operation, parseBody(response.body))
+  const { kind, operation, model, prices, scrub, checkStream } = context
+  const shape = checkStream?.(response.body) ?? checkShape(operation, parseBody(response.body))
   if (!shape.ok) {
     return {
       ...failure(response),
@@ -41,15 +47,28 @@ function classifySuccess(response: Response, context: ClassifyContext): Verdict 
   return {
     kind: 'answer',
     status: response.status,
-    contentType: headerValue(response.headers, 'content-type') ?? 'application/json',
+    contentType: contentTypeOf(response, checkStream === null ? null : shape.transcript === true),
     body: response.body,
     providerRequestId: requestId(response.headers),
+    answerId: answerIdOf(operation, shape.json),
     flags: kind === 'simulated' ? [...shape.flags, 'simulated'] : shape.flags,
     usage: prices.usageOf(operation, model, shape.json),
   }
 }
 
-function classifyRefusal(response: Response, { scrub, nowMs }: ClassifyContext): Verdict {
+/**
+ * As the provider sent it. Only of a streamed call it has to be true: by it readers tell a transcript from a plain answer.
+ * `transcript` is null when the call is not streamed.
+ */
+function contentTypeOf({ headers }: Response, transcript: boolean | null): string {
+  const declared = headerValue(headers, 'content-type') ?? (transcript === true ? eventStream : 'application/json')
+  if (transcript === null || declared.toLowerCase().startsWith(eventStream) === transcript) return declared
+  return transcript ? eventStream : 'application/json'
+}
+
+const eventStream = 'text/event-stream'
+
+function classifyRefusal(response: Response, { scrub, redact, nowMs }: ClassifyContext): Verdict {
   const { status, headers, body } = response
   const error = parseProviderError(body)
   const { kind, billing, code, overloaded } = refusalOf(status, error)
@@ -63,6 +82,7 @@ function classifyRefusal(response: Response, { scrub, nowMs }: ClassifyContext):
     message: scrub(error?.message || spokenByAnother(response)),
     providerRequestId: base.providerRequestId ?? error?.requestId ?? null,
     retryAfterMs: waits ? (retryAfterMs(headers, nowMs) ?? (kind === 'pause' ? resetMs(headers, nowMs) : null)) : null,
+    body: error === null ? null : shownErrorBody(response, redact),
     overloaded: overloaded ?? false,
   }
 }
@@ -75,12 +95,13 @@ function spokenByAnother({ status, headers, body }: Response): string {
 
 function failure(
   response: Response,
-): Pick<FailureVerdict, 'sent' | 'providerStatus' | 'providerRequestId' | 'retryAfterMs' | 'overloaded'> {
+): Pick<FailureVerdict, 'sent' | 'providerStatus' | 'providerRequestId' | 'retryAfterMs' | 'body' | 'overloaded'> {
   return {
     sent: true,
     providerStatus: response.status,
     providerRequestId: requestId(response.headers),
     retryAfterMs: null,
+    body: null,
     overloaded: false,
   }
 }

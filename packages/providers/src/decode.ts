@@ -1,12 +1,17 @@
 import { promisify } from 'node:util'
 import { brotliDecompress, gunzip, inflate } from 'node:zlib'
-import { headerValue, type Exchange } from './exchange.ts'
+import { headerValue, type Exchange, type Headers } from './exchange.ts'
 
 const decoders: Record<string, (body: Buffer) => Promise<Buffer>> = {
   gzip: promisify(gunzip),
   'x-gzip': promisify(gunzip),
   br: promisify(brotliDecompress),
   deflate: promisify(inflate),
+}
+
+/** Whether the bytes of the body are what the provider wrote. */
+export function isPlain(headers: Headers): boolean {
+  return ['', 'identity'].includes(headerValue(headers, 'content-encoding')?.toLowerCase() ?? '')
 }
 
 /**

@@ -34,6 +34,8 @@ export interface WireCall {
   timeoutMs: number
   signal: AbortSignal
   onSent: () => void
+  /** Takes the bytes of a 2xx body as they come, unless a content encoding hides them. */
+  onData?: (chunk: Buffer) => void
 }
 
 /** What carries one request to a provider and brings back what came of it: real HTTP, or the simulation. */

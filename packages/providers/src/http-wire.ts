@@ -1,6 +1,6 @@
 import { setMaxListeners } from 'node:events'
 import { errors, Pool, type Dispatcher } from 'undici'
-import { decodeBody } from './decode.ts'
+import { decodeBody, isPlain } from './decode.ts'
 import type { Broken, Exchange, Headers, Response, Wire, WireCall } from './exchange.ts'
 
 /** undici's own timers only back up ours, which covers the whole call. */
@@ -37,6 +37,7 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
     let controller: Dispatcher.DispatchController | null = null
     let status: number | null = null
     let headers: Headers = {}
+    let onData: WireCall['onData']
     const chunks: Buffer[] = []
 
     const finish = (result: Exchange): void => {
@@ -91,9 +92,11 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
           if (code < 200) return
           status = code
           headers = received
+          if (code <= 299 && isPlain(headers)) onData = call.onData
         },
         onResponseData: (_, chunk) => {
           chunks.push(chunk)
+          if (!settled) onData?.(chunk)
         },
         onResponseEnd: () => {
           const response: Response = { kind: 'response', status: status ?? 0, headers, body: Buffer.concat(chunks) }

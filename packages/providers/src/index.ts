@@ -1,5 +1,7 @@
+export * from './known-models.ts'
 export { createProvider } from './provider.ts'
 export type { LaneEndpoint, Provider, ProviderCall, ProviderOptions } from './provider.ts'
+export type { StreamSink } from './follow.ts'
 export type { LookUp, StoredAnswers } from './stored-answers.ts'
 export type { ProviderKind } from './endpoint.ts'
 export type { PriceOverride } from './prices.ts'

@@ -2,12 +2,15 @@ import type { Operation, Verdict } from '@askonce/core'
 import { verdictOfBroken } from './broken.ts'
 import { classify } from './classify.ts'
 import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
-import type { Wire } from './exchange.ts'
+import type { Response, Wire } from './exchange.ts'
+import { followStream, type Follower, type StreamSink } from './follow.ts'
 import { createHttpWire } from './http-wire.ts'
+import { isObject, parseBody } from './json-value.ts'
 import { createPriceBook, type PriceOverride } from './prices.ts'
-import { createScrubber } from './scrub.ts'
+import { createRedactor, createScrubber } from './scrub.ts'
 import { createStoredAnswers, storedOperation, type StoredAnswers } from './stored-answers.ts'
 import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
+import { withUsage } from './with-usage.ts'
 
 /** Where a lane's calls go. `baseUrl: null` is the provider's own; `apiKey: null` sends no credentials (Ollama). */
 export interface LaneEndpoint {
@@ -36,6 +39,8 @@ export interface ProviderCall {
   signal: AbortSignal
   /** Called right before the first byte is written; must not throw. */
   onSent?: () => void
+  /** Given when the request says `"stream": true`: what of the answer may be shown while it comes. */
+  stream?: StreamSink
 }
 
 export interface Provider {
@@ -62,26 +67,42 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       ? createSimulatedWire(options.simulated)
       : createHttpWire(baseUrl.origin, requestHeaders(kind, lane.apiKey))
   const scrub = createScrubber(lane.apiKey)
+  const redact = createRedactor(lane.apiKey)
   const prices = createPriceBook(kind, baseUrl, options.prices)
 
+  const judge = (response: Response, operation: Operation, model: string, follower: Follower | null): Verdict =>
+    classify(response, {
+      kind,
+      operation,
+      model,
+      scrub,
+      redact,
+      prices,
+      nowMs: Date.now(),
+      checkStream: follower?.check ?? null,
+    })
+
   return {
-    call: async ({ operation, model, request, timeoutMs, signal, onSent }) => {
+    call: async ({ operation, model, request, timeoutMs, signal, onSent, stream }) => {
       const path = endpointPath(kind, operation)
       if (path === null) return unspoken(lane, operation)
+      const asked = stream === undefined ? null : parseBody(request)
+      const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
-        body: request,
+        body: isObject(asked) && operation === 'chat.completions' ? withUsage(request, asked) : request,
         timeoutMs,
         signal,
         onSent: onSent ?? (() => {}),
+        ...(follower === null ? {} : { onData: follower.push }),
       })
-      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
-      return classify(exchange, { kind, operation, model, scrub, prices, nowMs: Date.now() })
+      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub, follower?.error() ?? null)
+      return judge(exchange, operation, model, follower)
     },
     stored:
       lane.lookUp === true && kind === 'openai'
         ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model) =>
-            classify(response, { kind, operation: storedOperation, model, scrub, prices, nowMs: Date.now() }),
+            judge(response, storedOperation, model, null),
           )
         : null,
     close: () => wire.close(),
@@ -98,6 +119,7 @@ function unspoken(lane: LaneEndpoint, operation: Operation): Verdict {
     providerStatus: null,
     providerRequestId: null,
     retryAfterMs: null,
+    body: null,
     overloaded: false,
   }
 }

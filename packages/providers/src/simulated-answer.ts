@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Response } from './exchange.ts'
 import { isObject, parseBody, stringMember, type JsonObject } from './json-value.ts'
+import { simulatedEvents } from './simulated-stream.ts'
 
 /** Numbers of an embedding when the request does not ask for another length. */
 const defaultDimensions = 8
@@ -8,7 +9,7 @@ const maxDimensions = 8_192
 
 interface Draft {
   model: string
-  /** 24 hexadecimal digits that depend on the request's bytes only. */
+  /** 24 hexadecimal digits that depend on the request only. */
   digest: string
   text: string
   inputTokens: number
@@ -16,24 +17,34 @@ interface Draft {
   createdS: number
 }
 
-/** The simulated response of an endpoint: the same request always gets the same text or numbers. */
-export function simulatedAnswer(path: string, body: Buffer, tokens: number): Response {
+/**
+ * The simulated response of an endpoint: the same request always gets the same text or numbers, streamed or not. A streamed one
+ * comes with its events, which are its body.
+ */
+export function simulatedAnswer(path: string, body: Buffer, tokens: number): Response & { events: Buffer[] | null } {
   const request = parseBody(body)
-  const digest = createHash('sha256').update(body).digest('hex').slice(0, 24)
   const bodyOf = makers[path]
-  if (!isObject(request) || bodyOf === undefined) return invalid()
-  const answer = bodyOf(
+  if (!isObject(request) || bodyOf === undefined) return Object.assign(invalid(), { events: null })
+  const { stream, stream_options: _, ...asked } = request
+  const plain = Buffer.from(JSON.stringify(asked))
+  const digest = createHash('sha256').update(plain).digest('hex').slice(0, 24)
+  const made = bodyOf(
     {
       model: stringMember(request, 'model') ?? 'simulated',
       digest,
       text: textOf(digest, tokens),
-      inputTokens: Math.ceil(body.length / 4),
+      inputTokens: Math.ceil(plain.length / 4),
       outputTokens: tokens,
       createdS: Math.floor(Date.now() / 1_000),
     },
     request,
   )
-  return respond(200, { ...answer, system_fingerprint: 'simulated' }, digest)
+  const answer = { ...made, system_fingerprint: 'simulated' }
+  const response = respond(200, answer, digest)
+  const events = stream === true ? simulatedEvents(path, answer, request) : null
+  if (events === null) return Object.assign(response, { events })
+  const headers = Object.assign(response.headers, { 'content-type': 'text/event-stream; charset=utf-8' })
+  return Object.assign(response, { headers, body: Buffer.concat(events), events })
 }
 
 function invalid(): Response {

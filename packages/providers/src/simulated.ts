@@ -39,28 +39,60 @@ function simulate(
   if (call.signal.aborted) return Promise.resolve(broken('aborted', 'aborted by the caller', false))
   call.onSent()
   const answerMs = latencyMs * (0.8 + 0.4 * random())
+  const limitMs = Math.min(answerMs, call.timeoutMs)
+  const failed = random() < failureRate ? failure(random()) : null
+  const answer = (): ReturnType<typeof simulatedAnswer> =>
+    simulatedAnswer(call.path, call.body ?? Buffer.alloc(0), tokens)
+  const streamed = failed === null && call.onData !== undefined ? answer() : null
+  const events = streamed?.events ?? []
+  const startedAt = performance.now()
   return new Promise((resolve) => {
+    let shown = 0
+    let settled = false
     const finish = (result: Exchange): void => {
+      settled = true
       clearTimeout(timer)
       call.signal.removeEventListener('abort', onAbort)
       open.delete(onClose)
       resolve(result)
     }
-    const onAbort = (): void => finish(broken('aborted', 'aborted by the caller', true))
-    const onClose = (): void => finish(broken('lost', 'the provider is closed', true))
-    const onTime = (): void => {
-      if (answerMs > call.timeoutMs) finish(broken('timeout', `no complete answer within ${call.timeoutMs} ms`, true))
-      else
-        finish(
-          random() < failureRate ? failure(random()) : simulatedAnswer(call.path, call.body ?? Buffer.alloc(0), tokens),
-        )
+    const breakOff = (reason: Broken['reason'], detail: string): void => {
+      finish({
+        ...broken(reason, detail, true),
+        ...(shown > 0 && streamed !== null ? { status: 200, headers: streamed.headers } : {}),
+      })
     }
-    const timer = setTimeout(onTime, Math.min(answerMs, call.timeoutMs))
+    const onAbort = (): void => breakOff('aborted', 'aborted by the caller')
+    const onClose = (): void => breakOff('lost', 'the provider is closed')
+    /** The events that are due, spread evenly over the time to the whole answer; the first at once. */
+    const show = (elapsedMs: number, isOver: boolean): void => {
+      const due = isOver ? events.length : 1 + Math.floor(((events.length - 1) * elapsedMs) / answerMs)
+      if (due <= shown) return
+      const bytes = Buffer.concat(events.slice(shown, due))
+      shown = due
+      call.onData?.(bytes)
+    }
+    const onTime = (): void => {
+      const elapsedMs = performance.now() - startedAt
+      const isOver = elapsedMs >= limitMs
+      const isLate = answerMs > call.timeoutMs
+      if (events.length > 0) show(Math.min(elapsedMs, limitMs), isOver && !isLate)
+      // Whoever takes the events may abort the call.
+      if (settled) return
+      if (!isOver)
+        timer = setTimeout(onTime, events.length > 0 ? Math.min(tickMs, limitMs - elapsedMs) : limitMs - elapsedMs)
+      else if (isLate) breakOff('timeout', `no complete answer within ${call.timeoutMs} ms`)
+      else finish(failed ?? streamed ?? answer())
+    }
+    let timer = setTimeout(onTime, events.length > 0 ? 0 : limitMs)
     setMaxListeners(0, call.signal)
     call.signal.addEventListener('abort', onAbort, { once: true })
     open.add(onClose)
   })
 }
+
+/** Time between the events of a stream; what is due earlier comes with the next. */
+const tickMs = 10
 
 function broken(reason: Broken['reason'], detail: string, sent: boolean): Broken {
   return { kind: 'broken', reason, sent, detail, status: null, headers: {} }

@@ -24,7 +24,7 @@ export const mayRunUnasked = sql<boolean>`(j.paid = 0 or (j.on_uncertain = 'reru
 /** Twin of `mayRun` in @askonce/core, over the row `j`. */
 export const mayRun = sql<boolean>`(${mayRunUnasked} or j.paid < j.consented_paid)`
 
-/** Every column of {@link JobRow} but the answer's bytes. */
+/** Every column of {@link JobRow} but the provider's bytes. */
 const narrow = [
   'id',
   'tenant_id',
@@ -53,6 +53,9 @@ const narrow = [
   'response_content_type',
   'flags',
   'answer_attempt',
+  'streamed',
+  'answer_id',
+  'error_content_type',
   'provider_request_id',
   'error',
   'input_tokens',
@@ -65,8 +68,8 @@ const narrow = [
   'expires_at',
 ]
 
-/** A {@link JobRow} of the row `j` with the answer's bytes. */
-export const jobColumns = sql`${sql.join([...narrow, 'response'].map((name) => sql.ref(`j.${name}`)))}`
+/** A {@link JobRow} of the row `j` with the provider's bytes. */
+export const jobColumns = sql`${sql.join([...narrow, 'response', 'error_response'].map((name) => sql.ref(`j.${name}`)))}`
 
-/** The same without the answer's bytes: for rows that cannot have one, and for lists. */
-export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response`
+/** The same without the provider's bytes: for rows that cannot have them, and for lists. */
+export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response, null::bytea as error_response`

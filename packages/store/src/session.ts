@@ -127,5 +127,7 @@ export const settledChannel = 'askonce_settled'
 export const dueChannel = 'askonce_due'
 /** Jobs that were cancelled while a call was under way; payload: ids. */
 export const interruptedChannel = 'askonce_interrupted'
+/** Streams that have more to show; payload: ids. */
+export const streamsChannel = 'askonce_streams'
 /** Lanes that changed; payload: names. */
 export const lanesChannel = 'askonce_lanes'

@@ -35,6 +35,13 @@ export interface JobRow {
   response_content_type: string | null
   flags: string[]
   answer_attempt: number | null
+  /** Whether the answer is a stream of events. */
+  streamed: boolean
+  /** The provider's own id of the answer. */
+  answer_id: string | null
+  /** The provider's own error body, where the job's error has one. */
+  error_response: Buffer | null
+  error_content_type: string | null
   provider_request_id: string | null
   error: JobError | null
   input_tokens: number | null
@@ -138,7 +145,7 @@ export interface Tables {
   decisions: DecisionRow
   lanes: LaneRow
   workers: WorkerRow
-  tenants: { id: string; created_at: Generated<Date> }
+  tenants: { id: string; created_at: Generated<Date>; derive_keys: Generated<boolean> }
   api_keys: ApiKeysTable
   settings: { only_row: Generated<boolean>; database_id: Generated<string> }
 }

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { openaiError, upstreamAnswer, upstreamModels } from './upstream-answers.ts'
 import type { Books, Hold } from './upstream-record.ts'
 import type { StoredCompletions } from './upstream-stored.ts'
+import { isBegun, isStreamed, sendStream } from './upstream-stream.ts'
 import { compileScript, fits, type Arrival, type Behaviour, type Script } from './upstream-script.ts'
 
 /** State of one upstream. */
@@ -15,6 +16,8 @@ export interface Core {
   waiting: Set<ServerResponse>
   latencyMs: number
   answerBytes: number
+  chunks: number
+  chunkDelayMs: number
 }
 
 const endpoints = new Set(['/v1/chat/completions', '/v1/responses', '/v1/embeddings', '/v1/messages'])
@@ -64,13 +67,20 @@ async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, respon
     (behaviour.kind === 'answer' ? behaviour.answerBytes : undefined) ?? core.answerBytes,
   )
   core.stored.keep(arrival, behaviour, text)
-  if (behaviour.kind === 'hang') return
-  if (billed) for (const hold of core.holds) if (fits(hold.match, arrival)) await hold.arrive()
-  const delayMs = behaviour.delayMs ?? core.latencyMs
+  const streamed = isStreamed(arrival)
+  if (behaviour.kind === 'hang' && !(streamed && isBegun(behaviour))) return
+  if (billed) {
+    const early = [...core.holds].filter(({ afterEvents }) => afterEvents === undefined)
+    for (const hold of early) if (fits(hold.match, arrival)) await hold.arrive()
+  }
+  const delayMs = (behaviour.kind === 'hang' ? undefined : behaviour.delayMs) ?? core.latencyMs
   if (delayMs > 0) await delay(delayMs, undefined, { ref: false })
   if (response.destroyed) return
 
   const common = { 'content-type': 'application/json', 'x-request-id': `req_${arrival.number}` }
+  if (streamed && isBegun(behaviour)) {
+    return sendStream(response, { arrival, behaviour, text, headers: common, defaults: core, holds: core.holds })
+  }
   switch (behaviour.kind) {
     case 'answer': {
       const body = behaviour.body ?? text
@@ -85,6 +95,12 @@ async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, respon
       const type = typeof behaviour.body === 'string' ? 'text/html' : 'application/json'
       return send(response, behaviour.status, { ...common, 'content-type': type, ...behaviour.headers }, refusal)
     }
+    case 'hang':
+      return
+    case 'unfinished':
+      return send(response, 200, common, text.slice(0, text.length / 2))
+    case 'stream_error':
+      return send(response, 200, common, JSON.stringify(behaviour.error ?? openaiError('server_error')))
     case 'cut':
       return cut(response, common, text, behaviour.after)
   }

@@ -49,10 +49,12 @@ function createCounter(): Counter {
 /** A hold together with the gate that the server makes its requests wait at. */
 export interface Hold extends Held {
   match: Match
+  /** Holds streams only, when so many of their events are sent; absent: holds before anything is sent. */
+  afterEvents: number | undefined
   arrive: () => Promise<void>
 }
 
-export function createHold(match: Match, onRelease: (hold: Hold) => void): Hold {
+export function createHold(match: Match, afterEvents: number | undefined, onRelease: (hold: Hold) => void): Hold {
   const counter = createCounter()
   const gate = new AbortController()
   const opened = new Promise<void>((resolve) => {
@@ -60,6 +62,7 @@ export function createHold(match: Match, onRelease: (hold: Hold) => void): Hold 
   })
   const hold: Hold = {
     match,
+    afterEvents,
     arrived: (count, timeoutMs = 10_000) => counter.reaches(count, timeoutMs, 'held requests'),
     release: () => {
       onRelease(hold)

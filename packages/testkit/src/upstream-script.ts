@@ -1,6 +1,8 @@
 /**
  * What the counting upstream does with a request. It counts a call, which stands for a bill, when it has read the request
- * and runs it: `answer`, `garbage`, `hang` and `cut` are counted, `refuse` and `reset` are not.
+ * and runs it: `refuse` and `reset` are not counted, all others are.
+ * A request with `"stream": true` is answered as server-sent events that say the same: `chunks` pieces of text, each event
+ * `chunkDelayMs` after the one before. `afterEvents`: how many events come before the break; half of them unless given (`hang`: none).
  */
 export type Behaviour =
   | {
@@ -8,15 +10,30 @@ export type Behaviour =
       delayMs?: number
       storedAfterMs?: number
       answerBytes?: number
+      /** The bytes of the body, streamed or not. */
       body?: string
       headers?: Record<string, string>
+      chunks?: number
+      chunkDelayMs?: number
+      /** The events of a stream: an object is sent as its JSON, a text as it is. */
+      events?: readonly (object | string)[]
     }
   /** A 200 whose body is not what was promised; an HTML page unless told otherwise. */
   | { kind: 'garbage'; delayMs?: number; body?: string; contentType?: string }
-  /** Never answers. */
-  | { kind: 'hang'; storedAfterMs?: number }
+  /** Never answers; a stream sends so many of its events first. */
+  | { kind: 'hang'; storedAfterMs?: number; afterEvents?: number }
   /** Breaks the connection off: with nothing sent, after the head of the answer, or in the middle of its body. */
-  | { kind: 'cut'; delayMs?: number; storedAfterMs?: number; after: 'nothing' | 'head' | 'half' }
+  | {
+      kind: 'cut'
+      delayMs?: number
+      storedAfterMs?: number
+      after: 'nothing' | 'head' | 'half'
+      afterEvents?: number
+    }
+  /** Ends the response properly in the middle of its body: a stream without its ending. */
+  | { kind: 'unfinished'; delayMs?: number; afterEvents?: number }
+  /** An error in the middle of a stream, the provider's own unless given; a plain answer is a 200 with the error. */
+  | { kind: 'stream_error'; delayMs?: number; afterEvents?: number; error?: object }
   /** An object is sent as JSON, a string as it is. `billed` counts it all the same: a proxy gave up on a call that runs. */
   | {
       kind: 'refuse'

@@ -12,6 +12,10 @@ export interface UpstreamOptions {
   latencyMs?: number
   /** Length of the text of each answer, unless a behaviour says otherwise. */
   answerBytes?: number
+  /** Pieces of text in a streamed answer, unless a behaviour says otherwise. */
+  chunks?: number
+  /** Time between two events of a stream, unless a behaviour says otherwise. */
+  chunkDelayMs?: number
 }
 
 /** A stand-in for both providers that keeps its own count of what it would bill. */
@@ -32,8 +36,11 @@ export interface Upstream {
   waitForCalls: (count: number, timeoutMs: number) => Promise<void>
   /** Replaces the script; without one every request is answered. */
   script: (script: Script) => void
-  /** From now on the requests that fit are counted and then wait. */
-  hold: (match?: Match) => Held
+  /**
+   * From now on the requests that fit are counted and then wait: before anything is sent, or, for streams, when `afterEvents`
+   * of their events are sent (all of them, when there are fewer).
+   */
+  hold: (match?: Match, afterEvents?: number) => Held
   close: () => Promise<void>
 }
 
@@ -47,6 +54,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     waiting: new Set(),
     latencyMs: options.latencyMs ?? 0,
     answerBytes: options.answerBytes ?? 64,
+    chunks: options.chunks ?? 4,
+    chunkDelayMs: options.chunkDelayMs ?? 0,
   }
   const server = createServer((request, response) => {
     // What a client that hangs up, or close(), does to a request is no failure of the upstream.
@@ -70,8 +79,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
     script: (script) => {
       core.pick = compileScript(script)
     },
-    hold: (match = {}) => {
-      const hold = createHold(match, (released) => core.holds.delete(released))
+    hold: (match = {}, afterEvents) => {
+      const hold = createHold(match, afterEvents, (released) => core.holds.delete(released))
       core.holds.add(hold)
       return hold
     },

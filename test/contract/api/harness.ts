@@ -219,6 +219,9 @@ function emptyEnd({ id, attempt }: Claim): AttemptEndRecord {
     costUsd: null,
     response: null,
     contentType: null,
+    answerId: null,
+    errorResponse: null,
+    errorContentType: null,
     flags: [],
   }
 }

@@ -76,6 +76,7 @@ describe('a claim', () => {
       model: 'simulated/one',
       lane: 'simulated',
       request: Buffer.from([0, 255, 10]),
+      streamed: false,
       timeout_ms: 1_234,
       on_uncertain: 'rerun',
       reruns: 3,

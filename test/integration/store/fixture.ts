@@ -73,6 +73,7 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     model: 'simulated/one',
     lane: 'simulated',
     request: Buffer.from(`{"body":"${body}"}`),
+    streamed: false,
     metadata: null,
     priority: 5,
     timeoutMs: 60_000,
@@ -272,6 +273,9 @@ export function ending(jobId: string, action: EndAction, given: Partial<AttemptE
     costUsd: answer ? 0.000_033 : null,
     response: answer ? Buffer.from('{"answer":"late"}') : null,
     contentType: answer ? 'application/json' : null,
+    answerId: answer ? 'chatcmpl-1' : null,
+    errorResponse: null,
+    errorContentType: null,
     flags: [],
     ...given,
   }

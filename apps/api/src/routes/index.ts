@@ -1,7 +1,8 @@
 import type { Config } from '@askonce/config'
+import { submissionSchema } from '@askonce/intake'
 import { z } from 'zod'
 import type { ApiRoute } from '../route.ts'
-import { submissionSchema } from '../schemas/submission.ts'
+import { eventsRoute, sdkRoutes } from '../sdk/index.ts'
 import { changeRoutes } from './change-jobs.ts'
 import { laneRoutes } from './lanes.ts'
 import { listRoute } from './list-jobs.ts'
@@ -11,18 +12,20 @@ import { spendRoute } from './spend.ts'
 import { submitManyRoute } from './submit-many.ts'
 import { submitRoute } from './submit.ts'
 
-/** Every call of the native surface. */
-export function nativeRoutes(limits: Config['limits']): ApiRoute[] {
+/** Every call of the HTTP surface. */
+export function allRoutes(limits: Config['limits']): ApiRoute[] {
   const submission = submissionSchema(limits)
   const item = submission.extend({ key: z.string().describe('The idempotency key of this item') })
   return [
     submitRoute(submission),
     listRoute,
     ...readRoutes,
+    eventsRoute,
     ...changeRoutes,
     submitManyRoute(z.strictObject({ jobs: z.array(item) })),
     spendRoute,
     ...laneRoutes,
+    ...sdkRoutes(limits),
     ...serverRoutes,
   ]
 }

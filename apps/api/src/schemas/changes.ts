@@ -1,7 +1,6 @@
 import { jobStates } from '@askonce/core'
+import { integer, maxBulkItems, metadata, timestamp } from '@askonce/intake'
 import { z } from 'zod'
-import { integer, metadata, timestamp } from './common.ts'
-import { maxBulkItems } from './submission.ts'
 
 const consent = z
   .boolean()

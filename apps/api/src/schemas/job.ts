@@ -23,7 +23,10 @@ export const job = z
     generation: z.int().describe('How often it was made to run on request'),
     attempts: z.int().describe('Claims by workers so far'),
     replayed: z.boolean().describe('True where this submission started nothing'),
-    response: z.unknown().describe('The provider’s JSON, or null; always null in lists, unless they ask for one key'),
+    streamed: z.boolean().describe('Whether its answer is a stream of events'),
+    response: z
+      .unknown()
+      .describe('The provider’s JSON, or null; always null of a stream, and in lists, unless they ask for one key'),
     error: jobError.nullable(),
     flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
     waiting_for: z

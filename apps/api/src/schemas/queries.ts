@@ -1,6 +1,6 @@
 import { jobStates } from '@askonce/core'
+import { timestamp } from '@askonce/intake'
 import { z } from 'zod'
-import { timestamp } from './common.ts'
 import { maxWaitSeconds } from '../prefer.ts'
 
 const once = { error: 'must be given once' }

@@ -20,13 +20,29 @@ const selection = [
   'revoked_at as revokedAt',
 ] as const
 
+/** A key that somebody uses. */
+export interface FoundApiKey extends ApiKey {
+  /** Whether its tenant wants keys that are derived from requests. */
+  deriveKeys: boolean
+}
+
 /** The key with this SHA-256, if it has not been revoked. */
-export async function findApiKey(db: Db, keyHash: Buffer): Promise<ApiKey | null> {
+export async function findApiKey(db: Db, keyHash: Buffer): Promise<FoundApiKey | null> {
   const row = await db
-    .selectFrom('api_keys')
-    .select(selection)
-    .where('key_hash', '=', keyHash)
-    .where('revoked_at', 'is', null)
+    .selectFrom('api_keys as k')
+    .innerJoin('tenants as t', 't.id', 'k.tenant_id')
+    .select([
+      'k.id',
+      'k.tenant_id as tenantId',
+      'k.name',
+      'k.hint',
+      'k.scopes',
+      'k.created_at as createdAt',
+      'k.revoked_at as revokedAt',
+      't.derive_keys as deriveKeys',
+    ])
+    .where('k.key_hash', '=', keyHash)
+    .where('k.revoked_at', 'is', null)
     .executeTakeFirst()
   return row ?? null
 }

@@ -13,6 +13,8 @@ export interface Claim {
   model: string
   lane: string
   request: Buffer
+  /** Whether the request asks for a stream. */
+  streamed: boolean
   timeout_ms: number
   on_uncertain: OnUncertain
   /** Reruns with backoff since the last request to run. */
@@ -70,7 +72,7 @@ export async function claimJobs(
       from claimed
     )
     select
-      id, attempt, generation, tenant_id, operation, model, lane, request, timeout_ms, on_uncertain, reruns,
+      id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
     from claimed
   `.execute(db)

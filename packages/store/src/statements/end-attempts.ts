@@ -29,6 +29,11 @@ export interface AttemptEndRecord {
   /** The provider's bytes, for an answer. */
   response: Buffer | null
   contentType: string | null
+  /** The provider's own id of the answer. */
+  answerId: string | null
+  /** The provider's own error body and its content type, where it sent one. */
+  errorResponse: Buffer | null
+  errorContentType: string | null
   flags: readonly string[]
 }
 
@@ -65,6 +70,9 @@ const columns: ColumnMap<AttemptEndRecord> = {
   cost_usd: ['numeric', (end) => end.costUsd],
   response: ['bytea', (end) => end.response],
   content_type: ['text', (end) => end.contentType],
+  answer_id: ['text', (end) => end.answerId],
+  error_response: ['bytea', (end) => end.errorResponse],
+  error_content_type: ['text', (end) => end.errorContentType],
   flags: ['text', (end) => end.flags.join(',')],
 }
 
@@ -110,7 +118,8 @@ export async function reclaimAttempts(
       a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, true as only_open, 0 as delay_ms,
       false as backoff, ${error}::text as error, 'worker_lost' as error_code, null::smallint as provider_status,
       null::text as provider_request_id, null::bigint as input_tokens, null::bigint as output_tokens, null::numeric as cost_usd,
-      null::bytea as response, null::text as content_type, '' as flags
+      null::bytea as response, null::text as content_type,
+      null::text as answer_id, null::bytea as error_response, null::text as error_content_type, '' as flags
     from attempts a
     where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
     order by a.job_id, a.attempt desc
@@ -190,6 +199,10 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
         run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else l.run_at end,
         dispatched_at = case when d.next = 'queued' then null else l.dispatched_at end,
         error = case when d.next = 'succeeded' then null when d.owned then d.job_error else l.error end,
+        error_response = case when d.next = 'succeeded' then null when d.owned then d.error_response else l.error_response end,
+        error_content_type = case
+          when d.next = 'succeeded' then null when d.owned then d.error_content_type else l.error_content_type
+        end,
         uncertain_since = case
           when d.next is null then l.uncertain_since when d.next = 'uncertain' then now()
         end,
@@ -204,6 +217,7 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
         response_status = case when d.next = 'succeeded' then d.provider_status else l.response_status end,
         response_content_type = case when d.next = 'succeeded' then d.content_type else l.response_content_type end,
         provider_request_id = case when d.next = 'succeeded' then d.provider_request_id else l.provider_request_id end,
+        answer_id = case when d.next = 'succeeded' then d.answer_id else l.answer_id end,
         answer_attempt = case when d.next = 'succeeded' then d.attempt else l.answer_attempt end,
         flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else l.flags end
       from decided d

@@ -85,3 +85,54 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
   `.execute(db)
   return rows
 }
+
+/** The operations whose answers are found again by the provider's id. */
+export type NamedOperation = 'responses' | 'chat.completions'
+
+/** The newest live job of a tenant whose answer has this id at the provider; chat completions only where they were to be stored. */
+export async function findByAnswerId(
+  db: Db,
+  tenantId: string,
+  operation: NamedOperation,
+  answerId: string,
+): Promise<string | null> {
+  const { rows } = await sql<{ id: string }>`
+    select j.id from jobs j
+    where
+      j.tenant_id = ${tenantId} and j.answer_id = ${answerId} and j.operation = ${operation}
+      and (j.operation = 'responses' or j.metadata is not null) and ${notExpired}
+    order by j.created_at desc limit 1
+  `.execute(db)
+  return rows[0]?.id ?? null
+}
+
+export interface StoredCompletionsFilter {
+  tenantId: string
+  model?: string | undefined
+  /** JSON object of which the job's metadata must be a superset. */
+  metadata: string
+  order: 'asc' | 'desc'
+  limit: number
+  /** Job id of the last one of the page before. */
+  after?: string | undefined
+}
+
+/** Stored chat completions: whole answers of calls that asked to be stored. With their bytes. */
+export async function listStoredCompletions(
+  db: Db,
+  { tenantId, model, metadata, order, limit, after }: StoredCompletionsFilter,
+): Promise<JobRow[]> {
+  const behind = sql.raw(order === 'asc' ? '>' : '<')
+  const { rows } = await sql<JobRow>`
+    select ${jobColumns}
+    from jobs j
+    where
+      j.tenant_id = ${tenantId} and j.operation = 'chat.completions' and j.state = 'succeeded' and not j.streamed
+      and j.metadata @> ${metadata}::jsonb and ${notExpired}
+      ${model === undefined ? sql`` : sql`and j.model = ${model}`}
+      ${after === undefined ? sql`` : sql`and j.id ${behind} ${after}::uuid`}
+    order by j.id ${sql.raw(order)}
+    limit ${limit}
+  `.execute(db)
+  return rows
+}

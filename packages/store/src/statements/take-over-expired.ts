@@ -19,14 +19,14 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
     )
     update jobs j set
       id = n.id, fingerprint = n.fingerprint, operation = n.operation, model = n.model, lane = n.lane, request = n.request,
-      metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
+      streamed = n.streamed, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
       deadline_seconds = n.deadline_seconds, on_uncertain = n.on_uncertain, max_attempts = n.max_attempts,
       max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
       dispatch = ${newIsDispatched}::int, dispatched_at = case when ${newIsDispatched} then now() end,
       response = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
-      provider_request_id = null, error = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
+      provider_request_id = null, answer_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null
     from expired e
     join n on n.tenant_id = e.tenant_id and n.idempotency_key = e.idempotency_key

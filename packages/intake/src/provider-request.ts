@@ -3,11 +3,10 @@ import { z } from 'zod'
 
 const model = z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters')
 
-/** An answer is stored whole, so nothing can be streamed here, and nothing can be left running at the provider. */
 const off = (what: string) =>
   z.union([z.literal(false), z.null()], { error: `must be false or left out: ${what}` }).optional()
 
-const shared = { model, stream: off('the answer is stored whole and read when it is finished') }
+const shared = { model, stream: z.boolean({ error: 'must be true or false' }).nullable().optional() }
 
 const message = z.looseObject({
   role: z.string().min(1, 'must not be empty'),
@@ -30,7 +29,6 @@ export const providerRequests = {
   responses: z
     .looseObject({
       ...shared,
-      background: off('a job runs in the background anyway, and the answer would be a mere receipt'),
       input: z
         .union([z.string(), z.array(z.looseObject({})).min(1)], { error: 'must be a text or a list of items' })
         .optional(),
@@ -38,7 +36,21 @@ export const providerRequests = {
     // A stored prompt of the provider brings its own input.
     .refine((body) => body.input !== undefined || body.prompt !== undefined, { path: ['input'], error: 'is missing' }),
   embeddings: z.looseObject({
-    ...shared,
+    model,
+    stream: off('embeddings have no stream'),
     input: z.union([z.string(), vector], { error: 'must be a text, or a list of texts or of tokens' }),
   }),
+} as const satisfies Record<Operation, z.ZodType>
+
+const unstreamed = off('submit with "stream": true beside `operation` to follow the answer as it comes')
+
+/** What the native surface asks besides: streams are asked for in the envelope, and nothing is left running at the provider. */
+export const unstreamedRequests = {
+  'chat.completions': z.looseObject({ stream: unstreamed }),
+  messages: z.looseObject({ stream: unstreamed }),
+  responses: z.looseObject({
+    stream: unstreamed,
+    background: off('a job runs in the background anyway, and the answer would be a mere receipt'),
+  }),
+  embeddings: z.looseObject({}),
 } as const satisfies Record<Operation, z.ZodType>

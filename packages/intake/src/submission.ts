@@ -14,10 +14,22 @@ const seconds = (ms: number): string => String(Math.floor(ms / 1000))
 
 /** The envelope of a submission; `request` is checked by operation afterwards. */
 export function submissionSchema(limits: Config['limits']) {
-  const ttl = Math.floor(limits.maxTtlMs / 1000)
-  return z.strictObject({
+  return deliveryOptions(limits).extend({
     operation: z.enum(operations, { error: `must be one of ${operations.join(', ')}` }).describe('The provider’s call'),
     request: anyObject.describe('The provider’s own body, sent as it is; its shape depends on `operation`'),
+    stream: z
+      .boolean({ error: 'must be true or false' })
+      .optional()
+      .describe(
+        'The provider streams the answer: follow it at `/v1/jobs/{id}/events`. Part of the request that the key names',
+      ),
+  })
+}
+
+/** Everything of a submission that is not part of what the key names. */
+export function deliveryOptions(limits: Config['limits']) {
+  const ttl = Math.floor(limits.maxTtlMs / 1000)
+  return z.strictObject({
     priority: integer(0, 9).optional().describe('0 goes first, 9 last; default 5'),
     run_at: timestamp
       .optional()
@@ -44,7 +56,7 @@ export function submissionSchema(limits: Config['limits']) {
   })
 }
 
-export type SubmissionBody = z.infer<ReturnType<typeof submissionSchema>>
+export type DeliveryOptions = z.infer<ReturnType<typeof deliveryOptions>>
 
 /** The JSON body of a bulk submission; its items are validated one by one, so that a bad one does not spoil the rest. */
 export const bulkBody = z.strictObject({

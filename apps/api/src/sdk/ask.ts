@@ -1,0 +1,125 @@
+import { Readable } from 'node:stream'
+import { canonicalize, isSettled, type JsonObject, type Operation } from '@askonce/core'
+import { bodyFault, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
+import type { JobRow } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import type { Parts } from '../context.ts'
+import { jobJson } from '../job-view.ts'
+import { prefersAsync } from '../prefer.ts'
+import { Problem } from '../problem.ts'
+import { decodeBody, parseText } from '../request-body.ts'
+import { headerValues, sendJson } from '../route.ts'
+import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
+import { waitForJob } from '../wait-for-job.ts'
+import { chooseKey } from './choose-key.ts'
+import { lastEventId } from './event-ids.ts'
+import { withoutIdleTimeout } from './idle-timeout.ts'
+import { keptAlive } from './keep-alive.ts'
+import { responseOf } from './response-object.ts'
+import { sendStream } from './send-stream.ts'
+import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+
+/** What differs between the calls of the SDKs. */
+export interface Call {
+  operation: Operation
+  /** Of the header that carries our own members. */
+  options: ReturnType<typeof deliveryOptions>
+}
+
+/** A call of a stock SDK: attach to the key's job, wait for it, and answer as the provider did. */
+export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyReply, call: Call): Promise<unknown> {
+  const after = lastEventId(request)
+  const { prepared, background } = prepare(parts, request, call)
+  const result = await parts.submissions.submit(prepared.job)
+  logSubmission(parts, request.id, result)
+  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
+  const { job } = result
+  void reply.headers({
+    ...jobHeaders(job),
+    'idempotent-replayed': String(isReplayed(result)),
+    location: `/v1/jobs/${job.id}`,
+  })
+  if (prefersAsync(headerValues(request, 'prefer'))) {
+    void reply.header('preference-applied', 'respond-async')
+    return sendJson(reply, isSettled(job.state) ? 200 : 202, jobJson(job, parts.lanes, isReplayed(result)))
+  }
+  // Streamed in the background: the stream is followed at once, and again by the id of the response.
+  if (job.streamed) return sendStream(parts, request, reply, { job, after, request: prepared.request })
+  if (background) return sendJson(reply, 200, responseOf(job))
+  withoutIdleTimeout(request, reply, parts.config.limits.sdkWaitMs)
+  const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs).then((row) => row ?? job)
+  if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
+    return sendKeptAlive(request, reply, settled)
+  }
+  return sendProviderAnswer(reply, await settled)
+}
+
+function prepare(
+  parts: Parts,
+  request: FastifyRequest,
+  { operation, options }: Call,
+): { prepared: PreparedJob; background: boolean } {
+  refuseBetas(request)
+  const parsed = parseText(decodeBody(request.body))
+  if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) {
+    throw new Problem('invalid_request', 'The body must be a JSON object.', { param: '' })
+  }
+  const asked = parsed.value as JsonObject
+  const { background, ...rest } = asked
+  const receipt = operation === 'responses' && background !== undefined
+  const body = receipt ? rest : asked
+  if (receipt && typeof background !== 'boolean' && background !== null) {
+    throw new Problem('invalid_request', '/background: must be true or false', { param: '/background' })
+  }
+  const delivery = readOptions(request, options)
+  const prepared = parts.prepare.fromRequest({
+    tenantId: request.caller.tenantId,
+    key: (fingerprint) => chooseKey(request, fingerprint),
+    operation,
+    request: body,
+    // Every job runs in the background here; the provider would answer with a receipt.
+    text: receipt ? canonicalize(body) : parsed.textOf(asked),
+    base: [],
+    options: { ...storedMetadata(operation, body), ...delivery },
+  })
+  return { prepared, background: background === true }
+}
+
+/** Betas change what a request means, and are headers, which no key covers: better refused than lost. */
+function refuseBetas(request: FastifyRequest): void {
+  for (const name of ['anthropic-beta', 'openai-beta']) {
+    if (request.headers[name] === undefined) continue
+    throw new Problem('invalid_request', `The header ${name} is not supported: it would not reach the provider.`, {
+      param: name,
+    })
+  }
+}
+
+/** Our own members travel in a header: `Askonce-Options: {"on_uncertain":"hold"}`. */
+function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>): DeliveryOptions {
+  const text = request.headers['askonce-options']
+  if (text === undefined) return {}
+  try {
+    const checked = schema.safeParse(parseText(String(text), 'it').value, { reportInput: true })
+    if (checked.success) return checked.data
+    throw bodyFault(checked.error)
+  } catch (error) {
+    const { message } = error as Error
+    throw new Problem('invalid_request', `Askonce-Options: ${message}`, { param: 'Askonce-Options' })
+  }
+}
+
+/** What the caller asks the provider to store is found again here by the same metadata. */
+function storedMetadata(operation: Operation, request: JsonObject): Pick<DeliveryOptions, 'metadata'> {
+  if (operation !== 'chat.completions' || request['store'] !== true) return {}
+  const { metadata } = request
+  const pairs = typeof metadata === 'object' && metadata !== null ? Object.entries(metadata) : []
+  const texts = pairs.filter((pair): pair is [string, string] => typeof pair[1] === 'string')
+  return { metadata: Object.fromEntries(texts.slice(0, 16)) }
+}
+
+function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {
+  const body = keptAlive(settled, request)
+  return reply.code(200).header('content-type', 'application/json').send(Readable.from(body))
+}

@@ -1,0 +1,112 @@
+import { findByAnswerId, listStoredCompletions, type JobRow } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import type { Parts } from '../context.ts'
+import { patiently } from '../patience.ts'
+import { Problem } from '../problem.ts'
+import { idOf, sendJson, type ApiRoute } from '../route.ts'
+import { noQuery } from '../schemas/queries.ts'
+import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+
+const defaultLimit = 20
+const maxLimit = 100
+
+const listQuery = z.looseObject({
+  after: z.string().optional().describe('Id of the last completion of the page before'),
+  limit: z
+    .string()
+    .refine((text) => /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= maxLimit, {
+      error: `must be an integer from 1 to ${maxLimit}`,
+    })
+    .optional()
+    .describe(`Completions per page, at most ${maxLimit}; default ${defaultLimit}`),
+  model: z.string().optional(),
+  order: z.enum(['asc', 'desc'], { error: 'must be asc or desc' }).optional().describe('By time; default asc'),
+})
+
+const comma = Buffer.from(',')
+const metadataParameter = /^metadata\[(.{1,64})\]$/
+const known = new Set(['after', 'limit', 'model', 'order'])
+
+/** `metadata[name]=value` parameters as one object. */
+function metadataOf(query: Record<string, unknown>): Record<string, string> {
+  const pairs = Object.entries(query)
+    .filter(([name]) => !known.has(name))
+    .map(([name, value]): [string, string] => {
+      const member = metadataParameter.exec(name)?.[1]
+      if (member === undefined || typeof value !== 'string') {
+        throw new Problem('invalid_request', `${name} is not a parameter of this list.`, { param: name })
+      }
+      return [member, value]
+    })
+  return Object.fromEntries(pairs)
+}
+
+async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const { after, limit, model, order } = request.query as z.infer<typeof listQuery>
+  const { tenantId } = request.caller
+  const size = limit === undefined ? defaultLimit : Number(limit)
+  const behind = after === undefined ? undefined : (await completion(parts, tenantId, after)).id
+  const metadata = JSON.stringify(metadataOf(request.query as Record<string, unknown>))
+  const rows = await patiently(
+    listStoredCompletions(parts.db, {
+      tenantId,
+      model,
+      metadata,
+      order: order ?? 'asc',
+      limit: size + 1,
+      after: behind,
+    }),
+  )
+  const page = rows.slice(0, size)
+  const head = Buffer.from('{"object":"list","data":[')
+  const tail = Buffer.from(
+    `],"first_id":${JSON.stringify(page[0]?.answer_id ?? null)},"last_id":${JSON.stringify(page.at(-1)?.answer_id ?? null)},"has_more":${rows.length > size}}`,
+  )
+  const items = page.flatMap(({ response }, index) =>
+    response === null ? [] : index === 0 ? [response] : [comma, response],
+  )
+  return sendJson(reply, 200, Buffer.concat([head, ...items, tail]))
+}
+
+async function completion(parts: Parts, tenantId: string, answerId: string): Promise<JobRow> {
+  const possible = answerId.length <= 200 && !answerId.includes('\0')
+  const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
+  const row = id === null ? null : await parts.jobs.read(tenantId, id)
+  if (row !== null && row.response !== null && !row.streamed) return row
+  throw new Problem('not_found', 'There is no stored completion with this id, or it has expired.', { param: 'id' })
+}
+
+async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const row = await completion(parts, request.caller.tenantId, idOf(request))
+  return sendProviderAnswer(reply.headers(jobHeaders(row)), row)
+}
+
+export const completionRoutes: ApiRoute[] = [
+  {
+    method: 'GET',
+    path: '/openai/v1/chat/completions',
+    scope: 'read',
+    tag: 'OpenAI SDK',
+    summary: 'List stored completions',
+    description:
+      'Answers of requests with `"store": true` that were not streamed, by `metadata[name]=value`. From here, not from the provider.',
+    query: listQuery,
+    accepts: [],
+    answers: { 200: { description: 'A page of completions, as the provider wrote them' } },
+    errors: ['not_found'],
+    handle: list,
+  },
+  {
+    method: 'GET',
+    path: '/openai/v1/chat/completions/{id}',
+    scope: 'read',
+    tag: 'OpenAI SDK',
+    summary: 'Retrieve a stored completion',
+    query: noQuery,
+    accepts: [],
+    answers: { 200: { description: 'The completion, as the provider wrote it' } },
+    errors: ['not_found'],
+    handle: retrieve,
+  },
+]

@@ -1,0 +1,199 @@
+import { EventSplitter, type JobState, type RawEvent } from '@askonce/core'
+import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, type StreamPage } from '@askonce/store'
+import { noSuchJob } from '../change.ts'
+import type { Parts } from '../context.ts'
+import { Problem } from '../problem.ts'
+import { unanswered } from './settled-answer.ts'
+
+/** Hints may be lost: so often a follower looks by itself. */
+const pollMs = 500
+/** Proxies cut connections that are silent for a minute. */
+const keepAliveMs = 15_000
+/** How long a follower that has begun waits for Postgres to come back. */
+const outageMs = 60_000
+
+const keepAlive = Buffer.from(': keep-alive\n\n')
+
+/** Names an event of a stream: the attempt whose it is, and its number in there, from 0. */
+export interface EventId {
+  attempt: number
+  index: number
+}
+
+export interface Following {
+  job: JobRow
+  /** The last event that the client has; null: it begins. */
+  after: EventId | null
+  /** What the client gets of an event; null: it is not for this client. */
+  show: (event: RawEvent, id: EventId) => Buffer | null
+  /** An error in the middle of the stream, in the client's dialect. */
+  showProblem: (problem: Problem) => Buffer
+  /** What follows the last event. */
+  ending?: (() => Promise<Buffer>) | undefined
+  /** Until the first event has come; after it the stream goes on as long as its attempt does. */
+  limitMs: number
+}
+
+/**
+ * The stream of a job, in pieces to be sent: what its newest attempt has shown so far, what it shows from now on, and after its commit the
+ * rest of the stored answer. Nothing of another attempt is ever put behind what was sent: that ends with an error event.
+ *
+ * Throws as long as nothing was yielded, so that the answer can have a status ({@link Unanswered}: that of the job); afterwards it
+ * never throws and never just ends.
+ * It holds one page at a time, whatever the client's speed.
+ */
+export async function* follow(parts: Parts, following: Following): AsyncGenerator<Buffer, void, undefined> {
+  const follower = new Follower(parts, following)
+  let begun = false
+  try {
+    for await (const bytes of follower.run()) {
+      begun = true
+      yield bytes
+    }
+  } catch (error) {
+    if (!begun) throw error
+    yield following.showProblem(asProblem(error))
+  }
+}
+
+/** The job has ended, or is held, and its stream with it. */
+export class Unanswered extends Error {
+  readonly row: JobRow
+
+  constructor(row: JobRow) {
+    super(`the job is ${row.state}`)
+    this.row = row
+  }
+}
+
+function asProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error
+  if (error instanceof Unanswered) return unanswered(error.row)
+  return new Problem('unavailable', 'The database does not answer. Send the same request with the same key again.', {
+    cause: error,
+  })
+}
+
+class Follower {
+  private readonly parts: Parts
+  private readonly following: Following
+  private cursor: StreamCursor
+  private splitter = new EventSplitter()
+  private index = 0
+  /** Whether the client has an event of the cursor's attempt. */
+  private begun: boolean
+
+  constructor(parts: Parts, following: Following) {
+    this.parts = parts
+    this.following = following
+    this.begun = following.after !== null
+    this.cursor = { jobId: following.job.id, attempt: following.after?.attempt ?? null, position: 0 }
+  }
+
+  async *run(): AsyncGenerator<Buffer, void, undefined> {
+    const { parts, following } = this
+    const startedAt = performance.now()
+    let sentAt = startedAt
+    let answeredAt = startedAt
+    for (;;) {
+      const news = parts.streams.wait(this.cursor.jobId, pollMs)
+      const page = await this.read(answeredAt)
+      if (page !== null) {
+        answeredAt = performance.now()
+        this.checkAttempt(page)
+        const bytes = this.take(page)
+        if (bytes.length > 0) {
+          sentAt = performance.now()
+          yield bytes
+        }
+        if (page.length !== null && this.cursor.position >= page.length) {
+          if (following.ending !== undefined) yield await following.ending()
+          return
+        }
+        if (page.bytes.length > 0) continue
+        await this.checkState(page.state)
+      }
+      if (parts.streams.closed) {
+        throw new Problem('unavailable', 'The server is stopping. Send the same request with the same key again.')
+      }
+      await news
+      if (!this.begun && performance.now() - startedAt >= following.limitMs) throw unanswered(await this.job())
+      if (performance.now() - sentAt < keepAliveMs) continue
+      sentAt = performance.now()
+      yield keepAlive
+    }
+  }
+
+  /** Null: Postgres is away, which a client that has begun need not know for a while. */
+  private async read(answeredAt: number): Promise<StreamPage | null> {
+    try {
+      return await this.parts.streams.read(this.cursor)
+    } catch (error) {
+      const away = error instanceof StoreUnavailableError || isUnavailable(error)
+      if (!away || !this.begun || performance.now() - answeredAt > outageMs) throw error
+      return null
+    }
+  }
+
+  private checkAttempt({ attempt, state, contentType, length }: StreamPage): void {
+    if (state === null) throw noSuchJob()
+    if (length !== null && contentType?.includes('event-stream') !== true) {
+      throw new Problem(
+        'upstream_failed',
+        `The provider answered without a stream; GET /v1/jobs/${this.cursor.jobId}/response has its answer.`,
+      )
+    }
+    if (this.cursor.attempt === null || this.cursor.attempt === attempt) return
+    if (this.begun) throw interrupted()
+    this.startOver()
+  }
+
+  private startOver(): void {
+    this.cursor = { ...this.cursor, attempt: null, position: 0 }
+    this.splitter = new EventSplitter()
+    this.index = 0
+  }
+
+  /** The bytes of a page that the client gets. */
+  private take({ attempt, bytes, length }: StreamPage): Buffer {
+    if (bytes.length === 0) return bytes
+    this.cursor = { ...this.cursor, attempt, position: this.cursor.position + bytes.length }
+    const events = this.splitter.push(bytes)
+    // A provider may leave out the empty line behind its last event.
+    const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
+    if (last !== null && last.length > 0) events.push({ bytes: Buffer.concat([last, Buffer.from('\n\n')]) })
+    const { after, show } = this.following
+    const shown: Buffer[] = []
+    for (const event of events) {
+      const id = { attempt, index: this.index }
+      this.index += 1
+      if (after !== null && id.index <= after.index) continue
+      const piece = show(event, id)
+      if (piece !== null) shown.push(piece)
+    }
+    if (shown.length > 0) this.begun = true
+    return Buffer.concat(shown)
+  }
+
+  /** Nothing more comes of an attempt that has ended. */
+  private async checkState(state: JobState | null): Promise<void> {
+    if (state === 'running' || state === 'succeeded') return
+    if (state !== 'queued') throw new Unanswered(await this.job())
+    if (this.cursor.attempt === null) return
+    if (this.begun) throw interrupted()
+    this.startOver()
+  }
+
+  private async job(): Promise<JobRow> {
+    const row = await this.parts.jobs.read(this.following.job.tenant_id, this.cursor.jobId)
+    if (row === null) throw noSuchJob()
+    return row
+  }
+}
+
+function interrupted(): Problem {
+  return new Problem(
+    'stream_interrupted',
+    'The call whose stream this was has ended without the stored answer. Send the same request with the same key again, from the beginning of the stream.',
+  )
+}

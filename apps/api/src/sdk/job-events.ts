@@ -1,0 +1,55 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Parts } from '../context.ts'
+import { noSuchJob } from '../change.ts'
+import { jobJson } from '../job-view.ts'
+import { idOf, isJobId, type ApiRoute } from '../route.ts'
+import { noQuery } from '../schemas/queries.ts'
+import { Problem } from '../problem.ts'
+import { errorEvent } from './dialect.ts'
+import { lastEventId, withId } from './event-ids.ts'
+import { sendFollowed } from './send-stream.ts'
+
+/** `GET /v1/jobs/{id}/events`: the provider's events as it wrote them, each with an id to resume behind, and at the end the job. */
+async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const after = lastEventId(request)
+  const id = idOf(request)
+  const job = isJobId(id) ? await parts.jobs.read(request.caller.tenantId, id) : null
+  if (job === null) throw noSuchJob()
+  if (!job.streamed) {
+    throw new Problem(
+      'invalid_request',
+      'This job was not submitted with "stream": true; it has no events. Read the job with ?wait=.',
+      {
+        param: 'id',
+      },
+    )
+  }
+  return sendFollowed(request, reply, parts, {
+    job,
+    after,
+    limitMs: Number.POSITIVE_INFINITY,
+    show: withId,
+    showProblem: (problem) => Buffer.from(errorEvent('native', problem, request.id, 0)),
+    ending: async () => {
+      const row = await parts.jobs.read(job.tenant_id, job.id)
+      if (row === null) throw noSuchJob()
+      return Buffer.concat([Buffer.from('event: job\ndata: '), jobJson(row, parts.lanes), Buffer.from('\n\n')])
+    },
+  })
+}
+
+export const eventsRoute: ApiRoute = {
+  method: 'GET',
+  path: '/v1/jobs/{id}/events',
+  scope: 'read',
+  tag: 'Jobs',
+  summary: 'Follow a streamed job',
+  description:
+    'Server-sent events: the provider’s, each with the id `<attempt>-<number>`, and last an event `job` with the finished job. While the call runs they come as they come; afterwards the whole stream comes from the stored answer. `Last-Event-ID` resumes behind an event. If what was shown turns out not to be of the answer that is stored, an event `error` says so.',
+  query: noQuery,
+  headers: { 'Last-Event-ID': { required: false, description: 'The last event that the client has' } },
+  accepts: [],
+  answers: { 200: { description: 'The events', contentType: 'text/event-stream' } },
+  errors: ['not_found', 'stream_interrupted', 'job_uncertain', 'job_cancelled', 'upstream_failed'],
+  handle: events,
+}

@@ -1,0 +1,38 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { JobRow } from '@askonce/store'
+import type { FastifyRequest } from 'fastify'
+import { problemDocument, toProblem } from '../problem.ts'
+import { isAnthropic } from '../route.ts'
+import { anthropicError } from './dialect.ts'
+import { providerAnswer } from './settled-answer.ts'
+
+/** Load balancers cut connections that are silent for a minute. */
+const everyMs = 15_000
+
+/**
+ * The answer behind blanks that keep the connection alive; JSON may begin with them. The status is sent before it is known: an error
+ * comes with status 200, which is why this is for those who ask for it.
+ */
+export async function* keptAlive(settled: Promise<JobRow>, request: FastifyRequest): AsyncGenerator<Buffer> {
+  const body = settled
+    .then((row) => providerAnswer(row).body)
+    .catch((error: unknown) => {
+      const problem = toProblem(error)
+      return Buffer.from(
+        JSON.stringify(
+          isAnthropic(request) ? anthropicError(problem, request.id) : problemDocument(problem, request.id),
+        ),
+      )
+    })
+  for (;;) {
+    const stop = new AbortController()
+    const blank = sleep(everyMs, null, { signal: stop.signal }).catch(() => null)
+    const first = await Promise.race([body, blank])
+    stop.abort()
+    if (first !== null) {
+      yield first
+      return
+    }
+    yield Buffer.from(' ')
+  }
+}

@@ -1,0 +1,144 @@
+import { eventData, isTerminal, type RawEvent } from '@askonce/core'
+import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import { changeJobs, changes } from '../change.ts'
+import type { Parts } from '../context.ts'
+import { patiently } from '../patience.ts'
+import { Problem } from '../problem.ts'
+import { idOf, sendJson, type ApiRoute } from '../route.ts'
+import { noQuery } from '../schemas/queries.ts'
+import { errorEvent } from './dialect.ts'
+import { withId } from './event-ids.ts'
+import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
+import { sendFollowed } from './send-stream.ts'
+import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+
+const retrieveQuery = z.looseObject({
+  stream: z.enum(['true', 'false'], { error: 'must be true or false' }).optional().describe('Follow its stream'),
+  starting_after: z
+    .string()
+    .regex(/^\d{1,9}$/, 'must be a sequence number')
+    .optional()
+    .describe('Only events behind the one with this sequence number'),
+})
+
+/** The job behind a response's id, ours or the provider's. */
+async function jobOf(parts: Parts, request: FastifyRequest): Promise<JobRow> {
+  const { tenantId } = request.caller
+  const responseId = idOf(request)
+  const id =
+    jobIdOf(responseId) ??
+    (responseId.length > 200 || responseId.includes('\0')
+      ? null
+      : await patiently(findByAnswerId(parts.db, tenantId, 'responses', responseId)))
+  const row = id === null ? null : await parts.jobs.read(tenantId, id)
+  if (row?.operation === 'responses') return row
+  throw new Problem('not_found', 'There is no response with this id, or it has expired.', { param: 'id' })
+}
+
+async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const { stream, starting_after: startingAfter } = request.query as z.infer<typeof retrieveQuery>
+  const row = await jobOf(parts, request)
+  void reply.headers(jobHeaders(row))
+  if (stream === 'true') return resume(parts, request, reply, row, startingAfter)
+  if (row.state !== 'succeeded' || row.response === null) return sendJson(reply, 200, responseOf(row))
+  if (!row.streamed) return sendProviderAnswer(reply, row)
+  return sendJson(reply, 200, responseInStream(row.response) ?? responseOf(row))
+}
+
+function resume(
+  parts: Parts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  job: JobRow,
+  startingAfter: string | undefined,
+): Promise<unknown> {
+  if (!job.streamed) {
+    throw new Problem('invalid_request', 'This response was not made with stream: true; there is no stream of it.', {
+      param: 'stream',
+    })
+  }
+  const from = startingAfter === undefined ? -1 : Number(startingAfter)
+  let sequence = from
+  return sendFollowed(request, reply, parts, {
+    job,
+    after: null,
+    limitMs: parts.config.limits.sdkWaitMs,
+    show: (event, id) => {
+      sequence = sequenceOf(event) ?? sequence
+      return sequence <= from ? null : withId(event, id)
+    },
+    showProblem: (problem) => Buffer.from(errorEvent('openai-responses', problem, request.id, sequence + 1)),
+  })
+}
+
+function sequenceOf(event: RawEvent): number | null {
+  try {
+    const { sequence_number: number } = JSON.parse(eventData(event) ?? '{}') as { sequence_number?: unknown }
+    return typeof number === 'number' ? number : null
+  } catch {
+    return null
+  }
+}
+
+async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const row = await jobOf(parts, request)
+  const asked = { caller: request.caller, consent: false, reason: null, generation: null }
+  const [outcome] = await changeJobs(parts, changes.cancel, [row.id], asked)
+  if (outcome !== undefined && 'problem' in outcome) throw outcome.problem
+  return sendJson(reply, 200, responseOf(await jobOf(parts, request)))
+}
+
+async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  const row = await jobOf(parts, request)
+  if (!isTerminal(row.state)) {
+    throw new Problem('state_conflict', `The response is ${row.state}; cancel it first.`, { state: row.state })
+  }
+  const gone = await patiently(deleteJob(parts.db, request.caller.tenantId, row.id))
+  if (gone?.deleted === false) {
+    throw new Problem('state_conflict', `The response is ${gone.was}; cancel it first.`, { state: gone.was })
+  }
+  return sendJson(reply, 200, { id: idOf(request), object: 'response', deleted: true })
+}
+
+const base = { tag: 'OpenAI SDK', accepts: [], errors: ['not_found'] } as const
+
+export const responseRoutes: ApiRoute[] = [
+  {
+    ...base,
+    method: 'GET',
+    path: '/openai/v1/responses/{id}',
+    scope: 'read',
+    summary: 'Retrieve a response',
+    description:
+      'By the provider’s id or by the one that a background response got at first. With `stream=true` the stream again, from `starting_after` on, while it runs and afterwards.',
+    query: retrieveQuery,
+    answers: { 200: { description: 'The provider’s response; queued or in_progress while there is none' } },
+    handle: retrieve,
+  },
+  {
+    ...base,
+    method: 'DELETE',
+    path: '/openai/v1/responses/{id}',
+    scope: 'submit',
+    summary: 'Forget a response',
+    description: 'The answer is gone and its key is free; the ledger stays.',
+    query: noQuery,
+    answers: { 200: { description: 'It is gone' } },
+    errors: ['not_found', 'state_conflict'],
+    handle: remove,
+  },
+  {
+    ...base,
+    method: 'POST',
+    path: '/openai/v1/responses/{id}/cancel',
+    scope: 'submit',
+    summary: 'Cancel a response',
+    description: 'A call that runs is aborted wherever it runs; it may have been billed.',
+    query: noQuery,
+    answers: { 200: { description: 'It is cancelled' } },
+    errors: ['not_found', 'state_conflict'],
+    handle: cancel,
+  },
+]

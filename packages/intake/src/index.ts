@@ -1,0 +1,6 @@
+export * from './common.ts'
+export * from './error.ts'
+export * from './issues.ts'
+export * from './new-job.ts'
+export { providerRequests } from './provider-request.ts'
+export * from './submission.ts'

@@ -1,0 +1,93 @@
+const lineFeed = 10
+const carriageReturn = 13
+
+/** Cuts a stream of bytes into server-sent events: however the bytes are chunked, the events are the same. */
+export interface SseSplitter {
+  /** The events that are complete with this chunk: their raw bytes, blank line included. Most are views of the chunk. */
+  push: (chunk: Buffer) => Buffer[]
+  /** What has come since the last complete event; empty when there is nothing. To be called once, at the end. */
+  rest: () => Buffer
+}
+
+/**
+ * An event ends with a blank line. Lines end with CR, LF or CRLF, also mixed. After a blank line that ended with CR the next
+ * byte decides whether it was CRLF, so it is waited for, unless the line before ended with CR alone.
+ * Bytes of an unfinished event are kept as the chunks that they came in, and looked at once: an event of many megabytes in
+ * small pieces costs no more than its length.
+ */
+export function createSplitter(): SseSplitter {
+  let kept: Buffer[] = []
+  /** Whether nothing of the present line has come. */
+  let empty = true
+  /** Whether the line before, in the same event, ended with CR, and no LF has come behind it. */
+  let afterCr = false
+  /** Whether a blank line ended with CR and a LF may belong to it. */
+  let undecided = false
+
+  return {
+    push: (chunk) => {
+      const events: Buffer[] = []
+      let start = 0
+      const cut = (end: number): void => {
+        const piece = chunk.subarray(start, end)
+        events.push(kept.length === 0 ? piece : Buffer.concat([...kept, piece]))
+        kept = []
+        start = end
+        empty = true
+        afterCr = false
+        undecided = false
+      }
+      for (let at = 0; at < chunk.length; at += 1) {
+        const byte = chunk[at]
+        if (undecided) {
+          cut(byte === lineFeed ? at + 1 : at)
+          if (byte === lineFeed) continue
+        }
+        if (byte === lineFeed) {
+          if (empty && afterCr) afterCr = false
+          else if (empty) cut(at + 1)
+          else empty = true
+        } else if (byte === carriageReturn) {
+          if (!empty) afterCr = true
+          else if (afterCr) cut(at + 1)
+          else undecided = true
+          empty = true
+        } else {
+          empty = false
+          afterCr = false
+        }
+      }
+      if (start < chunk.length) kept.push(start === 0 ? chunk : chunk.subarray(start))
+      return events
+    },
+    rest: () => Buffer.concat(kept),
+  }
+}
+
+/** What a server-sent event says. */
+export interface SseEvent {
+  name: string | null
+  /** Null when it has no data line: a comment, a blank line. */
+  data: string | null
+  /** Whether a line is neither a comment nor a field of an event: text of something else. */
+  foreign: boolean
+}
+
+const otherFields: ReadonlySet<string> = new Set(['', 'id', 'retry'])
+
+/** Reads the fields of one event. Broken UTF-8 becomes replacement characters. */
+export function readEvent(raw: Buffer): SseEvent {
+  let name: string | null = null
+  let foreign = false
+  const data: string[] = []
+  // TextDecoder skips the byte order mark that the first event may begin with.
+  for (const line of new TextDecoder().decode(raw).split(/\r\n|\r|\n/)) {
+    const colon = line.indexOf(':')
+    const field = colon < 0 ? line : line.slice(0, colon)
+    const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1)
+    if (field === 'event') name = value
+    else if (field === 'data') data.push(value)
+    else if (!otherFields.has(field)) foreign = true
+  }
+  return { name, data: data.length === 0 ? null : data.join('\n'), foreign }
+}

@@ -1,0 +1,178 @@
+import type { JobState } from '@askonce/core'
+import { sql } from 'kysely'
+import { notExpired, unnest } from '../fragments.ts'
+import type { Db } from '../tables.ts'
+
+/** A piece of an open attempt's stream. */
+export interface StreamChunk {
+  jobId: string
+  attempt: number
+  /** Bytes of the stream before it. */
+  position: number
+  body: Buffer
+}
+
+/**
+ * Adds pieces to streams. A piece that is there already stays as it is, so a statement whose reply was lost is sent again unchanged.
+ * No job row is looked at: readers take the pieces of the newest attempt only, and what a zombie writes is swept.
+ */
+export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[]): Promise<void> {
+  await sql`
+    insert into stream_chunks (job_id, attempt, "position", body)
+    select * from ${unnest<StreamChunk>(
+      chunks,
+      {
+        job_id: ['uuid', (chunk) => chunk.jobId],
+        attempt: ['integer', (chunk) => chunk.attempt],
+        position: ['integer', (chunk) => chunk.position],
+        body: ['bytea', (chunk) => chunk.body],
+      },
+      'c',
+    )}
+    on conflict do nothing
+  `.execute(db)
+}
+
+/** Notes the provider's id of an answer that begins to show, while its attempt is the one that runs. */
+export async function nameAnswers(
+  db: Db,
+  names: readonly { jobId: string; attempt: number; answerId: string }[],
+): Promise<void> {
+  await sql`
+    with named as (
+      select j.id, n.answer_id
+      from jobs j
+      join ${unnest<(typeof names)[number]>(
+        names,
+        {
+          job_id: ['uuid', (name) => name.jobId],
+          attempt: ['integer', (name) => name.attempt],
+          answer_id: ['text', (name) => name.answerId],
+        },
+        'n',
+      )} on j.id = n.job_id and j.attempt = n.attempt
+      where j.state = 'running'
+      order by j.tenant_id, j.idempotency_key
+      for update of j
+    )
+    update jobs j set answer_id = named.answer_id from named where j.id = named.id and j.state = 'running'
+  `.execute(db)
+}
+
+/** Where a follower of a stream is. */
+export interface StreamCursor {
+  jobId: string
+  /** The attempt whose stream it has begun; null: none yet. */
+  attempt: number | null
+  /** Bytes of that stream that it has. */
+  position: number
+}
+
+/** What comes next. */
+export interface StreamPage {
+  /** Null: the job is gone. */
+  state: JobState | null
+  /** The attempt whose stream this is: the one that answered, or else the newest. */
+  attempt: number
+  /** The bytes behind the cursor; empty while there are none. Of another attempt than the cursor's: from its beginning. */
+  bytes: Buffer
+  /** Length of the whole stream, once the answer is stored. */
+  length: number | null
+  /** Of the stored answer. */
+  contentType: string | null
+}
+
+/** Pieces of a page. */
+const chunksOfPage = 16
+/** Bytes of a page of a stored answer. */
+const bytesOfPage = 512 * 1024
+const none = Buffer.alloc(0)
+
+/** The next page of each stream, in order. One snapshot says both where the job is and what there is to show. */
+export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Promise<StreamPage[]> {
+  const { rows } = await sql<{
+    n: number
+    state: JobState | null
+    attempt: number | null
+    first: number | null
+    bytes: Buffer | null
+    length: number | null
+    contentType: string | null
+    start: number
+  }>`
+    select
+      i.n, j.state, s.attempt, p.start, j.response_content_type as "contentType",
+      case when j.state = 'succeeded' then 0 else c.first end as first,
+      case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
+      case when j.state = 'succeeded' then octet_length(j.response) end as length
+    from ${unnest<StreamCursor & { n: number }>(
+      cursors.map((cursor, n) => Object.assign({ n }, cursor)),
+      {
+        n: ['integer', (cursor) => cursor.n],
+        job_id: ['uuid', (cursor) => cursor.jobId],
+        attempt: ['integer', (cursor) => cursor.attempt],
+        position: ['integer', (cursor) => cursor.position],
+      },
+      'i',
+    )}
+    left join jobs j on j.id = i.job_id and ${notExpired}
+    cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
+    cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
+    left join lateral (
+      select min(k.position) as first, string_agg(k.body, ''::bytea order by k.position) as bytes
+      from (
+        select c.position, c.body from stream_chunks c
+        where c.job_id = j.id and c.attempt = s.attempt and c.position >= p.start
+        order by c.position limit ${chunksOfPage}
+      ) k
+    ) c on j.state = 'running'
+    order by i.n
+  `.execute(db)
+  return rows.map(({ state, attempt, first, bytes, length, contentType, start }) => ({
+    state,
+    attempt: attempt ?? 0,
+    // A piece that does not continue what the reader has is not for it: its own are on their way.
+    bytes: bytes !== null && (state === 'succeeded' || first === start) ? bytes : none,
+    length,
+    contentType,
+  }))
+}
+
+/** Deletes what was shown of attempts that have ended. */
+export async function deleteStreamChunks(
+  db: Db,
+  attempts: readonly { jobId: string; attempt: number }[],
+): Promise<void> {
+  await sql`
+    delete from stream_chunks c
+    using ${unnest<(typeof attempts)[number]>(
+      attempts,
+      { job_id: ['uuid', (one) => one.jobId], attempt: ['integer', (one) => one.attempt] },
+      'a',
+    )}
+    where c.job_id = a.job_id and c.attempt = a.attempt
+  `.execute(db)
+}
+
+/** Deletes pieces, at most `limit`, whose attempt is not the one that runs: their worker died, or did not come to it. */
+export async function sweepStreamChunks(db: Db, limit: number): Promise<number> {
+  const { rows } = await sql<{ swept: number }>`
+    with old as (
+      select c.job_id, c.attempt, c.position
+      from stream_chunks c
+      left join jobs j on j.id = c.job_id
+      where
+        c.created_at < now() - interval '1 minute'
+        and (j.id is null or j.state <> 'running' or j.attempt <> c.attempt)
+      order by c.created_at limit ${limit}
+      for update of c skip locked
+    ),
+    gone as (
+      delete from stream_chunks c using old o
+      where c.job_id = o.job_id and c.attempt = o.attempt and c.position = o.position
+      returning 1
+    )
+    select count(*) as swept from gone
+  `.execute(db)
+  return rows[0]?.swept ?? 0
+}

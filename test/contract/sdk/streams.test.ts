@@ -1,0 +1,454 @@
+import { appendStreamChunks, nameAnswers, sweepStreamChunks, type Claim } from '@askonce/store'
+import OpenAI from 'openai'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { bootstrapKey, first, startHarness, type Harness } from '../api/harness.ts'
+
+let harness: Harness
+let openai: OpenAI
+let keys = 0
+
+beforeAll(async () => {
+  harness = await startHarness({ env: { ASKONCE_SDK_WAIT_SECONDS: '2' } })
+  openai = new OpenAI({ apiKey: bootstrapKey, baseURL: `${harness.api.address}/openai/v1`, maxRetries: 0 })
+})
+
+afterAll(() => harness.stop())
+
+/** A stream as the provider sends it, one event a string. */
+function chatEvents(...words: string[]): string[] {
+  const chunk = (delta: object, finish: string | null = null) =>
+    `data: ${JSON.stringify({ id: 'chatcmpl-1', object: 'chat.completion.chunk', created: 1, model: 'm', choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`
+  return [
+    chunk({ role: 'assistant', content: '' }),
+    ...words.map((word) => chunk({ content: word })),
+    chunk({}, 'stop'),
+    'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n',
+    'data: [DONE]\n\n',
+  ]
+}
+
+const withUsage = { stream_options: { include_usage: true } }
+
+interface Job {
+  key: string
+  id: string
+  claim: Claim
+}
+
+const body = (key: string, extra: object = {}) => ({
+  model: 'simulated/small',
+  messages: [{ role: 'user' as const, content: key }],
+  stream: true as const,
+  ...extra,
+})
+
+/** A streamed job that is running, as its worker sees it. */
+async function running(
+  operation: 'chat.completions' | 'responses' = 'chat.completions',
+  extra: object = {},
+): Promise<Job> {
+  keys += 1
+  const key = `stream-${keys}`
+  const request = operation === 'responses' ? { model: 'simulated/small', input: key, stream: true } : body(key, extra)
+  const path = operation === 'responses' ? '/openai/v1/responses' : '/openai/v1/chat/completions'
+  const reply = await harness.call('POST', path, {
+    body: request,
+    headers: { 'idempotency-key': key, prefer: 'respond-async' },
+  })
+  expect(reply.status).toBe(202)
+  const id = reply.json['id'] ?? ''
+  return { key, id, claim: await harness.claim(id) }
+}
+
+/** Shows these events behind the ones before. */
+async function show({ id, claim }: Job, before: string[], events: string[]): Promise<void> {
+  const position = Buffer.byteLength(before.join(''))
+  await appendStreamChunks(harness.database.db, [
+    { jobId: id, attempt: claim.attempt, position, body: Buffer.from(events.join('')) },
+  ])
+}
+
+const finish = ({ claim }: Job, events: string[]) => harness.answer(claim, events.join(''), 'text/event-stream')
+
+const rerun = async (job: Job): Promise<Job> => {
+  await harness.end(job.claim, { action: 'unknown', outcome: 'unknown', billing: 'maybe' })
+  await harness.sql('update jobs set run_at = now() where id = $1', [job.id])
+  return { ...job, claim: await harness.claim(job.id) }
+}
+
+/** A client that reads as it comes. */
+function connect(path: string, options: { method?: string; body?: object; headers?: Record<string, string> } = {}) {
+  let text = ''
+  const leaving = new AbortController()
+  const reply = fetch(harness.api.address + path, {
+    method: options.method ?? 'GET',
+    headers: { authorization: `Bearer ${bootstrapKey}`, 'content-type': 'application/json', ...options.headers },
+    ...(options.body === undefined ? {} : { body: JSON.stringify(options.body) }),
+    signal: leaving.signal,
+  })
+  const done = reply.then(async (response) => {
+    for await (const chunk of response.body ?? []) text += Buffer.from(chunk as Uint8Array).toString()
+    return text
+  })
+  done.catch(() => undefined)
+  return { reply, done, leave: () => leaving.abort(), text: () => text }
+}
+
+const openChat = (job: Job, extra: object = {}, headers: Record<string, string> = {}) =>
+  connect('/openai/v1/chat/completions', {
+    method: 'POST',
+    body: body(job.key, extra),
+    headers: { 'idempotency-key': job.key, ...headers },
+  })
+
+const ids = (text: string): string[] => [...text.matchAll(/^id: (.*)$/gm)].map((match) => match[1] ?? '')
+const withoutIds = (text: string): string => text.replaceAll(/^id: .*\n/gm, '')
+
+describe('a stream that is followed while it comes', () => {
+  it('shows what there is, then what comes, and its ending only after the commit', async () => {
+    const job = await running('chat.completions', withUsage)
+    const events = chatEvents('one', 'two', 'three')
+    await show(job, [], events.slice(0, 2))
+    const client = openChat(job, withUsage)
+    await expect.poll(client.text).toContain('"one"')
+    expect(client.text()).not.toContain('"two"')
+    await show(job, events.slice(0, 2), events.slice(2, 4))
+    await expect.poll(client.text).toContain('"three"')
+    expect(client.text()).not.toContain('finish_reason":"stop"')
+    await finish(job, events)
+    const text = await client.done
+    expect(withoutIds(text)).toBe(events.join(''))
+    expect(ids(text)).toEqual(events.map((_, index) => `1-${index}`))
+  })
+
+  it('is the same whole for a late client, from the stored answer, and parses as the SDK’s own', async () => {
+    const job = await running('chat.completions', withUsage)
+    const events = chatEvents('one ', 'two')
+    await finish(job, events)
+    const client = openChat(job, withUsage)
+    expect(withoutIds(await client.done)).toBe(events.join(''))
+    const answer = await openai.chat.completions
+      .stream(body(job.key, withUsage), { headers: { 'Idempotency-Key': job.key } })
+      .finalContent()
+    expect(answer).toBe('one two')
+  })
+
+  it('hides the usage that only we have asked for, and keeps the ids of the others', async () => {
+    const job = await running()
+    const events = chatEvents('one')
+    await finish(job, events)
+    // The body decides about the fingerprint: this job was submitted without stream_options.
+    const text = await openChat(job).done
+    expect(text).not.toContain('"usage"')
+    expect(text.endsWith('data: [DONE]\n\n')).toBe(true)
+    expect(ids(text)).toEqual(['1-0', '1-1', '1-2', '1-4'])
+  })
+
+  it('is followed by several, each from where it is', async () => {
+    const job = await running()
+    const events = chatEvents('one', 'two', 'three')
+    await show(job, [], events.slice(0, 3))
+    const clients = [openChat(job), openChat(job, {}, { 'last-event-id': '1-1' })]
+    await expect.poll(() => clients.map(({ text }) => text().includes('"two"'))).toEqual([true, true])
+    await finish(job, events)
+    const [whole = '', rest = ''] = await Promise.all(clients.map(({ done }) => done))
+    expect(ids(whole)).toEqual(['1-0', '1-1', '1-2', '1-3', '1-4', '1-6'])
+    expect(ids(rest)).toEqual(['1-2', '1-3', '1-4', '1-6'])
+  })
+
+  it('events of any size and split come whole', async () => {
+    const job = await running()
+    const events = chatEvents('x'.repeat(100_000), 'y'.repeat(700_000))
+    const bytes = Buffer.from(events.slice(0, 3).join(''))
+    for (let start = 0; start < bytes.length; start += 32_768) {
+      await appendStreamChunks(harness.database.db, [
+        { jobId: job.id, attempt: 1, position: start, body: bytes.subarray(start, start + 32_768) },
+      ])
+    }
+    const client = openChat(job)
+    await expect.poll(() => ids(client.text()).length).toBe(3)
+    await finish(job, events)
+    const text = await client.done
+    expect(withoutIds(text)).toBe(events.toSpliced(-2, 1).join(''))
+  })
+})
+
+describe('a stream whose attempt is not the answer', () => {
+  it('ends with an error event, never with another attempt’s words', async () => {
+    const job = await running()
+    const events = chatEvents('first', 'second')
+    await show(job, [], events.slice(0, 2))
+    const client = openChat(job)
+    await expect.poll(client.text).toContain('"first"')
+    const again = await rerun(job)
+    const others = chatEvents('other')
+    await show(again, [], others.slice(0, 2))
+    await finish(again, others)
+    const text = await client.done
+    expect(text).toContain('"code":"stream_interrupted"')
+    expect(text).not.toContain('"other"')
+    expect(text).not.toContain('[DONE]')
+    // Its SDK throws.
+    const late = openChat(job)
+    expect(withoutIds(await late.done)).toBe(others.toSpliced(-2, 1).join(''))
+  })
+
+  it('that has shown nothing yet goes over to the next one', async () => {
+    const job = await running()
+    const client = openChat(job)
+    const again = await rerun(job)
+    const events = chatEvents('only')
+    await show(again, [], events.slice(0, 2))
+    await expect.poll(client.text).toContain('"only"')
+    await finish(again, events)
+    expect(ids(await client.done)[0]).toBe('2-0')
+  })
+
+  it('ends with an error event when a late success of an earlier attempt is adopted', async () => {
+    const job = await running()
+    const again = await rerun(job)
+    const events = chatEvents('of the second')
+    await show(again, [], events.slice(0, 2))
+    const client = openChat(job)
+    await expect.poll(client.text).toContain('"of the second"')
+    await finish(job, chatEvents('of the first'))
+    const text = await client.done
+    expect(text).toContain('stream_interrupted')
+    expect(text).not.toContain('of the first')
+  })
+
+  it.each([
+    ['held', { action: 'unknown', outcome: 'unknown', billing: 'maybe' }, 'job_uncertain'],
+    ['failed', { action: 'stop', outcome: 'rejected' }, 'upstream_failed'],
+  ] as const)('%s: told with an error event', async (_, end, code) => {
+    const job = await running()
+    await harness.sql("update jobs set on_uncertain = 'hold' where id = $1", [job.id])
+    await show(job, [], chatEvents('word').slice(0, 2))
+    const client = openChat(job)
+    await expect.poll(client.text).toContain('"word"')
+    await harness.end(job.claim, end)
+    expect(await client.done).toContain(`"code":"${code}"`)
+  })
+
+  it('the SDK throws at the error event', async () => {
+    const job = await running()
+    await show(job, [], chatEvents('word').slice(0, 2))
+    const seen: string[] = []
+    const read = async (): Promise<void> => {
+      const stream = await openai.chat.completions.create(body(job.key), { headers: { 'Idempotency-Key': job.key } })
+      for await (const chunk of stream) seen.push(chunk.choices[0]?.delta.content ?? '')
+    }
+    const reading = read().catch((error: unknown) => error)
+    await expect.poll(() => seen).toContain('word')
+    await rerun(job)
+    const thrown = await reading
+    expect(thrown).toBeInstanceOf(OpenAI.APIError)
+    expect(thrown).toMatchObject({ code: 'stream_interrupted' })
+  })
+
+  it('a refusal before the first event has a status', async () => {
+    const job = await running()
+    const client = openChat(job)
+    // A failure that is known before the submission would run again for it.
+    await expect
+      .poll(() => harness.lines.some(({ job_id: id, outcome }) => id === job.id && outcome === 'attached'))
+      .toBe(true)
+    await harness.end(job.claim, {
+      action: 'stop',
+      outcome: 'rejected',
+      error: JSON.stringify({ code: 'provider_rejected', message: 'x', retryable: false, provider_status: 400 }),
+      errorResponse: Buffer.from('{"error":{"message":"no","type":"t","param":null,"code":"c"}}'),
+      errorContentType: 'application/json',
+    })
+    const reply = await client.reply
+    expect(reply.status).toBe(400)
+    expect(reply.headers.get('x-should-retry')).toBe('false')
+    expect(await client.done).toContain('"code":"c"')
+  })
+
+  it('resuming behind an event of another attempt is refused', async () => {
+    const job = await rerun(await running())
+    await finish(job, chatEvents('word'))
+    const client = openChat(job, {}, { 'last-event-id': '1-1' })
+    expect((await client.reply).status).toBe(409)
+    expect(await client.done).toContain('stream_interrupted')
+    for (const bad of ['x', '1', '1-', '-1-1', '1-1-1']) {
+      expect((await openChat(job, {}, { 'last-event-id': bad }).reply).status).toBe(400)
+    }
+  })
+
+  it('nothing within the server’s limit is 504', async () => {
+    const job = await running()
+    expect((await openChat(job).reply).status).toBe(504)
+  })
+
+  it('an answer without a stream is told, not cut', async () => {
+    const job = await running()
+    await harness.answer(job.claim, '{"choices":[]}')
+    expect(await openChat(job).done).toContain('/response')
+  })
+})
+
+describe('GET /v1/jobs/{id}/events', () => {
+  it('gives the provider’s events with ids, all of them, and the job at the end', async () => {
+    const reply = await harness.call('POST', '/v1/jobs', {
+      body: {
+        operation: 'chat.completions',
+        stream: true,
+        request: { model: 'simulated/small', messages: [{ role: 'user', content: 'native' }] },
+      },
+      headers: { 'idempotency-key': 'native-stream' },
+    })
+    expect(reply.json).toMatchObject({ streamed: true, state: 'queued' })
+    const id = reply.json['id'] ?? ''
+    const claim = await harness.claim(id)
+    expect(JSON.parse(claim.request.toString())).toMatchObject({ stream: true })
+    const events = chatEvents('native')
+    await finish({ key: '', id, claim }, events)
+    const text = await connect(`/v1/jobs/${id}/events`).done
+    const [provider, job] = text.split('event: job\ndata: ')
+    expect(withoutIds(provider ?? '')).toBe(events.join(''))
+    expect(JSON.parse(job ?? '')).toMatchObject({ id, state: 'succeeded', response: null })
+    const rest = await connect(`/v1/jobs/${id}/events`, { headers: { 'last-event-id': '1-2' } }).done
+    expect(ids(rest)).toEqual(['1-3', '1-4'])
+    expect((await harness.call('GET', `/v1/jobs/${id}/response`)).text).toBe(events.join(''))
+    // The key is that of the SDK's request with stream: true.
+    const sdk = await harness.call('POST', '/openai/v1/chat/completions', {
+      body: { model: 'simulated/small', messages: [{ role: 'user', content: 'native' }], stream: true },
+      headers: { 'idempotency-key': 'native-stream' },
+    })
+    expect(sdk.headers.get('x-askonce-job-id')).toBe(id)
+  })
+
+  it('is for streamed jobs, of the tenant', async () => {
+    const plain = await harness.submit('not-streamed', {
+      operation: 'chat.completions',
+      request: { model: 'simulated/small', messages: [{ role: 'user', content: 'x' }] },
+    })
+    expect((await harness.call('GET', `/v1/jobs/${plain.json['id']}/events`)).status).toBe(400)
+    const job = await running()
+    const stranger = await harness.keyFor('stranger')
+    expect((await harness.call('GET', `/v1/jobs/${job.id}/events`, { key: stranger })).status).toBe(404)
+    expect((await harness.call('GET', '/v1/jobs/nothing/events')).status).toBe(404)
+  })
+
+  it('refuses a stream of embeddings, and stream inside a request', async () => {
+    const embeddings = { operation: 'embeddings', stream: true, request: { model: 'simulated/small', input: 'x' } }
+    expect(await harness.submit('stream-embeddings', embeddings)).toMatchObject({
+      status: 400,
+      json: { error: { param: '/stream' } },
+    })
+    const inside = { operation: 'chat.completions', request: { ...body('x') } }
+    expect(await harness.submit('stream-inside', inside)).toMatchObject({
+      status: 400,
+      json: { error: { param: '/request/stream' } },
+    })
+  })
+})
+
+describe('responses', () => {
+  const responseEvents = (id: string): string[] => {
+    const event = (type: string, sequence: number, extra: object) =>
+      `event: ${type}\ndata: ${JSON.stringify({ type, sequence_number: sequence, ...extra })}\n\n`
+    const response = { id, object: 'response', status: 'completed', output: [], output_text: 'done' }
+    return [
+      event('response.created', 0, { response: { ...response, status: 'in_progress' } }),
+      event('response.output_text.delta', 1, { delta: 'do' }),
+      event('response.output_text.delta', 2, { delta: 'ne' }),
+      event('response.completed', 3, { response }),
+    ]
+  }
+
+  it('is found while it runs by the id that the provider gives it, and resumes behind a sequence number', async () => {
+    const job = await running('responses')
+    const events = responseEvents('resp_of_provider')
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 1, answerId: 'resp_of_provider' }])
+    await show(job, [], events.slice(0, 2))
+    expect(await openai.responses.retrieve('resp_of_provider')).toMatchObject({
+      status: 'in_progress',
+      id: 'resp_of_provider',
+    })
+    const client = connect('/openai/v1/responses/resp_of_provider?stream=true&starting_after=0')
+    await expect.poll(client.text).toContain('"do"')
+    await harness.end(job.claim, {
+      action: 'answer',
+      outcome: 'answered',
+      billing: 'billed',
+      response: Buffer.from(events.join('')),
+      contentType: 'text/event-stream',
+      answerId: 'resp_of_provider',
+      providerStatus: 200,
+      error: null,
+      errorCode: null,
+    })
+    expect(withoutIds(await client.done)).toBe(events.slice(1).join(''))
+    const seen: string[] = []
+    for await (const event of await openai.responses.retrieve('resp_of_provider', { stream: true, starting_after: 1 }))
+      seen.push(event.type)
+    expect(seen).toEqual(['response.output_text.delta', 'response.completed'])
+    expect(await openai.responses.retrieve('resp_of_provider')).toMatchObject({
+      status: 'completed',
+      id: 'resp_of_provider',
+    })
+  })
+
+  it('in the background: queued at once, then retrieved, cancelled, deleted', async () => {
+    const create = (key: string) =>
+      openai.responses.create(
+        { model: 'simulated/small', input: key, background: true },
+        { headers: { 'Idempotency-Key': key } },
+      )
+    const queued = await create('background-1')
+    expect(queued).toMatchObject({ status: 'queued', object: 'response', background: true })
+    expect(await create('background-1')).toMatchObject({ id: queued.id })
+    const [{ id = '' } = {}] = (await harness.sql("select id from jobs where idempotency_key = 'background-1'")) as {
+      id?: string
+    }[]
+    const claim = await harness.claim(id)
+    expect(JSON.parse(claim.request.toString())).toEqual({ model: 'simulated/small', input: 'background-1' })
+    expect(await openai.responses.retrieve(queued.id)).toMatchObject({ status: 'in_progress', id: queued.id })
+    const text = '{"id":"resp_77","object":"response","status":"completed","output":[]}'
+    await harness.end(claim, {
+      action: 'answer',
+      outcome: 'answered',
+      billing: 'billed',
+      response: Buffer.from(text),
+      contentType: 'application/json',
+      answerId: 'resp_77',
+      providerStatus: 200,
+      error: null,
+      errorCode: null,
+    })
+    for (const known of [queued.id, 'resp_77']) {
+      expect((await harness.call('GET', `/openai/v1/responses/${known}`)).text).toBe(text)
+    }
+    const stranger = await harness.keyFor('other')
+    for (const known of [queued.id, 'resp_77', 'resp_none', 'x'.repeat(500)]) {
+      expect((await harness.call('GET', `/openai/v1/responses/${known}`, { key: stranger })).status).toBe(404)
+    }
+    expect(await openai.responses.delete('resp_77').then(() => 'gone')).toBe('gone')
+    await expect(openai.responses.retrieve(queued.id)).rejects.toBeInstanceOf(OpenAI.NotFoundError)
+
+    const second = await create('background-2')
+    await expect(openai.responses.delete(second.id)).rejects.toBeInstanceOf(OpenAI.ConflictError)
+    expect(await openai.responses.cancel(second.id)).toMatchObject({ status: 'cancelled', id: second.id })
+    await expect(openai.responses.cancel(second.id)).rejects.toMatchObject({ status: 409, code: 'state_conflict' })
+  })
+})
+
+describe('stored chunks', () => {
+  it('of attempts that have ended are swept, those of the one that runs are not', async () => {
+    const ended = await running()
+    await show(ended, [], chatEvents('a').slice(0, 1))
+    await finish(ended, chatEvents('a'))
+    const open = await running()
+    await show(open, [], chatEvents('b').slice(0, 1))
+    await harness.sql("update stream_chunks set created_at = now() - interval '2 minutes'")
+    await sweepStreamChunks(harness.database.db, 1_000)
+    const left = await harness.sql('select distinct job_id from stream_chunks where job_id = any($1)', [
+      [ended.id, open.id],
+    ])
+    expect(first(left)['job_id']).toBe(open.id)
+    expect(left).toHaveLength(1)
+  })
+})
