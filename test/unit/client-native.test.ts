@@ -335,3 +335,17 @@ describe('submitMany', () => {
     expect(await settled(all(client.submitMany(items(2))))).toBeInstanceOf(AskonceConnectionError)
   })
 })
+
+it('one signal serves a hundred calls without a listener for each', async () => {
+  const controller = new AbortController()
+  const listens = vi.spyOn(controller.signal, 'addEventListener')
+  const { client } = clientOf([never])
+  const calls = Array.from({ length: 100 }, () =>
+    client.get('j1', { signal: controller.signal }).catch((error: unknown) => error),
+  )
+  await vi.advanceTimersByTimeAsync(10)
+  controller.abort(new Error('enough'))
+  expect(await Promise.all(calls)).toEqual(Array.from({ length: 100 }, () => new Error('enough')))
+  expect(listens).toHaveBeenCalledTimes(1)
+  expect(vi.getTimerCount()).toBe(0)
+})

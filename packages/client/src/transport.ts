@@ -1,5 +1,6 @@
 import { AskonceConnectionError, AskonceError, errorOfAnswer } from './errors.ts'
 import type { Fetch } from './fetch.ts'
+import { onAbort } from './on-abort.ts'
 import { pause } from './pause.ts'
 import { parseJson } from './sse.ts'
 
@@ -151,14 +152,14 @@ export class Transport {
 export class Alarm {
   readonly #controller = new AbortController()
   readonly #limitMs: number
-  readonly #outer: AbortSignal | undefined
+  readonly #forget: (() => void) | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(limitMs: number, outer?: AbortSignal) {
     this.#limitMs = limitMs
-    this.#outer = outer
-    if (outer?.aborted === true) this.#onAbort()
-    else outer?.addEventListener('abort', this.#onAbort, { once: true })
+    const end = (): void => this.#controller.abort(outer?.reason)
+    if (outer?.aborted === true) end()
+    else if (outer !== undefined) this.#forget = onAbort(outer, end)
     this.restart()
   }
 
@@ -175,11 +176,9 @@ export class Alarm {
   /** Ends the time, and the request if it is not at its end. */
   stop(): void {
     clearTimeout(this.#timer)
-    this.#outer?.removeEventListener('abort', this.#onAbort)
+    this.#forget?.()
     this.#controller.abort(new Error('stopped'))
   }
-
-  readonly #onAbort = (): void => this.#controller.abort(this.#outer?.reason)
 }
 
 /** What a failed exchange is to the caller. */
