@@ -1,14 +1,17 @@
+import { readFileSync } from 'node:fs'
+import { loadConfig } from '@askonce/config'
 import { errorRegistry } from '@askonce/core'
+import { submissionSchema } from '@askonce/intake'
 import type { z } from 'zod'
 import type * as Client from '@askonce/client'
 import { expect, it } from 'vitest'
-import type * as job from '../../apps/api/src/schemas/job.ts'
-import type * as ledger from '../../apps/api/src/schemas/ledger.ts'
-import type { decisionBody, retryBody } from '../../apps/api/src/schemas/changes.ts'
-import type { listQuery } from '../../apps/api/src/schemas/queries.ts'
+import * as job from '../../apps/api/src/schemas/job.ts'
+import * as ledger from '../../apps/api/src/schemas/ledger.ts'
+import * as changes from '../../apps/api/src/schemas/changes.ts'
+import * as queries from '../../apps/api/src/schemas/queries.ts'
 
 // The client's types are written by hand, because it imports nothing. The compiler compares them here with the schemas that the API
-// validates and documents with (gate `types`); what the schemas say at run time is compared in test/contract/client.
+// validates and documents with (gate `types`), and the tests their members.
 
 /** Codes are open in the client: a newer server may have more. Everything else must be the same both ways. */
 type Plain<T> = T extends Client.ErrorCode
@@ -38,12 +41,46 @@ const same = {
   summary: true satisfies Same<Client.LedgerSummary, z.infer<typeof ledger.ledgerSummary>> &
     SameMembers<Client.LedgerSummary, z.infer<typeof ledger.ledgerSummary>>,
   attempts: true satisfies SameMembers<Client.AttemptList, z.infer<typeof ledger.attemptList>>,
-  decision: true satisfies SameMembers<Client.Decision, z.infer<typeof decisionBody>>,
-  retry: true satisfies SameMembers<Client.RetryDecision, z.infer<typeof retryBody>>,
-  query: true satisfies SameMembers<Client.JobQuery & { cursor: string }, z.infer<typeof listQuery>>,
+  decision: true satisfies SameMembers<Client.Decision, z.infer<typeof changes.decisionBody>>,
+  retry: true satisfies SameMembers<Client.RetryDecision, z.infer<typeof changes.retryBody>>,
+  query: true satisfies SameMembers<Client.JobQuery & { cursor: string }, z.infer<typeof queries.listQuery>>,
   codes: true satisfies [keyof typeof errorRegistry] extends [Client.KnownErrorCode] ? true : false,
 }
 
-it('the types of the client are those of the API', () => {
+/** Names of the members of an interface of the client, as its source has them. */
+function membersOf(name: string): string[] {
+  const source = readFileSync('packages/client/src/types.ts', 'utf8')
+  const [, body] =
+    new RegExp(`export interface ${name}(?:<Item>)? (?:extends \\S+ )?\\{\\n([^]*?)\\n\\}`).exec(source) ?? []
+  if (body === undefined) throw new Error(`no interface ${name}`)
+  return [...body.matchAll(/^ {2}(\w+)\??:/gm)].map(([, member = '']) => member).toSorted()
+}
+
+const limits = loadConfig({}).limits
+const envelope = Object.keys(submissionSchema(limits).shape)
+const nested = (schema: z.ZodType): object => ((schema as z.ZodNullable<z.ZodObject>).unwrap() as z.ZodObject).shape
+
+it.each([
+  ['Job', Object.keys(job.job.shape)],
+  ['JobUsage', Object.keys(job.job.shape.usage.shape)],
+  ['WaitingFor', Object.keys(nested(job.job.shape.waiting_for))],
+  ['JobError', Object.keys(job.jobError.shape)],
+  ['DeletedJob', Object.keys(job.deletedJob.shape)],
+  ['Attempt', Object.keys(ledger.attempt.shape)],
+  ['LedgerSummary', Object.keys(ledger.ledgerSummary.shape)],
+  ['Page', Object.keys(job.jobList.shape)],
+  ['AttemptList', Object.keys(ledger.attemptList.shape).filter((name) => name === 'summary')],
+  ['Decision', Object.keys(changes.decisionBody.shape)],
+  ['RetryDecision', ['accept_duplicate_charge']],
+  ['JobQuery', Object.keys(queries.listQuery.shape).filter((name) => name !== 'cursor')],
+  ['Submission', envelope],
+])('%s has the members that the API has', (name, members) => {
+  expect(membersOf(name)).toEqual(members.toSorted())
+})
+
+it('every code of the API is known, and the compiler finds the types the same', () => {
+  const source = readFileSync('packages/client/src/types.ts', 'utf8')
+  const known = [...source.matchAll(/^ {2}\| '(\w+)'$/gm)].map(([, code]) => code)
+  expect(known).toEqual(expect.arrayContaining(Object.keys(errorRegistry)))
   expect(Object.values(same)).not.toContain(false)
 })

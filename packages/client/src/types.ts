@@ -93,7 +93,7 @@ export interface Job {
   /** Whether its answer is a stream of events: `stream()` follows it. */
   streamed: boolean
   /** The provider's JSON, or null; always null of a stream, and in lists, unless they ask for one key. */
-  response?: unknown
+  response: unknown
   error: JobError | null
   /** `truncated`, `refused`, … */
   flags: string[]
