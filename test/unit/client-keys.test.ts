@@ -113,7 +113,7 @@ describe('which requests get a key', () => {
     await fetch(url, { ...init, body: bytes })
     await fetch(url, { ...init, body: bytes.buffer })
     await fetch(url, { ...init, body: new Blob([bytes]) })
-    await fetch(url, { ...init, body: stream, duplex: 'half' } as RequestInit)
+    await fetch(url, { ...init, body: stream, duplex: 'half' })
     await fetch(new Request(url, { ...init, body: body() }))
     expect(seen).toEqual(Array.from({ length: 6 }, () => `POST 1 ${body()}`))
     // They are one request, so they have one digest.
@@ -182,7 +182,7 @@ describe('the life of a key', () => {
     ['an ending without its empty line', events('data: {"choices":[]}\n\ndata: [DONE]\n')],
     ['events that end with an error', events('event: error\ndata: {"type":"error"}\n\n')],
     ['an ending that is only mentioned', events('data: {"text":"message_stop [DONE] response.completed"}\n\n')],
-  ])('it is kept after %s, and forgotten after the answer', async (_name, first) => {
+  ])('%s keeps it, and the answer ends it', async (_name, first) => {
     const { send, keys } = fakeServer(first)
     const fetch = withIdempotency(send)
     await ask(fetch)
@@ -207,7 +207,7 @@ describe('the life of a key', () => {
     ['response.completed', events('event: response.completed\ndata: {"type":"response.completed"}\n\n')],
     ['response.incomplete, without the name', events('data: {"type":"response.incomplete"}\n\n')],
     ['response.failed', events('event: response.failed\ndata: {}\n\n')],
-  ])('it is not used again after %s', async (_name, first) => {
+  ])('%s ends it', async (_name, first) => {
     const { send, keys } = fakeServer(first)
     const fetch = withIdempotency(send)
     await ask(fetch)

@@ -12,6 +12,8 @@ afterEach(() => {
 
 type Reply = (() => Response | Promise<Response>) | Response
 
+const textOf = (init: RequestInit | undefined): string => (typeof init?.body === 'string' ? init.body : '')
+
 interface Sent {
   /** Milliseconds since the start. */
   atMs: number
@@ -65,10 +67,13 @@ const submission = { key: 'k', operation: 'chat.completions', request: { model: 
 /** Lets all timers run until the promise has settled; its value, or its error. */
 async function settled<T>(promise: Promise<T>): Promise<T | Error> {
   const caught = promise.catch((error: unknown) => error as Error)
-  let isDone = false
-  void caught.then(() => (isDone = true))
-  for (let round = 0; round < 10_000 && !isDone; round += 1) await vi.advanceTimersByTimeAsync(100)
-  return caught
+  const round = Symbol('round')
+  for (let rounds = 0; rounds < 10_000; rounds += 1) {
+    const next = vi.advanceTimersByTimeAsync(100).then(() => round)
+    const first = await Promise.race([caught, next])
+    if (typeof first !== 'symbol') return first
+  }
+  throw new Error('it does not settle')
 }
 
 describe('errors', () => {
@@ -271,10 +276,10 @@ describe('submitMany', () => {
   function bulk(outcome: (key: string, request: number) => object, mostBytes = Infinity) {
     const bodies: string[][] = []
     const fetch: Fetch = (_input, init) => {
-      const lines = (init?.body as string).split('\n')
+      const lines = textOf(init).split('\n')
       bodies.push(lines.map((line) => (JSON.parse(line) as { key: string }).key))
-      if ((init?.body as string).length > mostBytes) return Promise.resolve(problem(413, 'payload_too_large'))
-      const data = bodies.at(-1)?.map((key, index) => ({ index, ...outcome(key, bodies.length) }))
+      if (textOf(init).length > mostBytes) return Promise.resolve(problem(413, 'payload_too_large'))
+      const data = bodies.at(-1)?.map((key, index) => Object.assign({ index }, outcome(key, bodies.length)))
       return Promise.resolve(Response.json({ object: 'list', data, has_more: false, next_cursor: null }))
     }
     return { client: new Askonce({ fetch }), bodies }

@@ -8,6 +8,8 @@ import {
 } from '@askonce/client'
 import { expect, it } from 'vitest'
 
+const textOf = (init: RequestInit | undefined): string => (typeof init?.body === 'string' ? init.body : '')
+
 interface FakeJob {
   id: string
   state: Job['state']
@@ -36,7 +38,9 @@ function fakeServer(looksOf: (key: string) => number = () => 1) {
     }
     const { pathname } = new URL(input instanceof Request ? input.url : input)
     if (pathname.endsWith('/bulk')) {
-      const items = (init?.body as string).split('\n').map((line) => JSON.parse(line) as KeyedSubmission)
+      const items = textOf(init)
+        .split('\n')
+        .map((line) => JSON.parse(line) as KeyedSubmission)
       const data = items.map(({ key }, index) => {
         state.bulkKeys.push(key)
         if (key.startsWith('bad')) return { index, status: 400, error: { code: 'invalid_request', message: 'bad' } }

@@ -135,7 +135,7 @@ it('a stream that is cut, and one that the caller leaves, are asked for again un
     for await (const chunk of await ask()) chunks.push(chunk)
     return chunks.length
   }
-  await expect(readAll()).rejects.toThrow()
+  await expect(readAll()).rejects.toThrow('terminated')
   for await (const chunk of await ask()) {
     expect(chunk.choices).toHaveLength(1)
     break

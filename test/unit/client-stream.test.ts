@@ -19,16 +19,16 @@ const errorEvent = (code: string, retryable: boolean) =>
   `event: error\ndata: ${JSON.stringify({ code, message: `about ${code}`, param: null, retryable })}\n\n`
 
 /** One script for each connection: what is written, and whether the connection then breaks, ends or stays. */
-type Script = { text: string; then?: 'break' | 'end' | 'stay'; status?: number }
+type Script = { text: string; after?: 'break' | 'end' | 'stay'; status?: number }
 
 async function serve(scripts: Script[], retry: RetryOptions = {}) {
   server = await startFakeServer((_arrived, reply: ServerResponse, index) => {
-    const { text, then = 'end', status = 200 } = scripts[Math.min(index, scripts.length - 1)] ?? { text: '' }
+    const { text, after = 'end', status = 200 } = scripts[Math.min(index, scripts.length - 1)] ?? { text: '' }
     if (status === 204) return void reply.writeHead(204).end()
     reply.writeHead(status, { 'content-type': status === 200 ? 'text/event-stream' : 'application/json' })
     reply.flushHeaders()
-    if (then === 'end') reply.end(text)
-    else reply.write(text === '' ? ':\n' : text, () => (then === 'break' ? reply.destroy() : undefined))
+    if (after === 'end') reply.end(text)
+    else reply.write(text === '' ? ':\n' : text, () => (after === 'break' ? reply.destroy() : undefined))
   })
   return new Askonce({ baseUrl: server.url, apiKey: 'secret', retry })
 }
@@ -64,9 +64,9 @@ it('yields the events with their ids, and the job at the end', async () => {
 
 it('goes on after the last event, over connections that break or end too early', async () => {
   const client = await serve([
-    { text: soon + part(0, 'a') + part(1, 'b'), then: 'break' },
-    { text: soon + part(2, 'c') + part(3, 'half').slice(0, -1), then: 'break' },
-    { text: soon, then: 'end' },
+    { text: soon + part(0, 'a') + part(1, 'b'), after: 'break' },
+    { text: soon + part(2, 'c') + part(3, 'half').slice(0, -1), after: 'break' },
+    { text: soon, after: 'end' },
     { text: soon + part(3, 'd') + errorEvent('unavailable', true) },
     { text: done(4) + jobEvent },
   ])
@@ -85,7 +85,7 @@ it('begins after an event that the caller has, and ends where nothing follows', 
 })
 
 it('has all it needs when the connection breaks after the ending', async () => {
-  const client = await serve([{ text: part(0, 'a') + done(1), then: 'break' }])
+  const client = await serve([{ text: part(0, 'a') + done(1), after: 'break' }])
   expect(await read(client.stream('j1'))).toEqual({ data: ['{"text":"a"}', '[DONE]'], error: null })
   expect(server?.arrived).toHaveLength(1)
 })
@@ -122,7 +122,7 @@ it('a refusal before the first event is an error with its status', async () => {
 })
 
 it('connections that bring nothing are bounded, whatever ends them', async () => {
-  const ending = await serve([{ text: soon, then: 'break' }], { maxRetries: 3 })
+  const ending = await serve([{ text: soon, after: 'break' }], { maxRetries: 3 })
   expect((await read(ending.stream('j1'))).error).toBeInstanceOf(AskonceConnectionError)
   expect(server?.arrived).toHaveLength(4)
   await server?.stop()
@@ -132,14 +132,14 @@ it('connections that bring nothing are bounded, whatever ends them', async () =>
 })
 
 it('a connection that falls silent is made anew', async () => {
-  const client = await serve([{ text: soon + part(0, 'a'), then: 'stay' }, { text: done(1) }])
+  const client = await serve([{ text: soon + part(0, 'a'), after: 'stay' }, { text: done(1) }])
   const { data, error } = await read(client.stream('j1', { idleMs: 100 }))
   expect([data, error]).toEqual([['{"text":"a"}', '[DONE]'], null])
   expect(lastIds()).toEqual([undefined, '1-0'])
 })
 
 it('a signal, or leaving the loop, closes the connection', async () => {
-  const client = await serve([{ text: part(0, 'a') + part(1, 'b'), then: 'stay' }])
+  const client = await serve([{ text: part(0, 'a') + part(1, 'b'), after: 'stay' }])
   const controller = new AbortController()
   const reason = new Error('enough')
   const { data, error } = await read(

@@ -32,14 +32,14 @@ type SameMembers<Left, Right> = [keyof Left] extends [keyof Right]
     : false
   : false
 
+type Equal<Left, Right> = Same<Left, Right> extends true ? SameMembers<Left, Right> : false
+
 const same = {
-  job: true satisfies Same<Client.Job, z.infer<typeof job.job>> & SameMembers<Client.Job, z.infer<typeof job.job>>,
+  job: true satisfies Equal<Client.Job, z.infer<typeof job.job>>,
   jobError: true satisfies SameMembers<Client.JobError, z.infer<typeof job.jobError>>,
   deleted: true satisfies Same<Client.DeletedJob, z.infer<typeof job.deletedJob>>,
-  attempt: true satisfies Same<Client.Attempt, z.infer<typeof ledger.attempt>> &
-    SameMembers<Client.Attempt, z.infer<typeof ledger.attempt>>,
-  summary: true satisfies Same<Client.LedgerSummary, z.infer<typeof ledger.ledgerSummary>> &
-    SameMembers<Client.LedgerSummary, z.infer<typeof ledger.ledgerSummary>>,
+  attempt: true satisfies Equal<Client.Attempt, z.infer<typeof ledger.attempt>>,
+  summary: true satisfies Equal<Client.LedgerSummary, z.infer<typeof ledger.ledgerSummary>>,
   attempts: true satisfies SameMembers<Client.AttemptList, z.infer<typeof ledger.attemptList>>,
   decision: true satisfies SameMembers<Client.Decision, z.infer<typeof changes.decisionBody>>,
   retry: true satisfies SameMembers<Client.RetryDecision, z.infer<typeof changes.retryBody>>,
@@ -58,12 +58,11 @@ function membersOf(name: string): string[] {
 
 const limits = loadConfig({}).limits
 const envelope = Object.keys(submissionSchema(limits).shape)
-const nested = (schema: z.ZodType): object => ((schema as z.ZodNullable<z.ZodObject>).unwrap() as z.ZodObject).shape
 
 it.each([
   ['Job', Object.keys(job.job.shape)],
   ['JobUsage', Object.keys(job.job.shape.usage.shape)],
-  ['WaitingFor', Object.keys(nested(job.job.shape.waiting_for))],
+  ['WaitingFor', Object.keys(job.job.shape.waiting_for.unwrap().shape)],
   ['JobError', Object.keys(job.jobError.shape)],
   ['DeletedJob', Object.keys(job.deletedJob.shape)],
   ['Attempt', Object.keys(ledger.attempt.shape)],

@@ -6,6 +6,8 @@ import { Journal } from './journal.ts'
 
 /** Keys in a file. Close it at the end of the program; a program that dies without doing so loses nothing. */
 export interface FileKeyStore extends KeyStore {
+  add(digest: string, key: string): Promise<void>
+  remove(digest: string, key: string): Promise<void>
   /** Writes what is under way and gives the file free for another process. */
   close(): Promise<void>
 }
