@@ -80,14 +80,14 @@ describe('what was added', () => {
     const store = openStore()
     await store.add('d', 'before')
     const methods = await handleMethods()
+    vi.spyOn(methods, 'datasync').mockRejectedValueOnce(new Error('EIO'))
+    await expect(store.add('d', 'not on the disk')).rejects.toThrow('EIO')
     const real = methods.appendFile
     vi.spyOn(methods, 'appendFile').mockImplementationOnce(async function (this: unknown) {
       await Reflect.apply(real, this, ['{"add":"half'])
       throw new Error('ENOSPC')
     })
     await expect(store.add('d', 'refused')).rejects.toThrow('ENOSPC')
-    vi.spyOn(methods, 'datasync').mockRejectedValueOnce(new Error('EIO'))
-    await expect(store.add('d', 'not on the disk')).rejects.toThrow('EIO')
     expect(await store.list('d')).toEqual(['before'])
     await store.add('d', 'after')
     const again = await reopen(store)
