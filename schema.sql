@@ -60,6 +60,7 @@ create table batch_lines (
   job_id uuid not null,
   started boolean not null default false,
   replayed boolean not null default false,
+  refusal jsonb,
   outcome text,
   done_number integer,
   in_errors boolean,

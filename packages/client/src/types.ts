@@ -19,6 +19,7 @@ export type KnownErrorCode =
   | 'state_conflict'
   | 'stream_interrupted'
   | 'payload_too_large'
+  | 'range_not_satisfiable'
   | 'unsupported_media_type'
   | 'idempotency_key_reused'
   | 'job_uncertain'
