@@ -60,6 +60,7 @@ create table batch_lines (
   job_id uuid not null,
   started boolean not null default false,
   replayed boolean not null default false,
+  refusal jsonb,
   outcome text,
   done_number integer,
   in_errors boolean,
@@ -281,7 +282,7 @@ create table jobs (
   constraint jobs_ttl_seconds_check CHECK ((ttl_seconds > 0)),
   constraint jobs_uncertain_is_dated CHECK (((state = 'uncertain'::text) = (uncertain_since IS NOT NULL)))
 ) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
-CREATE INDEX jobs_answer_id ON public.jobs USING btree (tenant_id, answer_id) WHERE ((answer_id IS NOT NULL) AND (operation = 'responses'::text));
+CREATE INDEX jobs_answer_id ON public.jobs USING btree (tenant_id, answer_id) WHERE ((answer_id IS NOT NULL) AND ((operation = 'responses'::text) OR (metadata IS NOT NULL)));
 CREATE INDEX jobs_deadline ON public.jobs USING btree (deadline_at) WHERE (state = 'queued'::text);
 CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NOT NULL));
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);

@@ -8,7 +8,10 @@ import { apiKey, startSystem, until } from '../test/fault/system.ts'
 // read. Processes of their own over loopback; the counting upstream answers at once.
 //   npm run measure:batch -- [lines] [bytes of each prompt] [json.dumps] [validation]
 
-const [lineCount = 50_000, promptBytes = 1_000] = process.argv.slice(2).map(Number).filter((value) => !Number.isNaN(value))
+const [lineCount = 50_000, promptBytes = 1_000] = process.argv
+  .slice(2)
+  .map(Number)
+  .filter((value) => !Number.isNaN(value))
 /** Blanks behind commas and colons, as Python writes JSON: the exact parser takes its long way. */
 const python = process.argv.includes('json.dumps')
 /** Ends with the first result. */
@@ -18,7 +21,11 @@ async function writeInput(path: string): Promise<number> {
   const file = await open(path, 'w')
   let bytes = 0
   for (let index = 0; index < lineCount; index += 1) {
-    const content = createHash('sha256').update(String(index)).digest('hex').repeat(Math.ceil(promptBytes / 64)).slice(0, promptBytes)
+    const content = createHash('sha256')
+      .update(String(index))
+      .digest('hex')
+      .repeat(Math.ceil(promptBytes / 64))
+      .slice(0, promptBytes)
     const line = JSON.stringify({
       custom_id: `request-${index}`,
       method: 'POST',
@@ -32,6 +39,9 @@ async function writeInput(path: string): Promise<number> {
   await file.close()
   return bytes
 }
+
+const seconds = (from: number, to: number): string => `${((to - from) / 1000).toFixed(2)} s`
+const megabytes = (value: number): string => `${(value / 1024 / 1024).toFixed(1)} MB`
 
 const system = await startSystem('redis')
 try {
@@ -73,14 +83,16 @@ try {
   const begun = await until(read, ({ status }) => status !== 'validating', 120_000)
   if (begun.status === 'failed') throw new Error(JSON.stringify(begun.errors))
   const validatedAt = performance.now()
-  await until(() => get<{ data: unknown[] }>(`/openai/v1/batches/${id}/lines`), ({ data }) => data.length > 0, 60_000)
+  await until(
+    () => get<{ data: unknown[] }>(`/openai/v1/batches/${id}/lines`),
+    ({ data }) => data.length > 0,
+    60_000,
+  )
   const firstAt = performance.now()
   if (!validationOnly) await until(read, ({ status }) => status === 'completed', 900_000)
   const completedAt = performance.now()
   clearInterval(watch)
 
-  const seconds = (from: number, to: number): string => `${((to - from) / 1000).toFixed(2)} s`
-  const megabytes = (value: number): string => `${(value / 1024 / 1024).toFixed(1)} MB`
   process.stdout.write(
     `${[
       `${lineCount} lines, ${megabytes(bytes)}${python ? ', as json.dumps writes them' : ''}`,

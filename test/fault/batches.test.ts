@@ -34,7 +34,10 @@ describe('a batch whose processes are killed', () => {
     ).join('')
     await system.upstream.script([{ kind: 'answer', delayMs: 50, times: 1_000_000 }])
     let api = await system.api()
-    const call = async <T>(path: string, init: RequestInit = {}): Promise<T> =>
+    const call = async <T>(
+      path: string,
+      init: Omit<RequestInit, 'headers'> & { headers?: Record<string, string> } = {},
+    ): Promise<T> =>
       (await (await fetch(api.address + path, { ...init, headers: { ...headers, ...init.headers } })).json()) as T
     const form = new FormData()
     form.set('purpose', 'batch')

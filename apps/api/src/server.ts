@@ -88,6 +88,8 @@ export function createServer(
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
+    // A stream that had begun before could not say so.
+    if (closing) request.raw.socket.end()
     const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
     metrics.httpRequests.inc({ route, status: String(reply.statusCode) })
     metrics.httpDuration.observe({ route }, reply.elapsedTime / 1000)

@@ -2,7 +2,7 @@ import { GroupCommit, readStreams, type Db, type StreamCursor, type StreamPage }
 import type { Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
-/** Few: every row may bring half a megabyte with it. */
+/** Few: every row may bring a quarter of a megabyte with it. */
 const maxRows = 64
 const concurrency = 3
 const maxWaiting = 20_000

@@ -13,7 +13,7 @@ export const batchEndpoints = {
 } as const satisfies Record<string, Operation>
 
 /** Longest prefix of the keys of a batch: what is left of a key is enough for the custom_ids that are in use. */
-export const maxKeyPrefixLength = 190
+const maxKeyPrefixLength = 190
 
 /** What is wrong with a line, in the words of the OpenAI API. */
 export interface LineFault {
@@ -63,11 +63,6 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
   const envelope = envelopes[kind]
 
   return (line) => {
-    const bad = (code: string, message: string, param: string | null, customId: string | null = null): CheckedLine => ({
-      ok: false,
-      customId,
-      fault: { code, message, param },
-    })
     let parsed
     try {
       parsed = parseJson(line)
@@ -122,8 +117,12 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
   }
 }
 
+function bad(code: string, message: string, param: string | null, customId: string | null = null): CheckedLine {
+  return { ok: false, customId, fault: { code, message, param } }
+}
+
 /** Why a custom_id cannot be the end of a key; null: it can. */
-export function customIdFault(customId: string, keyPrefix: string): string | null {
+function customIdFault(customId: string, keyPrefix: string): string | null {
   if (customId === '') return '/custom_id: must not be empty'
   const key = `${keyPrefix}/${customId}`
   const most = maxKeyLength - keyPrefix.length - 1

@@ -35,7 +35,9 @@ const makers: Record<string, (answer: JsonObject, request: JsonObject) => Buffer
       { type: 'response.in_progress', response: begun },
       { type: 'response.output_item.added', output_index: 0, item: { ...item, status: 'in_progress', content: [] } },
       { type: 'response.content_part.added', ...at, part: { ...part, text: '' } },
-      ...piecesOf(part.text).map((delta) => ({ type: 'response.output_text.delta', ...at, delta, logprobs: [] })),
+      ...piecesOf(part.text).map((delta) =>
+        Object.assign({ type: 'response.output_text.delta', delta, logprobs: [] }, at),
+      ),
       { type: 'response.output_text.done', ...at, text: part.text, logprobs: [] },
       { type: 'response.content_part.done', ...at, part },
       { type: 'response.output_item.done', output_index: 0, item },

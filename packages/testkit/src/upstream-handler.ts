@@ -95,6 +95,8 @@ async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, respon
       const type = typeof behaviour.body === 'string' ? 'text/html' : 'application/json'
       return send(response, behaviour.status, { ...common, 'content-type': type, ...behaviour.headers }, refusal)
     }
+    case 'hang':
+      return
     case 'unfinished':
       return send(response, 200, common, text.slice(0, text.length / 2))
     case 'stream_error':

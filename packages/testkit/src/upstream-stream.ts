@@ -123,7 +123,9 @@ const makers: Record<string, (answer: never, chunks: number, arrival: Arrival) =
       { type: 'response.in_progress', response: begun },
       { type: 'response.output_item.added', output_index: 0, item: { ...item, content: [] } },
       { type: 'response.content_part.added', ...place, part: { ...content, text: '' } },
-      ...pieces(content.text, chunks).map((delta) => ({ type: 'response.output_text.delta', ...place, delta })),
+      ...pieces(content.text, chunks).map((delta) =>
+        Object.assign({ type: 'response.output_text.delta', delta }, place),
+      ),
       { type: 'response.output_text.done', ...place, text: content.text },
       { type: 'response.content_part.done', ...place, part: content },
       { type: 'response.output_item.done', output_index: 0, item },

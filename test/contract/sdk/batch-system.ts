@@ -37,13 +37,11 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
     ASKONCE_CONCURRENCY: '10',
     ...env,
   })
-  const lines: Record<string, unknown>[] = []
-  const destination = { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) }
   const context = {
     config,
     databaseUrl: url,
     queue: { kind: 'redis', url: redis.url } as const,
-    log: createLog({ level: 'info', role: 'start', destination }),
+    log: createLog({ level: 'silent', role: 'start' }),
     metrics: createMetrics(),
   }
   const api = await startApi(context)
@@ -58,7 +56,6 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
   return {
     api,
     upstream,
-    lines,
     db: database.db,
     key: bootstrapKey,
     ...clients(bootstrapKey),
@@ -147,5 +144,8 @@ export interface OutputLine {
 export async function results({ openai }: { openai: OpenAI }, id: string | null | undefined): Promise<OutputLine[]> {
   if (id === null || id === undefined) return []
   const text = await (await openai.files.content(id)).text()
-  return text.trimEnd().split('\n').map((line) => JSON.parse(line) as OutputLine)
+  return text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as OutputLine)
 }

@@ -37,7 +37,10 @@ describe('a batch of the OpenAI SDK', () => {
     expect(batch.error_file_id).toBeNull()
     const output = await results(system, batch.output_file_id)
     expect(new Set(output.map((line) => line.custom_id)).size).toBe(30)
-    expect(output[0]).toMatchObject({ response: { status_code: 200, body: { object: 'chat.completion' } }, error: null })
+    expect(output[0]).toMatchObject({
+      response: { status_code: 200, body: { object: 'chat.completion' } },
+      error: null,
+    })
     expect(system.upstream.calls() - before).toBe(30)
 
     const again = await until(system, (await batchOf(system, content)).id, ['completed'])
@@ -142,9 +145,13 @@ describe('the end of a batch', () => {
 
     expect((await system.openai.batches.cancel(id)).status).toBe('cancelling')
     await expect
-      .poll(() => system.sql(`select count(*)::int as n from jobs where idempotency_key like 'stop/%' and state = 'cancelled'`), {
-        timeout: 10_000,
-      })
+      .poll(
+        () =>
+          system.sql(`select count(*)::int as n from jobs where idempotency_key like 'stop/%' and state = 'cancelled'`),
+        {
+          timeout: 10_000,
+        },
+      )
       .toEqual([{ n: 27 }])
     expect((await system.openai.batches.retrieve(id)).status).toBe('cancelling')
     held.release()
@@ -156,14 +163,19 @@ describe('the end of a batch', () => {
     expect(await answered).toBe(true)
 
     // What the cancel has cancelled runs when somebody asks for it again; the rest is replayed.
-    const again = await until(system, (await batchOf(system, content, { idempotency_prefix: 'stop' })).id, ['completed'])
+    const again = await until(system, (await batchOf(system, content, { idempotency_prefix: 'stop' })).id, [
+      'completed',
+    ])
     expect(again.request_counts).toEqual({ total: 40, completed: 40, failed: 0 })
     expect(again.askonce.replayed).toBe(13)
   })
 
   it('the end of the window makes the rest batch_expired; a call under way goes on as a job of its key', async () => {
     const held = system.upstream.hold({ model: 'gpt-late' })
-    const content = Array.from({ length: 20 }, (_, index) => `${chatLine(`late-${index}`, { body: { model: 'gpt-late' } })}\n`).join('')
+    const content = Array.from(
+      { length: 20 },
+      (_, index) => `${chatLine(`late-${index}`, { body: { model: 'gpt-late' } })}\n`,
+    ).join('')
     const { id } = await batchOf(system, content, { idempotency_prefix: 'late' })
     await expect.poll(() => system.upstream.inFlight(), { timeout: 15_000 }).toBe(10)
     await system.sql(`update batches set expires_at = now() where status = 'in_progress'`)
@@ -208,16 +220,32 @@ describe('a file that is no good', () => {
   const cases: [name: string, content: string | Buffer, faults: { code: string; line: number | null }[]][] = [
     ['is empty', '\n\r\n', [{ code: 'empty_file', line: null }]],
     ['is no JSON', `${chatLine('a')}\n{"custom_id":`, [{ code: 'invalid_json_line', line: 2 }]],
-    ['is no UTF-8', Buffer.concat([Buffer.from(`${chatLine('a')}\n\n`), Buffer.from([0xff, 0xfe, 0x0a])]), [{ code: 'invalid_json_line', line: 3 }]],
-    ['has a custom_id twice', `${chatLine('a')}\n${chatLine('b')}\n${chatLine('a')}\n`, [{ code: 'duplicate_custom_id', line: 3 }]],
+    [
+      'is no UTF-8',
+      Buffer.concat([Buffer.from(`${chatLine('a')}\n\n`), Buffer.from([0xff, 0xfe, 0x0a])]),
+      [{ code: 'invalid_json_line', line: 3 }],
+    ],
+    [
+      'has a custom_id twice',
+      `${chatLine('a')}\n${chatLine('b')}\n${chatLine('a')}\n`,
+      [{ code: 'duplicate_custom_id', line: 3 }],
+    ],
     [
       'lacks a custom_id',
       '{"method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":"x"}]}}',
       [{ code: 'missing_custom_id', line: 1 }],
     ],
-    ['is for another endpoint', chatLine('a').replace('/v1/chat/completions', '/v1/responses'), [{ code: 'url_mismatch', line: 1 }]],
+    [
+      'is for another endpoint',
+      chatLine('a').replace('/v1/chat/completions', '/v1/responses'),
+      [{ code: 'url_mismatch', line: 1 }],
+    ],
     ['asks for a stream', chatLine('a', { body: { stream: true } }), [{ code: 'invalid_request', line: 1 }]],
-    ['has a request that cannot be one', chatLine('a', { body: { messages: [] } }), [{ code: 'invalid_request', line: 1 }]],
+    [
+      'has a request that cannot be one',
+      chatLine('a', { body: { messages: [] } }),
+      [{ code: 'invalid_request', line: 1 }],
+    ],
     [
       'has several faults',
       `${chatLine('a')}\nno\n${chatLine('a')}\n${chatLine('')}\n`,
@@ -279,7 +307,9 @@ describe('a file that is no good', () => {
         completion_window: '24h',
         ...given,
       })
-    await expect(create({ input_file_id: 'file-00000000000000000000000000000000' })).rejects.toBeInstanceOf(OpenAI.NotFoundError)
+    await expect(create({ input_file_id: 'file-00000000000000000000000000000000' })).rejects.toBeInstanceOf(
+      OpenAI.NotFoundError,
+    )
     await expect(create({ endpoint: '/v1/other' })).rejects.toMatchObject({ status: 400, param: '/endpoint' })
     await expect(create({ completion_window: 'soon' })).rejects.toMatchObject({ status: 400 })
     await expect(create({ metadata: { idempotency_prefix: 'ä' } })).rejects.toMatchObject({

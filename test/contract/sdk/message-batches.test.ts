@@ -84,13 +84,19 @@ describe('a batch of the Anthropic SDK', () => {
     const { id } = await system.anthropic.messages.batches.create({ requests: requests(15, 'cut', 'claude-held') })
     await expect.poll(() => system.upstream.inFlight(), { timeout: 15_000 }).toBe(10)
     await expect(system.anthropic.messages.batches.delete(id)).rejects.toBeInstanceOf(Anthropic.ConflictError)
-    await expect(system.anthropic.messages.batches.results(id)).rejects.toThrow()
+    await expect(system.anthropic.messages.batches.results(id)).rejects.toThrow(/No batch `results_url`/)
     expect((await system.anthropic.messages.batches.cancel(id)).processing_status).toBe('canceling')
     await expect
       .poll(() => system.sql(`select count(*)::int as n from jobs where state = 'cancelled'`), { timeout: 10_000 })
       .toEqual([{ n: 5 }])
     held.release()
-    expect((await ended(id)).request_counts).toEqual({ processing: 0, succeeded: 10, errored: 0, canceled: 5, expired: 0 })
+    expect((await ended(id)).request_counts).toEqual({
+      processing: 0,
+      succeeded: 10,
+      errored: 0,
+      canceled: 5,
+      expired: 0,
+    })
     const types = [...(await resultsOf(id)).values()].map(({ type }) => type)
     expect(types.filter((type) => type === 'canceled')).toHaveLength(5)
   })
@@ -141,7 +147,10 @@ describe('a body that is no batch', () => {
   })
 
   it('is not one with blanks, line feeds, brackets in texts and a byte order mark', async () => {
-    const pretty = JSON.stringify({ requests: requests(3, 'pretty') }, null, 2).replace('question', 'a } ] \\" \\\\ [ {')
+    const pretty = JSON.stringify({ requests: requests(3, 'pretty') }, null, 2).replace(
+      'question',
+      'a } ] \\" \\\\ [ {',
+    )
     const reply = await post(`\uFEFF\n ${pretty} \n`)
     const { id } = (await reply.json()) as { id: string }
     expect((await ended(id)).request_counts.succeeded).toBe(3)

@@ -56,7 +56,7 @@ async function running(
     headers: { 'idempotency-key': key, prefer: 'respond-async' },
   })
   expect(reply.status).toBe(202)
-  const id = String(reply.json['id'])
+  const id = reply.json['id'] ?? ''
   return { key, id, claim: await harness.claim(id) }
 }
 
@@ -77,7 +77,7 @@ const rerun = async (job: Job): Promise<Job> => {
 }
 
 /** A client that reads as it comes. */
-function open(path: string, options: { method?: string; body?: object; headers?: Record<string, string> } = {}) {
+function connect(path: string, options: { method?: string; body?: object; headers?: Record<string, string> } = {}) {
   let text = ''
   const leaving = new AbortController()
   const reply = fetch(harness.api.address + path, {
@@ -95,7 +95,7 @@ function open(path: string, options: { method?: string; body?: object; headers?:
 }
 
 const openChat = (job: Job, extra: object = {}, headers: Record<string, string> = {}) =>
-  open('/openai/v1/chat/completions', {
+  connect('/openai/v1/chat/completions', {
     method: 'POST',
     body: body(job.key, extra),
     headers: { 'idempotency-key': job.key, ...headers },
@@ -300,16 +300,16 @@ describe('GET /v1/jobs/{id}/events', () => {
       headers: { 'idempotency-key': 'native-stream' },
     })
     expect(reply.json).toMatchObject({ streamed: true, state: 'queued' })
-    const id = String(reply.json['id'])
+    const id = reply.json['id'] ?? ''
     const claim = await harness.claim(id)
     expect(JSON.parse(claim.request.toString())).toMatchObject({ stream: true })
     const events = chatEvents('native')
     await finish({ key: '', id, claim }, events)
-    const text = await open(`/v1/jobs/${id}/events`).done
+    const text = await connect(`/v1/jobs/${id}/events`).done
     const [provider, job] = text.split('event: job\ndata: ')
     expect(withoutIds(provider ?? '')).toBe(events.join(''))
     expect(JSON.parse(job ?? '')).toMatchObject({ id, state: 'succeeded', response: null })
-    const rest = await open(`/v1/jobs/${id}/events`, { headers: { 'last-event-id': '1-2' } }).done
+    const rest = await connect(`/v1/jobs/${id}/events`, { headers: { 'last-event-id': '1-2' } }).done
     expect(ids(rest)).toEqual(['1-3', '1-4'])
     expect((await harness.call('GET', `/v1/jobs/${id}/response`)).text).toBe(events.join(''))
     // The key is that of the SDK's request with stream: true.
@@ -368,7 +368,7 @@ describe('responses', () => {
       status: 'in_progress',
       id: 'resp_of_provider',
     })
-    const client = open('/openai/v1/responses/resp_of_provider?stream=true&starting_after=0')
+    const client = connect('/openai/v1/responses/resp_of_provider?stream=true&starting_after=0')
     await expect.poll(client.text).toContain('"do"')
     await harness.end(job.claim, {
       action: 'answer',

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { canonicalize, eventData, isSettled, type JsonObject, type Operation, type RawEvent } from '@askonce/core'
+import { canonicalize, isSettled, type JsonObject, type Operation } from '@askonce/core'
 import { bodyFault, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -13,12 +13,11 @@ import { headerValues, sendJson } from '../route.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
-import { dialectOf, errorEvent } from './dialect.ts'
-import { lastEventId, withId } from './event-ids.ts'
-import { follow, Unanswered, type EventId } from './follow.ts'
+import { lastEventId } from './event-ids.ts'
 import { withoutIdleTimeout } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
 import { responseOf } from './response-object.ts'
+import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
 
 /** What differs between the calls of the SDKs. */
@@ -123,89 +122,4 @@ function storedMetadata(operation: Operation, request: JsonObject): Pick<Deliver
 function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {
   const body = keptAlive(settled, request)
   return reply.code(200).header('content-type', 'application/json').send(Readable.from(body))
-}
-
-interface StreamAsked {
-  job: JobRow
-  after: EventId | null
-  /** The body as this client sent it. */
-  request: JsonObject
-}
-
-/** Follows the stream of a job to its end. The first piece decides about the status. */
-async function sendStream(
-  parts: Parts,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  { job, after, request: body }: StreamAsked,
-): Promise<unknown> {
-  const dialect = dialectOf[job.operation]
-  const hidesUsage = job.operation === 'chat.completions' && !asksForUsage(body)
-  let sequence = 0
-  return sendFollowed(request, reply, parts, {
-    job,
-    after,
-    limitMs: parts.config.limits.sdkWaitMs,
-    show: (event, id) => {
-      sequence += 1
-      return hidesUsage && isUsage(event) ? null : withId(event, id)
-    },
-    showProblem: (problem) => Buffer.from(errorEvent(dialect, problem, request.id, sequence)),
-  })
-}
-
-/** Sends what a follower yields; before its first piece, a status. */
-export async function sendFollowed(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  parts: Parts,
-  following: Parameters<typeof follow>[1],
-): Promise<unknown> {
-  withoutIdleTimeout(request, reply, null)
-  const pieces = follow(parts, following)
-  try {
-    const first = await pieces.next()
-    const body = resumed(first, pieces)
-    return reply
-      .code(200)
-      .headers({
-        'content-type': 'text/event-stream; charset=utf-8',
-        'cache-control': 'no-store',
-        // nginx would gather events before it passes them on.
-        'x-accel-buffering': 'no',
-      })
-      .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
-  } catch (error) {
-    if (error instanceof Unanswered) return sendProviderAnswer(reply, error.row)
-    throw error
-  }
-}
-
-async function* resumed(
-  first: IteratorResult<Buffer, void>,
-  rest: AsyncGenerator<Buffer, void, undefined>,
-): AsyncGenerator<Buffer, void, undefined> {
-  try {
-    if (!first.done) yield first.value
-    yield* rest
-  } finally {
-    await rest.return()
-  }
-}
-
-function asksForUsage({ stream_options: options }: JsonObject): boolean {
-  return typeof options === 'object' && options !== null && (options as JsonObject)['include_usage'] === true
-}
-
-/** The event that the worker asks for on our behalf: usage, and no choice. */
-function isUsage(event: RawEvent): boolean {
-  if (!event.bytes.includes('"usage"') || !event.bytes.includes('"choices"')) return false
-  const data = eventData(event)
-  if (data === null) return false
-  try {
-    const { choices, usage } = JSON.parse(data) as { choices?: unknown; usage?: unknown }
-    return Array.isArray(choices) && choices.length === 0 && typeof usage === 'object' && usage !== null
-  } catch {
-    return false
-  }
 }

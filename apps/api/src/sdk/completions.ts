@@ -24,6 +24,7 @@ const listQuery = z.looseObject({
   order: z.enum(['asc', 'desc'], { error: 'must be asc or desc' }).optional().describe('By time; default asc'),
 })
 
+const comma = Buffer.from(',')
 const metadataParameter = /^metadata\[(.{1,64})\]$/
 const known = new Set(['after', 'limit', 'model', 'order'])
 
@@ -62,8 +63,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const tail = Buffer.from(
     `],"first_id":${JSON.stringify(page[0]?.answer_id ?? null)},"last_id":${JSON.stringify(page.at(-1)?.answer_id ?? null)},"has_more":${rows.length > size}}`,
   )
-  const comma = Buffer.from(',')
-  const items = page.flatMap((row, index) => [...(index === 0 ? [] : [comma]), row.response ?? Buffer.from('null')])
+  const items = page.flatMap(({ response }, index) =>
+    response === null ? [] : index === 0 ? [response] : [comma, response],
+  )
   return sendJson(reply, 200, Buffer.concat([head, ...items, tail]))
 }
 

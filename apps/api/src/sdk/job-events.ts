@@ -5,9 +5,9 @@ import { jobJson } from '../job-view.ts'
 import { idOf, isJobId, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { Problem } from '../problem.ts'
-import { sendFollowed } from './ask.ts'
 import { errorEvent } from './dialect.ts'
 import { lastEventId, withId } from './event-ids.ts'
+import { sendFollowed } from './send-stream.ts'
 
 /** `GET /v1/jobs/{id}/events`: the provider's events as it wrote them, each with an id to resume behind, and at the end the job. */
 async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

@@ -29,7 +29,10 @@ export async function* keptAlive(settled: Promise<JobRow>, request: FastifyReque
     const blank = sleep(everyMs, null, { signal: stop.signal }).catch(() => null)
     const first = await Promise.race([body, blank])
     stop.abort()
-    if (first !== null) return yield first
+    if (first !== null) {
+      yield first
+      return
+    }
     yield Buffer.from(' ')
   }
 }

@@ -1,4 +1,4 @@
-import { eventData, isTerminal, type RawEvent } from '@askonce/core'
+import { isTerminal, readEvent } from '@askonce/core'
 import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -8,10 +8,10 @@ import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
-import { sendFollowed } from './ask.ts'
 import { errorEvent } from './dialect.ts'
 import { withId } from './event-ids.ts'
 import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
+import { sendFollowed } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
 
 const retrieveQuery = z.looseObject({
@@ -73,9 +73,9 @@ function resume(
   })
 }
 
-function sequenceOf(event: RawEvent): number | null {
+function sequenceOf(event: Buffer): number | null {
   try {
-    const { sequence_number: number } = JSON.parse(eventData(event) ?? '{}') as { sequence_number?: unknown }
+    const { sequence_number: number } = JSON.parse(readEvent(event).data ?? '{}') as { sequence_number?: unknown }
     return typeof number === 'number' ? number : null
   } catch {
     return null

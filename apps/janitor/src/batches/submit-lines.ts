@@ -92,10 +92,13 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
   }
 }
 
+function seconds(ms: number): number {
+  return Math.max(1, Math.floor(ms / 1000))
+}
+
 function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, line: ReadyLine): NewJob {
   // An answer outlives the window, so that a second upload of the file finds it.
   const atLeast = batch.window_seconds + daySeconds
-  const seconds = (ms: number): number => Math.max(1, Math.floor(ms / 1000))
   return {
     id: line.job_id,
     tenantId: batch.tenant_id,

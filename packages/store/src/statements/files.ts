@@ -122,7 +122,7 @@ export async function deleteFile(db: Db, tenantId: string, id: string): Promise<
  * Deletes files with their content, in one transaction. The pieces go in a second statement: its snapshot is taken after the wait for
  * the rows, so it also sees a piece whose writer was faster.
  */
-export function dropFiles(db: Db, ids: readonly string[]): Promise<number> {
+function dropFiles(db: Db, ids: readonly string[]): Promise<number> {
   return db.transaction().execute((transaction) => dropFilesWithin(transaction, ids))
 }
 

@@ -83,9 +83,9 @@ export interface StreamPage {
 }
 
 /** Pieces of a page. */
-const chunksOfPage = 16
+const chunksOfPage = 8
 /** Bytes of a page of a stored answer. */
-const bytesOfPage = 512 * 1024
+const bytesOfPage = 256 * 1024
 const none = Buffer.alloc(0)
 
 /** The next page of each stream, in order. One snapshot says both where the job is and what there is to show. */

@@ -179,6 +179,8 @@ const listQuery = z.strictObject({
   limit: pageSize(1_000, 20),
 })
 
+const nameOf = ({ id }: BatchRow): string => publicId('msgbatch_', id)
+
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { after_id: after, before_id: before, limit: size } = request.query as z.infer<typeof listQuery>
   const limit = Number(size ?? 20)
@@ -197,7 +199,6 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   if (rows === null) throw new Problem('invalid_request', `${param}: is not the id of a batch`, { param })
   // The one too many is at the far end.
   const page = backward ? rows.slice(-limit) : rows.slice(0, limit)
-  const nameOf = ({ id }: BatchRow): string => publicId('msgbatch_', id)
   return sendJson(
     reply,
     200,

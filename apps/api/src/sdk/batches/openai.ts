@@ -124,6 +124,8 @@ const listQuery = z.strictObject({
   limit: pageSize(100, 20),
 })
 
+const nameOf = ({ id }: BatchRow): string => publicId('batch_', id)
+
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { after, limit: size } = request.query as z.infer<typeof listQuery>
   const limit = Number(size ?? 20)
@@ -134,7 +136,6 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
       ? null
       : await patiently(listBatches(parts.db, { tenantId, kind: 'openai', from, backward: false, limit: limit + 1 }))
   if (rows === null) throw new Problem('invalid_request', 'after: is not the id of a batch', { param: 'after' })
-  const nameOf = ({ id }: BatchRow): string => publicId('batch_', id)
   return sendJson(reply, 200, pageOf(rows.slice(0, limit), rows.length > limit, batchView, nameOf))
 }
 

@@ -18,12 +18,15 @@ const maxTtlSeconds = 2_592_000
 
 const secondsText = `expires_after[seconds]: must be an integer from ${minTtlSeconds} to ${maxTtlSeconds}`
 
+function refuse(detail: string, param: string): Problem {
+  return new Problem('invalid_request', detail, { param })
+}
+
 /** What the fields of the form say. */
 function readFields(
   fields: ReadonlyMap<string, string>,
   batchTtlSeconds: number,
 ): { purpose: string; ttlSeconds: number | null } {
-  const refuse = (detail: string, param: string): Problem => new Problem('invalid_request', detail, { param })
   const purpose = fields.get('purpose')
   if (purpose === undefined) throw refuse('purpose: is missing', 'purpose')
   if (!purposes.some((name) => name === purpose))
@@ -47,7 +50,8 @@ function readFields(
 /** A name that can be shown anywhere. */
 function tidyName(filename: string): string {
   const name = filename.replaceAll(/[\p{Cc}\p{Cs}\ufffd]/gu, '').trim()
-  return [...name].slice(0, 200).join('') || 'upload'
+  // A pair that the cut has halved goes with it.
+  return name.slice(0, 200).replace(/[\ud800-\udbff]$/, '') || 'upload'
 }
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

@@ -29,10 +29,7 @@ export async function readForm(request: IncomingMessage, reader: FormReader): Pr
       // What is still on its way is read and thrown away: a client that is cut off while it sends does not read the answer.
       request.resume()
       content?.destroy()
-      // Only when nothing is being written any more: then what was written can be deleted.
-      void Promise.allSettled([storing]).then(() => {
-        reject(error instanceof Error ? error : new Error('the form could not be read'))
-      })
+      void rejectAfter(storing, error, reject)
     }
     form.on('file', (name: string, stream: BusboyFileStream, filename: string | undefined) => {
       // Its end without the end of the part is told by the form.
@@ -66,6 +63,16 @@ export async function readForm(request: IncomingMessage, reader: FormReader): Pr
     request.on('error', fail)
     request.pipe(form)
   })
+}
+
+/** Only when nothing is being written any more: then what was written can be deleted. */
+async function rejectAfter(
+  storing: Promise<void> | null,
+  error: unknown,
+  reject: (error: Error) => void,
+): Promise<void> {
+  await Promise.allSettled([storing])
+  reject(error instanceof Error ? error : new Error('the form could not be read'))
 }
 
 function open(request: IncomingMessage, maxFileBytes: number): BusboyInstance {

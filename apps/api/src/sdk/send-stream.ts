@@ -1,0 +1,95 @@
+import { Readable } from 'node:stream'
+import { readEvent, type JsonObject } from '@askonce/core'
+import type { JobRow } from '@askonce/store'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Parts } from '../context.ts'
+import { dialectOf, errorEvent } from './dialect.ts'
+import { withId } from './event-ids.ts'
+import { follow, Unanswered, type EventId, type Following } from './follow.ts'
+import { withoutIdleTimeout } from './idle-timeout.ts'
+import { sendProviderAnswer } from './settled-answer.ts'
+
+export interface StreamAsked {
+  job: JobRow
+  after: EventId | null
+  /** The body as this client sent it. */
+  request: JsonObject
+}
+
+/** Follows the stream of a job to its end. The first piece decides about the status. */
+export async function sendStream(
+  parts: Parts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { job, after, request: body }: StreamAsked,
+): Promise<unknown> {
+  const dialect = dialectOf[job.operation]
+  const hidesUsage = job.operation === 'chat.completions' && !asksForUsage(body)
+  let sequence = 0
+  return sendFollowed(request, reply, parts, {
+    job,
+    after,
+    limitMs: parts.config.limits.sdkWaitMs,
+    show: (event, id) => {
+      sequence += 1
+      return hidesUsage && isUsage(event) ? null : withId(event, id)
+    },
+    showProblem: (problem) => Buffer.from(errorEvent(dialect, problem, request.id, sequence)),
+  })
+}
+
+/** Sends what a follower yields; before its first piece, a status. */
+export async function sendFollowed(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  parts: Parts,
+  following: Following,
+): Promise<unknown> {
+  withoutIdleTimeout(request, reply, null)
+  const pieces = follow(parts, following)
+  try {
+    const first = await pieces.next()
+    const body = resumed(first, pieces)
+    return await reply
+      .code(200)
+      .headers({
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-store',
+        // nginx would gather events before it passes them on.
+        'x-accel-buffering': 'no',
+      })
+      .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
+  } catch (error) {
+    if (error instanceof Unanswered) return sendProviderAnswer(reply, error.row)
+    throw error
+  }
+}
+
+async function* resumed(
+  first: IteratorResult<Buffer, void>,
+  rest: AsyncGenerator<Buffer, void, undefined>,
+): AsyncGenerator<Buffer, void, undefined> {
+  try {
+    if (!first.done) yield first.value
+    yield* rest
+  } finally {
+    await rest.return()
+  }
+}
+
+function asksForUsage({ stream_options: options }: JsonObject): boolean {
+  return typeof options === 'object' && options !== null && (options as JsonObject)['include_usage'] === true
+}
+
+/** The event that the worker asks for on our behalf: usage, and no choice. */
+function isUsage(event: Buffer): boolean {
+  if (!event.includes('"usage"') || !event.includes('"choices"')) return false
+  const data = readEvent(event).data
+  if (data === null) return false
+  try {
+    const { choices, usage } = JSON.parse(data) as { choices?: unknown; usage?: unknown }
+    return Array.isArray(choices) && choices.length === 0 && typeof usage === 'object' && usage !== null
+  } catch {
+    return false
+  }
+}
