@@ -120,6 +120,22 @@ export const processGuards: readonly Guard[] = [
       '      const ended = await this.submit(end)\n      if (ended === undefined)',
   },
   {
+    file: 'apps/worker/src/held-look-ups.ts',
+    test: 'test/unit/worker-held-look-ups.test.ts',
+    name: 'a look-up that failed is taken for one that found nothing',
+    promise: 5,
+    guarded: '          failed = true\n',
+    broken: '          failed = true\n          this.answered.set(name, moments)\n',
+  },
+  {
+    file: 'apps/worker/src/held-look-ups.ts',
+    test: 'test/unit/worker-held-look-ups.test.ts',
+    name: 'one attempt whose stored answer is no good keeps the others from being asked about',
+    promise: 5,
+    guarded: 'this.after = last',
+    broken: 'this.after = failed ? this.after : last',
+  },
+  {
     file: 'apps/worker/src/leftovers.ts',
     ...spoolTrouble,
     only: 'damaged files beside a good one',
