@@ -1,6 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { exactAnswer, startFakeServer, type FakeServer } from './fake-server.ts'
+import { exactAnswer, startFakeServer } from './fake-server.ts'
+import type { FakeServer } from './fake-state.ts'
 import { makeScratch, runCli, runShell, type Scratch } from './run-cli.ts'
 
 let server: FakeServer

@@ -6,7 +6,8 @@ import { migrate, openDatabase, stopLane } from '@askonce/store'
 import { leakCheck, startTestPostgres, startTestRedis, type TestDatabase, type TestPostgres } from '@askonce/testkit'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startFakeServer, type FakeServer } from './fake-server.ts'
+import { startFakeServer } from './fake-server.ts'
+import type { FakeServer } from './fake-state.ts'
 import { makeScratch, runCli, type Scratch } from './run-cli.ts'
 
 let postgres: TestPostgres

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { startFakeServer, type FakeServer } from './fake-server.ts'
+import { startFakeServer } from './fake-server.ts'
+import type { FakeServer } from './fake-state.ts'
 import { makeScratch, runCli, runShell, type Ended, type Scratch } from './run-cli.ts'
 
 let server: FakeServer

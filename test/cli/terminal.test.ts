@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { startFakeServer, type FakeServer } from './fake-server.ts'
+import { startFakeServer } from './fake-server.ts'
+import type { FakeServer } from './fake-state.ts'
 import { makeScratch, runCli, startInTerminal, until, type Ended, type Scratch } from './run-cli.ts'
 
 let server: FakeServer

@@ -24,6 +24,9 @@ function storing(user: string, more: object = {}) {
 
 const callsOf = async (marker: string): Promise<number> => (await system.upstream.callsBy())[marker] ?? 0
 
+const lookUps = async (): Promise<number> =>
+  ((await (await fetch(`${system.upstream.url}/__calls`)).json()) as { look_ups: number }).look_ups
+
 /** Submits a job whose call hangs at the provider, and kills the worker that made it. */
 async function lose(marker: string, body: object, env: Record<string, string>, more: object = {}): Promise<string> {
   await system.upstream.script([{ kind: 'hang', match: { marker }, ...more }])
@@ -82,6 +85,21 @@ test('policy hold: the held job is answered without a decision and without a sec
     await untilState(address, id, 'succeeded', 30_000)
     expect(await ledger(system, id)).toEqual([adopted])
     expect(await callsOf('hold')).toBe(1)
+  })
+})
+
+test('policy hold, the provider away for the hours of all four look-ups: it is asked when it is back', async () => {
+  const id = await lose('outage', storing('outage', { on_uncertain: 'hold' }), on)
+  await untilState(address, id, 'uncertain', 15_000)
+  await system.sql(`update jobs set uncertain_since = now() - interval '2 hours' where id = $1`, [id])
+  await system.upstream.script([{ kind: 'look_up_fails', status: 503, times: 2 }])
+  const before = await lookUps()
+  await withWorker(on, async () => {
+    await untilState(address, id, 'succeeded', 20_000)
+    expect(await ledger(system, id)).toEqual([adopted])
+    expect(await callsOf('outage')).toBe(1)
+    // Two that failed, and the two GETs of the one that found it: the pace is bounded.
+    expect((await lookUps()) - before).toBe(4)
   })
 })
 

@@ -28,15 +28,15 @@ export const processGuards: readonly Guard[] = [
     ...watch,
     name: 'a janitor that slept takes all beats for stale',
     promise: 3,
-    guarded: ' || now - this.lastReadAt > lateAfterMs',
-    broken: '',
+    guarded: 'now - this.lastReadAt > lateAfterMs',
+    broken: 'now - startedAt > lateAfterMs',
   },
   {
     ...watch,
     name: 'a reading that took long counts',
     promise: 3,
-    guarded: 'now - startedAt > lateAfterMs || ',
-    broken: '',
+    guarded: 'now - this.lastReadAt > lateAfterMs',
+    broken: 'startedAt - this.lastReadAt > lateAfterMs',
   },
   {
     ...workers,
@@ -103,7 +103,7 @@ export const processGuards: readonly Guard[] = [
   },
   {
     ...cancel,
-    only: 'redis form.*is not the one that was cancelled',
+    only: 'redis form.*does not abort the call of the new run',
     name: 'a hint alone aborts a call, whatever its row says',
     promise: 3,
     guarded: "else if (held.holdsAny(payload.split(','))) heartbeat.look()",
@@ -111,14 +111,29 @@ export const processGuards: readonly Guard[] = [
   },
   {
     file: 'apps/worker/src/recorder.ts',
-    test: 'test/integration/roles/worker.test.ts',
-    only: 'is spooled, survives a kill',
+    test: 'test/unit/worker-recorder.test.ts',
     name: 'a spool file is deleted before the commit',
     promise: 3,
     guarded: '      const ended = await this.submit(end)\n      if (ended === undefined)',
     broken:
       '      if (answer.file !== null) await safekeeping.remove(answer.file)\n' +
       '      const ended = await this.submit(end)\n      if (ended === undefined)',
+  },
+  {
+    file: 'apps/worker/src/held-look-ups.ts',
+    test: 'test/unit/worker-held-look-ups.test.ts',
+    name: 'a look-up that failed is taken for one that found nothing',
+    promise: 5,
+    guarded: '          failed = true\n',
+    broken: '          failed = true\n          this.answered.set(name, moments)\n',
+  },
+  {
+    file: 'apps/worker/src/held-look-ups.ts',
+    test: 'test/unit/worker-held-look-ups.test.ts',
+    name: 'one attempt whose stored answer is no good keeps the others from being asked about',
+    promise: 5,
+    guarded: 'this.after = last',
+    broken: 'this.after = failed ? this.after : last',
   },
   {
     file: 'apps/worker/src/leftovers.ts',
@@ -186,8 +201,7 @@ export const processGuards: readonly Guard[] = [
   },
   {
     file: 'apps/api/src/submissions.ts',
-    test: 'test/contract/api/outage.test.ts',
-    only: 'a short restart is not noticed',
+    test: 'test/unit/submissions.test.ts',
     name: 'a submission that meets a broken connection is not sent again',
     promise: 5,
     guarded: '!isUnavailable(error) || performance.now() >= giveUpAtMs',

@@ -3,7 +3,7 @@ import type { Log } from '@askonce/telemetry'
 
 export const watchEveryMs = 500
 
-/** A reading that took longer, or came longer after the one before, says nothing about the time between. */
+/** A reading that ends longer after the one before, because it came late or took long, says nothing about the time between. */
 const lateAfterMs = 2_000
 
 interface Watched {
@@ -30,7 +30,7 @@ export class WorkerWatch {
     this.log = log
   }
 
-  /** One reading. Returns how many workers were declared dead. */
+  /** One reading; the next one after it has ended. Returns how many workers were declared dead. */
   async look(): Promise<number> {
     const startedAt = performance.now()
     let beats: { id: string; beat: number }[]
@@ -41,7 +41,7 @@ export class WorkerWatch {
       throw error
     }
     const now = performance.now()
-    if (now - startedAt > lateAfterMs || now - this.lastReadAt > lateAfterMs) this.watched.clear()
+    if (now - this.lastReadAt > lateAfterMs) this.watched.clear()
     this.lastReadAt = now
 
     const seen = new Map<string, Watched>()

@@ -1,27 +1,14 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { backoffMs, jobError } from '@askonce/core'
 import type { LookUp, Provider } from '@askonce/providers'
-import {
-  readEarlierMaybes,
-  readHeldMaybes,
-  type AttemptEndRecord,
-  type Claim,
-  type Db,
-  type MaybeAttempt,
-} from '@askonce/store'
+import { readEarlierMaybes, type AttemptEndRecord, type Claim, type Db, type MaybeAttempt } from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 import { endRecord, unsentEnd } from './end-record.ts'
+import { HeldLookUps } from './held-look-ups.ts'
 import { nameOf } from './held.ts'
 import type { Recorder } from './recorder.ts'
 
 /** For each of the two GETs: a claim waits for them. */
 const timeoutMs = 5_000
-const heldEveryMs = 10_000
-/** When the attempts of a held job are asked about, after it was held: an answer may turn up late. */
-const askAfterMs = [0, 30_000, 300_000, 3_600_000]
-const pageRows = 200
-const atOnce = 4
-const beforeAll = { jobId: '00000000-0000-0000-0000-000000000000', attempt: 0 }
 
 export interface LookUpsOptions {
   db: Db
@@ -38,15 +25,9 @@ export interface LookUpsOptions {
  */
 export class LookUps {
   private readonly options: LookUpsOptions
-  private readonly lanes: string[]
-  private after = beforeAll
-  /** How many of the moments of `askAfterMs` an attempt has been asked at: in this pass over the held jobs, and the one before. */
-  private asked = new Map<string, number>()
-  private askedBefore = new Map<string, number>()
 
   constructor(options: LookUpsOptions) {
     this.options = options
-    this.lanes = [...options.providers].filter(([, { stored }]) => stored !== null).map(([lane]) => lane)
   }
 
   /**
@@ -78,53 +59,13 @@ export class LookUps {
     }
   }
 
-  /** Looks after held jobs from now on; only where a lane has look-ups. */
+  /** Looks after held jobs from now on, in the lanes that have look-ups. */
   start(): void {
-    if (this.lanes.length > 0) void this.run()
-  }
-
-  private async run(): Promise<void> {
-    const { stopping, log, metrics } = this.options
-    while (!stopping.aborted) {
-      try {
-        await this.page()
-      } catch (error) {
-        metrics.loopFailures.inc({ loop: 'look_up' })
-        log.event('loop.failed', { loop: 'look_up', reason: errorReason(error) })
-      }
-      await sleep(heldEveryMs, undefined, { signal: stopping }).catch(() => undefined)
+    const { db, providers, log, metrics, stopping } = this.options
+    for (const [lane, { stored }] of providers) {
+      if (stored === null) continue
+      void new HeldLookUps({ db, lane, ask: (row) => this.ask(row, stopping), log, metrics, stopping }).run()
     }
-  }
-
-  private async page(): Promise<void> {
-    const { db, stopping } = this.options
-    const rows = await readHeldMaybes(db, this.lanes, 'chat.completions', this.after, pageRows)
-    const due = rows.filter((row) => this.isDue(row))
-    const askNext = async (): Promise<void> => {
-      for (let row = due.shift(); row !== undefined; row = due.shift()) {
-        if (stopping.aborted) return
-        await this.ask(row, stopping)
-      }
-    }
-    await Promise.all(Array.from({ length: atOnce }, askNext))
-    const last = rows.at(-1)
-    if (rows.length === pageRows && last !== undefined) this.after = last
-    else this.startOver()
-  }
-
-  /** The next page is the first one; what was not seen in this pass is held no longer. */
-  private startOver(): void {
-    this.after = beforeAll
-    this.askedBefore = this.asked
-    this.asked = new Map()
-  }
-
-  private isDue({ jobId, attempt, heldMs }: MaybeAttempt): boolean {
-    const name = nameOf(jobId, attempt)
-    const moments = askAfterMs.filter((ms) => ms <= heldMs).length
-    const before = this.askedBefore.get(name) ?? 0
-    this.asked.set(name, moments)
-    return moments > before
   }
 
   private async ask(row: Omit<MaybeAttempt, 'heldMs'>, signal: AbortSignal): Promise<'found' | 'absent' | 'failed'> {

@@ -1,0 +1,59 @@
+/** How the fake provider treats a key. */
+export type Fate = 'answer' | 'fail' | 'uncertain' | 'refuse' | 'hang'
+
+export interface FakeJob {
+  id: string
+  key: string
+  operation: string
+  model: string
+  request: string
+  state: string
+  settlesAt: number
+  fate: Fate
+  replayed: boolean
+  /** Attempts; each one was paid. */
+  paid: number
+}
+
+export type Verb = 'retry' | 'fail' | 'cancel'
+
+export interface Decision {
+  ids?: string[]
+  filter?: { state?: string; created_before?: string; metadata?: object }
+  cursor?: string
+  reason?: string
+  accept_duplicate_charge?: boolean
+}
+
+/** A stand-in for the API: enough of it, in memory, and it counts. */
+export interface FakeServer {
+  url: string
+  apiKey: string
+  jobs: Map<string, FakeJob>
+  /** Keys of each bulk submission. */
+  bulks: string[][]
+  /** Method and path of each request. */
+  requests: string[]
+  /** Bodies of the decisions, and what each was. */
+  decisions: ({ action: Verb } & Decision)[]
+  /** Ids that a decision by filter goes through, until it is through. */
+  matching: string[] | null
+  /** Bodies of the single submissions. */
+  bodies: string[]
+  /** How long a job takes from its submission. */
+  latencyMs: number
+  fateOf: (key: string) => Fate
+  /** Text of an answer. */
+  answerOf: (key: string) => string
+  /** Answered 503 before anything else, so many times. */
+  unavailable: number
+  /** Reason that unfinished jobs show. */
+  waitingFor: { lane: string; reason: string; until: null } | null
+  simulated: boolean
+  /** Runs of a key: what a provider would have charged for. */
+  calls(key: string): number
+  /** Closes the port and cuts every connection; the jobs stay. */
+  pause(): Promise<void>
+  resume(): Promise<void>
+  close(): Promise<void>
+}

@@ -1,0 +1,60 @@
+import { submitBatch, type Db, type NewJob, type SubmitResult } from '@askonce/store'
+import { createMetrics, type Log } from '@askonce/telemetry'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Submissions } from '../../apps/api/src/submissions.ts'
+
+vi.mock('@askonce/store', async (original) => ({
+  ...(await original<object>()),
+  submitBatch: vi.fn<typeof submitBatch>(),
+}))
+
+const log: Log = { event: () => undefined, child: () => log }
+const job = { id: 'job-1', request: Buffer.from('{}') } as unknown as NewJob
+const created = {
+  kind: 'created',
+  job: { id: 'job-1', dispatch: 1, lane: 'openai', priority: 5, dispatched_at: new Date(0) },
+} as unknown as SubmitResult
+const broken = (): Error => Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['performance'] })
+  vi.mocked(submitBatch).mockReset()
+})
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+function submitted() {
+  const handOver = vi.fn<(items: readonly unknown[]) => void>()
+  const submissions = new Submissions({ db: {} as Db, log, metrics: createMetrics(), maxWaiting: 10, handOver })
+  return { result: submissions.submit(job), handOver }
+}
+
+// DESIGN.md §1.5: a short restart of Postgres is not the business of who submits. Not covered: that the statement, sent twice, makes
+// one job; test/integration/store/submit.test.ts does.
+describe('a batch that meets a broken connection', () => {
+  test('is sent again as it was, and handed over once', async () => {
+    vi.mocked(submitBatch).mockRejectedValueOnce(broken()).mockRejectedValueOnce(broken()).mockResolvedValue([created])
+    const { result, handOver } = submitted()
+    expect(await result).toBe(created)
+    expect(vi.mocked(submitBatch).mock.calls.map(([, jobs]) => jobs)).toEqual([[job], [job], [job]])
+    expect(handOver.mock.calls).toEqual([[[{ id: 'job-1', dispatch: 1, lane: 'openai', priority: 5 }]]])
+  })
+
+  test('is given up after two seconds: the outcome is unknown, and nothing is handed over', async () => {
+    vi.mocked(submitBatch).mockImplementation(() => {
+      vi.advanceTimersByTime(1_100)
+      return Promise.reject(broken())
+    })
+    const { result, handOver } = submitted()
+    await expect(result).rejects.toThrow('ECONNRESET')
+    expect(submitBatch).toHaveBeenCalledTimes(2)
+    expect(handOver).not.toHaveBeenCalled()
+  })
+
+  test('is not sent again when it is the statement that is refused', async () => {
+    vi.mocked(submitBatch).mockRejectedValue(Object.assign(new Error('bad value'), { code: '22P02' }))
+    await expect(submitted().result).rejects.toThrow('bad value')
+    expect(submitBatch).toHaveBeenCalledOnce()
+  })
+})
