@@ -40,6 +40,8 @@ export interface FakeServer {
   fateOf: (key: string) => Fate
   /** Text of an answer. */
   answerOf: (key: string) => string
+  /** Streams of keys, as they are stored. */
+  streams: Map<string, string>
   /** Answered 503 before anything else, so many times. */
   unavailable: number
   /** Reason that unfinished jobs show. */
@@ -87,6 +89,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     latencyMs: 20,
     fateOf: () => 'answer',
     answerOf: exactAnswer,
+    streams: new Map(),
     unavailable: 0,
     waitingFor: null,
     simulated: true,
@@ -217,7 +220,11 @@ async function handle(
     await waitFor(fake, job, Number(url.searchParams.get('wait') ?? 0))
     return send(200, jobText(fake, job))
   }
-  if (verb === 'response') return send(200, fake.answerOf(job.key))
+  if (verb === 'response') {
+    const stream = fake.streams.get(job.key)
+    if (stream !== undefined) return send(200, stream, { 'content-type': 'text/event-stream' })
+    return send(200, fake.answerOf(job.key))
+  }
   if (verb === 'attempts') return send(200, ledgerText(job))
   if (verb === 'decisions') return send(200, JSON.stringify({ object: 'list', data: decisionsAbout(fake, id) }))
   return refuse(404, 'not_found', 'There is nothing at this address.')
@@ -416,7 +423,7 @@ function jobText(fake: FakeServer, job: FakeJob): string {
     deadline_at: now,
     expires_at: null,
   })
-  return `${text.slice(0, -1)},"response":${state === 'succeeded' ? fake.answerOf(key) : 'null'}}`
+  return `${text.slice(0, -1)},"response":${state === 'succeeded' && !fake.streams.has(key) ? fake.answerOf(key) : 'null'}}`
 }
 
 function ledgerText({ paid, model }: FakeJob): string {

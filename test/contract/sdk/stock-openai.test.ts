@@ -308,8 +308,10 @@ describe('errors are of the SDK’s own classes', () => {
       const error = await openai.chat.completions.create({ ...chat(prompt), stream }, keyed()).catch((e: unknown) => e)
       expect(error).toBeInstanceOf(errorClass)
       expect(error).toMatchObject({ status, message: `${status} No.`, type: 'invalid_request_error', ...more })
-      expect((error as OpenAI.APIError).requestID).toMatch(/^[0-9a-f-]{36}$/)
-      expect((error as OpenAI.APIError).headers?.get('x-askonce-provider-request-id')).toMatch(/^req_\d+$/)
+      expect((error as InstanceType<typeof OpenAI.APIError>).requestID).toMatch(/^[0-9a-f-]{36}$/)
+      expect((error as InstanceType<typeof OpenAI.APIError>).headers?.get('x-askonce-provider-request-id')).toMatch(
+        /^req_\d+$/,
+      )
       // Its own retries are on, and there were none.
       expect(prompts.calls(prompt)).toBe(1)
     }
@@ -403,7 +405,7 @@ describe('errors are of the SDK’s own classes', () => {
       const error = await ask().catch((e: unknown) => e)
       expect(error).toBeInstanceOf(errorClass)
       expect(error).toMatchObject(members)
-      expect((error as OpenAI.APIError).requestID).toMatch(/^[0-9a-f-]{36}$/)
+      expect((error as InstanceType<typeof OpenAI.APIError>).requestID).toMatch(/^[0-9a-f-]{36}$/)
     }
   })
 })
