@@ -69,7 +69,7 @@ function percentile(numbers: readonly number[], share: number): number {
 
 async function measure(system: System): Promise<boolean> {
   const { address } = await system.api({ LOG_LEVEL: 'info' })
-  await Promise.all([system.started('janitor'), system.started('worker')])
+  const [worker] = await Promise.all([system.started('worker'), system.started('janitor')])
   const direct = { url: `${system.upstream.url}/v1/chat/completions`, headers: {} }
   const through = { url: `${address}/openai/v1/chat/completions`, headers: { authorization: `Bearer ${apiKey}` } }
   const body = (stream: boolean) => (index: number) => ({
@@ -102,6 +102,17 @@ async function measure(system: System): Promise<boolean> {
     console.log(`| ${name} | ${cells} | ${limit} | ${added <= limit ? 'met' : 'MISSED'} |`)
     return added <= limit
   })
+  const ended = worker.stdout
+    .filter((line) => line.includes('"event":"attempt.ended"'))
+    .map((line) => JSON.parse(line) as { queue_ms: number; duration_ms: number })
+  const stage = (name: 'queue_ms' | 'duration_ms'): number =>
+    percentile(
+      ended.map((line) => line[name]),
+      0.5,
+    )
+  console.log(
+    `\nIn the middle a claim began ${stage('queue_ms')} ms after its submission, and ended ${stage('duration_ms')} ms later with the stored answer.`,
+  )
   return met.every(Boolean)
 }
 
