@@ -131,6 +131,32 @@ describe('get and list', () => {
     expect(held.stderr).toContain('there is no answer: the job is uncertain')
   })
 
+  it.each([
+    [
+      'chat completions',
+      ['{"choices":[{"index":0,"delta":{"content":"Red "}}]}', '{"choices":[{"delta":{"content":"dust"}}]}', '[DONE]'],
+    ],
+    [
+      'messages',
+      [
+        '{"type":"content_block_delta","delta":{"text":"Red "}}',
+        '{"type":"content_block_delta","delta":{"text":"dust"}}',
+      ],
+    ],
+    [
+      'responses',
+      ['{"type":"response.output_text.delta","delta":"Red "}', '{"type":"response.output_text.delta","delta":"dust"}'],
+    ],
+  ])('prints what a stream of %s says, and its events with --response', async (_, events) => {
+    const stream = events.map((data) => `data: ${data}\n\n`).join('')
+    server.streams.set('k/1', stream)
+    const shown = await run('get', '--key', 'k/1', '--wait', '5')
+    expect(shown.stdout).toMatch(/\n\nRed dust\n$/)
+    expect((await run('get', '--key', 'k/1', '--response')).stdout).toBe(stream)
+    expect((await run('get', '--key', 'k/1', '--json')).stdout).toContain('"response":null')
+    server.streams.clear()
+  })
+
   it('prints the ledger, and JSON as the server sent it', async () => {
     const { stdout } = await run('get', '--key', 'k/1', '--attempts')
     expect(stdout).toMatch(/OUTCOME +BILLING/)
@@ -201,7 +227,7 @@ describe('help', () => {
     const { code, stdout } = await run('--help')
     expect(code).toBe(0)
     expect(stdout).toContain('Exit codes:')
-    const names = 'submit batch get list cancel retry fail spend lanes keys sweep doctor'.split(' ')
+    const names = 'submit batch get list cancel retry fail spend lanes keys tenants sweep doctor'.split(' ')
     const explains = async (name: string): Promise<void> => {
       expect(stdout).toMatch(new RegExp(`^ {2}${name} `, 'm'))
       const help = await run(name, '--help')

@@ -49,6 +49,31 @@ async function sql(text: string): Promise<Record<string, unknown>[]> {
   }
 }
 
+describe('tenants', () => {
+  it('are listed with what holds for them, which is set by name', async () => {
+    await runCli(['keys', 'create', '--name', 'x', '--tenant', 'derivers'], { env })
+    const before = JSON.parse((await runCli(['tenants', 'list', '--json'], { env })).stdout) as { data: object[] }
+    expect(before.data).toContainEqual(expect.objectContaining({ id: 'derivers', derive_keys: false }))
+    const on = await runCli(['tenants', 'set', 'derivers', '--derive-keys', 'on'], { env })
+    expect(on).toMatchObject({
+      code: 0,
+      stdout: 'derivers: SDK requests without a key get one made from what they ask\n',
+    })
+    const rows = await sql("select derive_keys from tenants where id in ('derivers', 'default') order by id")
+    expect(rows.map((row) => row['derive_keys'])).toEqual([false, true])
+    expect((await runCli(['tenants', 'list'], { env })).stdout).toMatch(/^derivers +on /m)
+    const off = await runCli(['tenants', 'set', 'derivers', '--derive-keys', 'off', '--json'], { env })
+    expect(JSON.parse(off.stdout)).toMatchObject({ id: 'derivers', derive_keys: false })
+  })
+
+  it('refuse names that are not there, and settings that are none', async () => {
+    expect((await runCli(['tenants', 'set', 'nobody', '--derive-keys', 'on'], { env })).code).toBe(1)
+    for (const args of [['default'], ['default', '--derive-keys', 'maybe'], ['--derive-keys', 'on']]) {
+      expect((await runCli(['tenants', 'set', ...args], { env })).code).toBe(2)
+    }
+  })
+})
+
 describe('keys', () => {
   it('are made, shown once, listed and revoked', async () => {
     const made = await runCli(['keys', 'create', '--name', 'nightly', '--tenant', 'research', '--scopes', 'submit'], {

@@ -104,5 +104,5 @@ export function jobText(fake: FakeServer, job: FakeJob): string {
     deadline_at: now,
     expires_at: null,
   })
-  return `${text.slice(0, -1)},"response":${state === 'succeeded' ? fake.answerOf(key) : 'null'}}`
+  return `${text.slice(0, -1)},"response":${state === 'succeeded' && !fake.streams.has(key) ? fake.answerOf(key) : 'null'}}`
 }

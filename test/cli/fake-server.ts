@@ -39,6 +39,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     latencyMs: 20,
     fateOf: () => 'answer',
     answerOf: exactAnswer,
+    streams: new Map(),
     unavailable: 0,
     waitingFor: null,
     simulated: true,
@@ -169,7 +170,11 @@ async function handle(
     await waitFor(fake, job, Number(url.searchParams.get('wait') ?? 0))
     return send(200, jobText(fake, job))
   }
-  if (verb === 'response') return send(200, fake.answerOf(job.key))
+  if (verb === 'response') {
+    const stream = fake.streams.get(job.key)
+    if (stream !== undefined) return send(200, stream, { 'content-type': 'text/event-stream' })
+    return send(200, fake.answerOf(job.key))
+  }
   if (verb === 'attempts') return send(200, ledgerText(job))
   if (verb === 'decisions') return send(200, JSON.stringify({ object: 'list', data: decisionsAbout(fake, id) }))
   return refuse(404, 'not_found', 'There is nothing at this address.')

@@ -45,6 +45,8 @@ export interface FakeServer {
   fateOf: (key: string) => Fate
   /** Text of an answer. */
   answerOf: (key: string) => string
+  /** Streams of keys, as they are stored. */
+  streams: Map<string, string>
   /** Answered 503 before anything else, so many times. */
   unavailable: number
   /** Reason that unfinished jobs show. */

@@ -47,15 +47,15 @@ export interface Reply {
 
 export type System = Awaited<ReturnType<typeof startSystem>>
 
-/** Real servers and an upstream in a process of its own; the roles are started by each test, as processes that it can kill. */
-export async function startSystem(form: Form) {
+/** Real servers and an upstream in a process of its own; the roles are started by each test, as processes that it can kill. `upstreamEnv`: see the testkit's upstream-main.ts. */
+export async function startSystem(form: Form, upstreamEnv: Record<string, string> = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'askonce-fault-'))
   const postgres = await startTestPostgres({ fsync: true })
   const redis = form === 'redis' ? await startTestRedis({}) : null
   const database = await postgres.createDatabase()
   await migrate(database.url)
   await migrateQueueSchema(database.url)
-  const upstream = await startUpstreamProcess()
+  const upstream = await startUpstreamProcess(upstreamEnv)
   const pool = new pg.Pool({ connectionString: database.url, max: 2 })
   pool.on('error', () => undefined)
   let spawned = 0
@@ -121,8 +121,8 @@ export async function startSystem(form: Form) {
   }
 }
 
-async function startUpstreamProcess() {
-  const child = spawnNode(upstreamMain, { env: {} })
+async function startUpstreamProcess(env: Record<string, string>) {
+  const child = spawnNode(upstreamMain, { env })
   const line = await child.waitForLine(/"url"/, 60_000)
   const { url } = JSON.parse(line.input) as { url: string }
   return {

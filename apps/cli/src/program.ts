@@ -12,6 +12,7 @@ import { addRetry } from './commands/retry.ts'
 import { addSpend } from './commands/spend.ts'
 import { addSubmit } from './commands/submit.ts'
 import { addSweep } from './commands/sweep.ts'
+import { addTenants } from './commands/tenants.ts'
 import { registerRoles } from './roles/index.ts'
 
 const epilogue = `
@@ -54,6 +55,7 @@ export function buildProgram(): Command {
   addSpend(program)
   addLanes(program)
   addKeys(program)
+  addTenants(program)
   addSweep(program)
   addDoctor(program)
   return program

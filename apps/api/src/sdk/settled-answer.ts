@@ -1,14 +1,16 @@
-import { jobError } from '@askonce/core'
+import { isSettled, jobError } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply } from 'fastify'
 import { Problem } from '../problem.ts'
 
-/** Headers that say which job an answer is of. */
+/** Headers that say which job an answer is of. While it runs, the provider's request is that of an earlier call. */
 export function jobHeaders(row: JobRow): Record<string, string> {
   return {
     'x-askonce-job-id': row.id,
     ...(row.cost_usd === null ? {} : { 'x-askonce-cost-usd': String(row.cost_usd) }),
-    ...(row.provider_request_id === null ? {} : { 'x-askonce-provider-request-id': row.provider_request_id }),
+    ...(row.provider_request_id === null || !isSettled(row.state)
+      ? {}
+      : { 'x-askonce-provider-request-id': row.provider_request_id }),
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { answerText } from '../answer-text.ts'
 import { awaitJob, type ShownJob } from '../await-job.ts'
 import { CliError, exitCodes, usageError } from '../errors.ts'
 import type { Client } from '../http.ts'
@@ -7,7 +8,8 @@ import { concludeJob, showJob } from '../job-view.ts'
 import { showAttempts, showDecisions } from '../ledger-view.ts'
 import { examples, integer } from '../options.ts'
 import { withClient } from '../server.ts'
-import { print } from '../terminal.ts'
+import { streamText } from '../stream-text.ts'
+import { print, printable } from '../terminal.ts'
 
 interface Options {
   key?: string
@@ -27,7 +29,7 @@ export function addGet(program: Command): void {
     .argument('[job]', 'id of the job, or its key')
     .option('-k, --key <key>', 'its key, also where that looks like an id')
     .option('-w, --wait <seconds>', 'wait for the answer so long', integer(0), 0)
-    .option('--response', "print the provider's answer alone, byte for byte", false)
+    .option('--response', "print the provider's answer alone, byte for byte; of a stream its events", false)
     .option('--attempts', 'print the ledger: every call that was or may have been paid, and what they cost')
     .option('--decisions', 'print who retried, failed or cancelled it, when and why')
     .option('--json', 'print JSON')
@@ -59,6 +61,7 @@ async function get(named: string | undefined, options: Options): Promise<void> {
     const shown = await awaitJob(client, found, options.wait)
     if (options.response) return await printResponse(client, path, shown)
     showJob(shown, shown.text, options.json === true)
+    if (!options.json) await showStream(client, path, shown)
     process.exitCode = concludeJob(shown.job, options.wait > 0)
   })
 }
@@ -81,6 +84,14 @@ async function idOf(client: Client, key: string): Promise<string> {
   const { data } = await client.json<{ data: Pick<Job, 'id'>[] }>({ method: 'GET', path })
   if (data[0] === undefined) throw new CliError(exitCodes.failed, `no job has the key ${key}`)
   return data[0].id
+}
+
+/** The answer of a streamed job is no JSON, so it is not in the job: what it says, below the job, as of other answers. */
+async function showStream(client: Client, path: string, { job, response }: ShownJob): Promise<void> {
+  if (job.state !== 'succeeded' || response !== null) return
+  const { bytes, headers } = await client.send({ method: 'GET', path: `${path}/response` })
+  const isStream = String(headers['content-type']).includes('event-stream')
+  print(`\n${printable(isStream ? streamText(bytes) : answerText(bytes.toString('utf8')))}`)
 }
 
 async function printResponse(client: Client, path: string, { job }: ShownJob): Promise<void> {

@@ -216,7 +216,7 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
         response = case when d.next = 'succeeded' then d.response else l.response end,
         response_status = case when d.next = 'succeeded' then d.provider_status else l.response_status end,
         response_content_type = case when d.next = 'succeeded' then d.content_type else l.response_content_type end,
-        provider_request_id = case when d.next = 'succeeded' then d.provider_request_id else l.provider_request_id end,
+        provider_request_id = case when d.next = 'succeeded' or d.owned then d.provider_request_id else l.provider_request_id end,
         answer_id = case when d.next = 'succeeded' then d.answer_id else l.answer_id end,
         answer_attempt = case when d.next = 'succeeded' then d.attempt else l.answer_attempt end,
         flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else l.flags end
