@@ -40,6 +40,9 @@ const end: AttemptEndRecord = {
   response: Buffer.from('{"paid":true}'),
   contentType: 'application/json',
   flags: [],
+  answerId: null,
+  errorResponse: null,
+  errorContentType: null,
 }
 
 let directory: string

@@ -499,7 +499,7 @@ describe('a client that goes away', () => {
 })
 
 it('an unmodified script run twice: the second run asks the upstream nothing', async () => {
-  const script = new URL('../../../examples/sdk-openai.mjs', import.meta.url).pathname
+  const script = new URL('../../../examples/sdk-openai.ts', import.meta.url).pathname
   const run = async (): Promise<string[]> => {
     const child = spawnNode(script, {
       args: ['gpt-4o-mini'],

@@ -1,12 +1,12 @@
 // The stock OpenAI SDK with Askonce behind it. Nothing here is ours but the address, the key of the API, and one header.
-//   OPENAI_BASE_URL=http://127.0.0.1:8787/openai/v1 OPENAI_API_KEY=<key> node examples/sdk-openai.mjs [model]
+//   OPENAI_BASE_URL=http://127.0.0.1:8787/openai/v1 OPENAI_API_KEY=<key> node --import tsx examples/sdk-openai.ts [model]
 import OpenAI from 'openai'
 
 const openai = new OpenAI()
 const model = process.argv[2] ?? 'simulated/small'
 
 /** Says whether this run asked the provider, or got the stored answer. */
-function tell(response, key, text) {
+function tell(response: Response, key: string, text: string): void {
   const stored = response.headers.get('idempotent-replayed') === 'true'
   console.log(`${stored ? 'stored' : 'asked '} ${key}: ${text.slice(0, 40)}`)
 }
@@ -19,7 +19,7 @@ for (const planet of ['Mars', 'Venus', 'Neptune']) {
       { headers: { 'Idempotency-Key': key } },
     )
     .withResponse()
-  tell(response, key, data.choices[0].message.content)
+  tell(response, key, data.choices[0]?.message.content ?? '')
 }
 
 // A stream of a stored answer is the same events again.
@@ -38,4 +38,4 @@ tell(response, key, text)
 const embedded = await openai.embeddings
   .create({ model, input: 'red dust' }, { headers: { 'Askonce-Key': 'derive' } })
   .withResponse()
-tell(embedded.response, 'a derived key', `${embedded.data.data[0].embedding.length} numbers`)
+tell(embedded.response, 'a derived key', `${embedded.data.data[0]?.embedding.length} numbers`)

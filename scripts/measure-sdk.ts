@@ -3,7 +3,7 @@ import { Agent, request as httpRequest } from 'node:http'
 import { cpus, totalmem } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { apiKey, startSystem, type System } from '../fault/system.ts'
+import { apiKey, startSystem, type System } from '../test/fault/system.ts'
 
 /**
  * What Askonce adds to a call of a stock SDK: a keyed chat completion through it beside the same call to the upstream itself, which takes
