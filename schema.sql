@@ -48,6 +48,108 @@ CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, start
 CREATE INDEX attempts_open ON public.attempts USING btree (worker_id) WHERE (finished_at IS NULL);
 CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
 
+create table batch_lines (
+  batch_id uuid not null,
+  line integer not null,
+  custom_id text collate "C" not null,
+  state text not null default 'ready'::text,
+  fingerprint bytea not null,
+  model text not null,
+  lane text not null,
+  request bytea not null,
+  job_id uuid not null,
+  started boolean not null default false,
+  replayed boolean not null default false,
+  refusal jsonb,
+  outcome text,
+  done_number integer,
+  in_errors boolean,
+  part_position bigint,
+  part_offset integer,
+  length integer,
+  constraint batch_lines_done_is_whole CHECK ((((state = 'done'::text) = (outcome IS NOT NULL)) AND ((state = 'done'::text) = (done_number IS NOT NULL)) AND ((state = 'done'::text) = (length IS NOT NULL)))),
+  constraint batch_lines_line_check CHECK ((line > 0)),
+  constraint batch_lines_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'expired'::text]))),
+  constraint batch_lines_pkey PRIMARY KEY (batch_id, line),
+  constraint batch_lines_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'open'::text, 'done'::text])))
+) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE UNIQUE INDEX batch_lines_custom_id ON public.batch_lines USING btree (batch_id, custom_id);
+CREATE UNIQUE INDEX batch_lines_done ON public.batch_lines USING btree (batch_id, done_number) WHERE (state = 'done'::text);
+CREATE INDEX batch_lines_open ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'open'::text);
+CREATE INDEX batch_lines_open_job ON public.batch_lines USING btree (job_id) WHERE (state = 'open'::text);
+CREATE INDEX batch_lines_ready ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'ready'::text);
+
+create table batches (
+  id uuid not null,
+  tenant_id text not null,
+  kind text not null,
+  operation text not null,
+  endpoint text not null,
+  api_key_id uuid not null,
+  input_file_id uuid not null,
+  output_file_id uuid not null,
+  error_file_id uuid not null,
+  output_bytes bigint not null default 0,
+  error_bytes bigint not null default 0,
+  output_ttl_seconds integer,
+  metadata jsonb,
+  key_prefix text collate "C" not null,
+  completion_window text not null,
+  window_seconds integer not null,
+  status text not null,
+  ending text,
+  errors jsonb not null default '[]'::jsonb,
+  scan_bytes bigint not null default 0,
+  scan_lines integer not null default 0,
+  total integer not null default 0,
+  submitted integer not null default 0,
+  done integer not null default 0,
+  succeeded integer not null default 0,
+  failed integer not null default 0,
+  cancelled integer not null default 0,
+  expired integer not null default 0,
+  replayed integer not null default 0,
+  input_tokens bigint not null default 0,
+  output_tokens bigint not null default 0,
+  cost_usd numeric(20,10) not null default 0,
+  created_at timestamp with time zone not null default now(),
+  expires_at timestamp with time zone not null,
+  in_progress_at timestamp with time zone,
+  finalizing_at timestamp with time zone,
+  cancelling_at timestamp with time zone,
+  ended_at timestamp with time zone,
+  lease uuid,
+  leased_until timestamp with time zone,
+  wake_at timestamp with time zone not null default now(),
+  constraint batches_cancelled_check CHECK ((cancelled >= 0)),
+  constraint batches_check CHECK (((submitted >= 0) AND (submitted <= total))),
+  constraint batches_check1 CHECK (((done >= 0) AND (done <= total))),
+  constraint batches_done_is_sorted CHECK ((done = (((succeeded + failed) + cancelled) + expired))),
+  constraint batches_end_is_complete CHECK (((status <> ALL (ARRAY['completed'::text, 'expired'::text, 'cancelled'::text])) OR (done = total))),
+  constraint batches_end_is_dated CHECK (((status = ANY (ARRAY['failed'::text, 'completed'::text, 'expired'::text, 'cancelled'::text])) = (ended_at IS NOT NULL))),
+  constraint batches_ending_check CHECK ((ending = ANY (ARRAY['completed'::text, 'expired'::text, 'cancelled'::text]))),
+  constraint batches_error_bytes_check CHECK ((error_bytes >= 0)),
+  constraint batches_expired_check CHECK ((expired >= 0)),
+  constraint batches_failed_check CHECK ((failed >= 0)),
+  constraint batches_key_prefix_check CHECK (((length(key_prefix) >= 1) AND (length(key_prefix) <= 190))),
+  constraint batches_kind_check CHECK ((kind = ANY (ARRAY['openai'::text, 'anthropic'::text]))),
+  constraint batches_operation_check CHECK ((operation = ANY (ARRAY['chat.completions'::text, 'responses'::text, 'embeddings'::text, 'messages'::text]))),
+  constraint batches_output_bytes_check CHECK ((output_bytes >= 0)),
+  constraint batches_output_ttl_seconds_check CHECK ((output_ttl_seconds > 0)),
+  constraint batches_pkey PRIMARY KEY (id),
+  constraint batches_replayed_check CHECK ((replayed >= 0)),
+  constraint batches_scan_bytes_check CHECK ((scan_bytes >= 0)),
+  constraint batches_scan_lines_check CHECK ((scan_lines >= 0)),
+  constraint batches_status_check CHECK ((status = ANY (ARRAY['validating'::text, 'failed'::text, 'in_progress'::text, 'finalizing'::text, 'completed'::text, 'expired'::text, 'cancelling'::text, 'cancelled'::text]))),
+  constraint batches_succeeded_check CHECK ((succeeded >= 0)),
+  constraint batches_total_check CHECK ((total >= 0)),
+  constraint batches_window_seconds_check CHECK ((window_seconds > 0))
+);
+CREATE INDEX batches_active ON public.batches USING btree (wake_at) WHERE (ended_at IS NULL);
+CREATE INDEX batches_ended ON public.batches USING btree (ended_at) WHERE (ended_at IS NOT NULL);
+CREATE INDEX batches_input ON public.batches USING btree (input_file_id) WHERE (ended_at IS NULL);
+CREATE INDEX batches_list ON public.batches USING btree (tenant_id, kind, created_at DESC, id DESC);
+
 create table decisions (
   id bigint not null generated always as identity,
   at timestamp with time zone not null default now(),
@@ -70,6 +172,36 @@ create table decisions (
 );
 CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
 CREATE INDEX decisions_retention ON public.decisions USING btree (at);
+
+create table file_parts (
+  file_id uuid not null,
+  "position" bigint not null,
+  body bytea not null,
+  constraint file_parts_body_check CHECK ((octet_length(body) > 0)),
+  constraint file_parts_pkey PRIMARY KEY (file_id, "position"),
+  constraint file_parts_position_check CHECK (("position" >= 0))
+);
+
+create table files (
+  id uuid not null,
+  tenant_id text not null,
+  purpose text not null,
+  filename text not null,
+  status text not null,
+  bytes bigint not null default 0,
+  sha256 bytea,
+  created_at timestamp with time zone not null default now(),
+  touched_at timestamp with time zone not null default now(),
+  expires_at timestamp with time zone,
+  constraint files_bytes_check CHECK ((bytes >= 0)),
+  constraint files_filename_check CHECK (((length(filename) >= 1) AND (length(filename) <= 255))),
+  constraint files_pkey PRIMARY KEY (id),
+  constraint files_sha256_check CHECK ((octet_length(sha256) = 32)),
+  constraint files_status_check CHECK ((status = ANY (ARRAY['uploading'::text, 'writing'::text, 'processed'::text, 'internal'::text])))
+);
+CREATE INDEX files_expiry ON public.files USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX files_list ON public.files USING btree (tenant_id, created_at DESC, id DESC) WHERE (status = 'processed'::text);
+CREATE INDEX files_uploads ON public.files USING btree (touched_at) WHERE (status = 'uploading'::text);
 
 create table jobs (
   id uuid not null,
@@ -119,6 +251,7 @@ create table jobs (
   answer_id text,
   error_response bytea,
   error_content_type text,
+  owner_batch uuid,
   constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
   constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),

@@ -6,7 +6,16 @@ for (const name of Object.keys(process.env)) {
   if (ours.test(name)) delete process.env[name]
 }
 
+const source = (path: string): string => new URL(`packages/client/src/${path}`, import.meta.url).pathname
+
 export default defineConfig({
+  // As tsconfig.json has it: the published package names its built files.
+  resolve: {
+    alias: [
+      { find: '@askonce/client/node', replacement: source('node/index.ts') },
+      { find: '@askonce/client', replacement: source('index.ts') },
+    ],
+  },
   test: {
     // A failure is looked at, never repeated until it passes; a focused test is no run.
     retry: 0,

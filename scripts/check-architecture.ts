@@ -10,6 +10,8 @@ const PARTS = [...ADAPTERS, 'core', 'intake']
 /** What each workspace may import. A workspace that is not listed is a problem: give it its place first. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
   core: [],
+  // Published: producers install nothing else with it.
+  client: [],
   // What a request must be to become a job: rules over the configuration, for those that take requests in. Of the store only
   // types: rules do no I/O.
   intake: ['core', 'config', 'store'],
@@ -26,6 +28,15 @@ const OUTSIDE = /^(?:test|bench|scripts|examples)\//
 
 /** The core decides and computes; SHA-256 is the one thing that it takes from the platform. */
 const CORE_MAY_IMPORT = new Set(['node:crypto'])
+
+/**
+ * The client is published, and browsers load it: it imports nothing but its own files. What is for Node is an entry of its own.
+ */
+const CLIENT = 'packages/client/src/'
+const CLIENT_FOR_NODE = `${CLIENT}node/`
+/** The only package whose exports name built files, and the only one with two entries. */
+const PUBLISHED = 'packages/client/package.json'
+const PUBLISHED_ENTRY = '@askonce/client/node'
 
 /** The folders that speak SQL. In packages/queue it is the glue of BullMQ's PostgreSQL backend. */
 const SQL_FOLDERS = ['packages/store/', 'packages/embedded/', 'packages/testkit/', 'packages/queue/']
@@ -47,12 +58,19 @@ function importProblem(file: File, target: string): string | undefined {
     const [, workspace] = /^((?:apps|packages)\/[^/]+)\//.exec(to) ?? []
     // A unit test may look at one part of a package, which its index rightly does not show.
     if (file.path.startsWith('test/unit/')) return undefined
+    if (file.path.startsWith(CLIENT) && !file.path.startsWith(CLIENT_FOR_NODE) && to.startsWith(CLIENT_FOR_NODE)) {
+      return 'browsers load this file: only src/node may use what is for Node'
+    }
     const leaves = file.workspace === '' ? workspace !== undefined : !to.startsWith(`${file.workspace}/`)
     return leaves ? 'reaches into another workspace: import it by its name' : undefined
   }
   const [, name, inside] = /^(?:@askonce\/([^/]+)|askonce(?=\/|$))(\/.*)?$/.exec(target) ?? []
-  if (inside !== undefined) return 'reaches behind the index of a package: src/index.ts is its only export'
+  if (inside !== undefined && target !== PUBLISHED_ENTRY)
+    return 'reaches behind the index of a package: src/index.ts is its only export'
   if (file.name === 'core' && !CORE_MAY_IMPORT.has(target)) return 'the core imports nothing'
+  if (file.path.startsWith(CLIENT) && !(file.path.startsWith(CLIENT_FOR_NODE) && target.startsWith('node:'))) {
+    return 'the client imports nothing, and src/node only what Node has'
+  }
   if (SQL_PACKAGES.has(target) && file.workspace !== '' && !mayHoldSql(file.path)) {
     return 'only the packages that hold SQL talk to a database'
   }
@@ -81,7 +99,7 @@ function workspaceProblems(root: string, manifest: string): string[] {
   const { exports } = JSON.parse(readFileSync(join(root, manifest), 'utf8')) as { exports?: unknown }
   const name = manifest.split('/')[1] ?? ''
   return [
-    ...(exports === './src/index.ts' ? [] : [`${manifest} exports more than ./src/index.ts`]),
+    ...(exports === './src/index.ts' || manifest === PUBLISHED ? [] : [`${manifest} exports more than ./src/index.ts`]),
     ...(name in ARROWS ? [] : [`${manifest}: ${name} has no place in the arrows of scripts/check-architecture.ts`]),
   ]
 }

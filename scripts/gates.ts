@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { stripVTControlCharacters } from 'node:util'
 import { checkArchitecture } from './check-architecture.ts'
 import { checkDocs } from './check-docs.ts'
+import { checkPackage } from './check-package.ts'
 import { filesBelow, type GateResult } from './tree.ts'
 
 const CODE = ['.ts', '.js', '.mjs', '.cjs']
@@ -80,6 +81,7 @@ export const gates: readonly Gate[] = [
   { name: 'architecture', atLeast: 80, run: checkArchitecture },
   { name: 'schema', atLeast: 1, run: schema },
   { name: 'docs', atLeast: 5, run: checkDocs },
+  { name: 'package', atLeast: 20, run: checkPackage },
 ]
 
 /** The gate's problems, and the problem of having looked at too little. */

@@ -184,6 +184,15 @@ describe.each(streamed)('%s', (operation) => {
   })
 })
 
+test('a refusal that is written as events is not shown', async () => {
+  const { open } = transcripts['chat.completions']
+  const response = chunkedResponse([open]).toString('latin1').replace('200 OK', '503 Busy')
+  const { provider } = await rawServer((socket) => socket.write(response, 'latin1'))
+  const { verdict, order } = await stream(provider('chat.completions'), 'chat.completions')
+  expect(verdict).toMatchObject({ kind: 'unknown', code: 'gateway_error', providerStatus: 503, body: null })
+  expect(order).toEqual([])
+})
+
 describe('chat completions', () => {
   const chat = (request: object, ...list: (object | string)[]): Promise<Streamed> =>
     answeredWith('chat.completions', [events(...list)], { request: requestOf(request) })
@@ -219,7 +228,8 @@ describe('chat completions', () => {
   test('a choice that has not begun counts, unless the provider says that it is done', async () => {
     const list = [chunk({ content: 'a' }), chunk({}, 'stop')]
     expect((await chat({ n: 2 }, ...list)).verdict).toMatchObject(unknown)
-    expect((await chat({ n: 2 }, ...list, usageChunk, '[DONE]')).verdict).toMatchObject({ kind: 'answer' })
+    const { verdict, shown } = await chat({ n: 2 }, ...list, usageChunk, '[DONE]')
+    expect([verdict.kind, shown], 'usage comes behind the last choice').toEqual(['answer', events(...list)])
   })
 
   test.each([

@@ -88,7 +88,7 @@ describe.each<Form>([formOfRun])('a stream under faults (%s form)', (form) => {
       (count) => count === 3,
       20_000,
     )
-    worker.kill()
+    await worker.kill()
     worker = await system.started('worker')
     const text = await first.done
     expect(text).toContain('"code":"stream_interrupted"')
@@ -113,7 +113,7 @@ describe.each<Form>([formOfRun])('a stream under faults (%s form)', (form) => {
       (count) => count === 3,
       20_000,
     )
-    worker.kill()
+    await worker.kill()
     worker = await system.started('worker')
     expect(await first.done).toContain('"code":"job_uncertain"')
     const again = follow(key)
@@ -146,7 +146,7 @@ describe.each<Form>([formOfRun])('a stream under faults (%s form)', (form) => {
       (count) => count >= 5,
       20_000,
     )
-    apis[1]?.child.kill()
+    await apis[1]?.child.kill()
     await expect(first.done).rejects.toThrow(/terminated|reset|socket/i)
     const whole = first.text().slice(0, first.text().lastIndexOf('\n\n') + 2)
     const last = ids(whole).at(-1) ?? ''

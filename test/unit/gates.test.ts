@@ -65,6 +65,8 @@ const planted = {
   'apps/api/src/planted-kit.ts': `import * as kit from '@askonce/testkit'\nexport const planted = kit\n`,
   'apps/api/src/planted-sql.ts': 'export const planted = (id: string) => `select id from jobs where id = ${id}`\n',
   'apps/janitor/src/planted-query.ts': `import { Client } from 'pg'\nexport const planted = (client: Client) => client.query('x')\n`,
+  'packages/client/src/planted-node.ts': `import { readFileSync } from 'node:fs'\nimport { fileKeyStore } from './node/index.ts'\nexport const planted = [readFileSync, fileKeyStore]\n`,
+  'packages/client/src/node/planted-zod.ts': `import { z } from 'zod'\nexport const planted = z\n`,
   'packages/planted/package.json': `{ "name": "@askonce/planted", "exports": { ".": "./src/index.ts" } }\n`,
 } as const
 
@@ -136,6 +138,9 @@ describe('architecture', () => {
     ['apps/janitor/src/planted-query.ts:1', 'only the packages that hold SQL talk to a database'],
     ['apps/janitor/src/planted-query.ts:2', 'holds SQL outside the store'],
     ['packages/core/src/planted-long.ts', 'has 352 lines, more than 350'],
+    ['packages/client/src/planted-node.ts:1', 'the client imports nothing'],
+    ['packages/client/src/planted-node.ts:2', 'browsers load this file'],
+    ['packages/client/src/node/planted-zod.ts:1', 'the client imports nothing, and src/node only what Node has'],
     ['packages/planted/package.json', 'exports more than ./src/index.ts'],
     ['packages/planted/package.json', 'has no place in the arrows'],
   ])('reports %s: %s', (place, problem) => {
@@ -179,6 +184,36 @@ it('schema reports a comparison that is missing or that fails', () => {
   expect(gateOutput('schema', root)).toContain('schema.sql differs')
   writeFileSync(script, '')
   expect(gateOutput('schema', root)).toContain('looked at 0 files')
+})
+
+describe('package', () => {
+  it('reports what does not build for browsers', () => {
+    expect(gateOutput('package', dirty)).toMatch(/src\/planted-node\.ts\(1,\d+\): error TS/)
+  })
+
+  it('reports every way in which a package can be wrong', () => {
+    const root = copyRepository('package')
+    const path = join(root, 'packages/client/package.json')
+    const manifest = JSON.parse(readFileSync(path, 'utf8')) as Record<string, unknown>
+    const exports = { '.': { types: './dist/missing.d.ts', default: './dist/index.js' } }
+    Object.assign(manifest, { version: '9.9.9', dependencies: { zod: '1' }, exports, files: ['dist', 'src'] })
+    writeFileSync(path, JSON.stringify(manifest))
+    rmSync(join(root, 'packages/client/LICENSE'))
+    const output = gateOutput('package', root)
+    for (const problem of [
+      'has version 9.9.9',
+      'has dependencies',
+      'the package lacks LICENSE',
+      'the package has src/index.ts',
+      // publint, attw, the compiler and Node, each in its words.
+      /publint run: .*dist\/missing\.d\.ts/s,
+      /attw .*UntypedResolution|attw .*[Rr]esolution failed|attw .*No types/s,
+      /tsc -p: .*consumer\.ts/s,
+      /node --input-type=module: .*ERR_PACKAGE_PATH_NOT_EXPORTED/s,
+    ]) {
+      expect(output).toMatch(problem)
+    }
+  })
 })
 
 describe('docs', () => {

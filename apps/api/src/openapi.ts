@@ -54,7 +54,10 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
   for (const route of routes) {
-    if (route.body !== undefined && !registry.has(route.body)) registry.add(route.body, { id: bodyName(route) })
+    // A form stands where it is used.
+    const isForm = route.accepts.includes('multipart/form-data')
+    if (route.body !== undefined && !isForm && !registry.has(route.body))
+      registry.add(route.body, { id: bodyName(route) })
   }
   const names = new Map<z.ZodType, string>()
   for (const schema of [...Object.values(named), ...routes.map(({ body }) => body)]) {
@@ -96,8 +99,15 @@ function withoutNoise(schema: JsonSchema): void {
   if (schema.format !== undefined) delete schema.pattern
 }
 
+const bodyNames: Readonly<Record<string, string>> = {
+  '/v1/jobs': 'Submission',
+  '/v1/jobs/bulk': 'BulkSubmission',
+  '/openai/v1/batches': 'CreateBatch',
+  '/anthropic/v1/messages/batches': 'CreateMessageBatch',
+}
+
 function bodyName(route: ApiRoute): string {
-  return route.path === '/v1/jobs' ? 'Submission' : route.path === '/v1/jobs/bulk' ? 'BulkSubmission' : 'Nothing'
+  return bodyNames[route.path] ?? 'Nothing'
 }
 
 /** Ids and dialects that only a document of its own needs; and what a submission's `request` may be. */
@@ -145,7 +155,9 @@ function contentOf({ accepts, example }: ApiRoute, body: z.ZodType, names: Reado
       type,
       type === 'application/json'
         ? { schema: ref(names.get(body) ?? ''), ...(example === undefined ? {} : { example }) }
-        : { schema: { type: 'string', description: 'One item of `jobs` a line' } },
+        : type === 'multipart/form-data'
+          ? { schema: inline(body) }
+          : { schema: { type: 'string', description: 'One item of `jobs` a line' } },
     ]),
   )
 }

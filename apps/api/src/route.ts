@@ -43,7 +43,9 @@ export interface ApiRoute {
   /** Request headers besides the key, by name. */
   headers?: Readonly<Record<string, { required: boolean; description: string }>>
   /** Content types that the body may have; empty: there is no body. */
-  accepts: readonly ('application/json' | 'application/x-ndjson')[]
+  accepts: readonly ('application/json' | 'application/x-ndjson' | 'multipart/form-data')[]
+  /** The handler reads the body itself, as it comes, from the raw request: nobody holds it. */
+  streamed?: boolean
   body?: z.ZodType
   /** A body for those who try the call out on the page. */
   example?: unknown

@@ -161,12 +161,16 @@ export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly A
 }
 
 function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
-  const { method, path, scope, query, accepts } = route
+  const { method, path, scope, query, accepts, streamed = false } = route
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
       scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
         next(null, body),
       )
+    }
+    if (streamed) {
+      scoped.removeAllContentTypeParsers()
+      for (const type of accepts) scoped.addContentTypeParser(type, (_request, _body, next) => next(null))
     }
     scoped.route({
       method,

@@ -15,14 +15,17 @@ import {
   Session,
   settledChannel,
   sweepAttempts,
+  sweepBatches,
   sweepDecisions,
   sweepExpired,
+  sweepFiles,
   sweepStreamChunks,
   sweepWorkers,
   takeBackDispatches,
   takeDueJobs,
 } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import { BatchDriver } from './batches/driver.ts'
 import { startLoop, type Loop } from './loop.ts'
 import { Reconciler } from './reconcile.ts'
 import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
@@ -46,6 +49,8 @@ const batch = 500
 /** A worker ends its call for its timeout; this long after that something is wrong with it. */
 const overdueGraceMs = 60_000
 export const sweepBatch = 1_000
+/** A file may have 200 MB. */
+const sweepFilesAtOnce = 10
 
 /** Starts the loops. Any number of janitors run side by side; correctness is in the statements' predicates. */
 export function startJanitor({ config, databaseUrl, queue, log, metrics }: JanitorContext): Promise<Janitor> {
@@ -55,6 +60,7 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
   const retentionSeconds = Math.round(config.limits.ledgerRetentionMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
+  const batches = new BatchDriver({ db, config, dispatcher, log })
   const loops: Loop[] = []
   const loop = (name: string, everyMs: number, round: () => Promise<boolean>): Loop => {
     const started = startLoop({ name, everyMs, round, log, metrics })
@@ -154,6 +160,16 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
     swept('stream chunks', count, startedAt)
     return count >= sweepBatch
   })
+  loop('batches', 250, () => batches.round())
+  const results = loop('batch results', 500, () => batches.collectHinted())
+  loop('sweep files', 30_000, async () => {
+    const startedAt = performance.now()
+    const files = await sweepFiles(db, sweepFilesAtOnce)
+    swept('files', files, startedAt)
+    const ended = await sweepBatches(db, Math.round(config.limits.batchRetentionMs / 1000))
+    swept('batches', ended, startedAt)
+    return files >= sweepFilesAtOnce || ended > 0
+  })
   loop('sweep ledger', 60_000, async () => {
     const startedAt = performance.now()
     const count = await sweepAttempts(db, retentionSeconds, sweepBatch)
@@ -167,8 +183,12 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
   const listener = new Session({
     url: databaseUrl,
     name: 'askonce janitor listener',
-    channels: [dueChannel, lanesChannel],
-    onNotification: () => dispatch.wake(),
+    channels: [dueChannel, lanesChannel, settledChannel],
+    onNotification: (channel, payload) => {
+      if (channel !== settledChannel) return dispatch.wake()
+      batches.hint(payload.split(','))
+      results.wake()
+    },
     queryTimeoutMs: 5_000,
   })
   log.event('janitor.started', { version, pid: process.pid, host: hostname() })
@@ -193,6 +213,7 @@ export function startJanitor({ config, databaseUrl, queue, log, metrics }: Janit
       const startedAt = performance.now()
       log.event('janitor.stopping')
       await Promise.all(loops.map((running) => running.stop()))
+      batches.close()
       await listener.close()
       await dispatcher.close()
       await close()

@@ -38,7 +38,7 @@ interface Flight {
  */
 export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
   const startedAt = performance.now()
-  const stream = claim.streamed ? parts.streams.begin(claim.id, claim.attempt) : null
+  const stream = claim.streamed ? parts.streams.begin(claim) : null
   const end = await callAndDecide(parts, claim, held, stream)
   await recordAndReport(parts, { claim, held, startedAt, end })
   stream?.end()

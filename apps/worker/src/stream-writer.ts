@@ -6,6 +6,7 @@ import {
   nameAnswers,
   notify,
   streamsChannel,
+  type Claim,
   type Db,
   type StreamChunk,
 } from '@askonce/store'
@@ -47,12 +48,13 @@ export class StreamWriter {
   }
 
   /** Where the provider's events go, and what is called when the end of the attempt is in the database. */
-  begin(jobId: string, attempt: number): StreamSink & { end: () => void } {
+  begin({ id: jobId, attempt, operation }: Claim): StreamSink & { end: () => void } {
     const stream: OpenStream = { jobId, attempt, position: 0, waiting: [], answerId: null }
     this.open.add(stream)
     return {
+      // Only responses are asked for by the provider's id while they come.
       onAnswerId: (id) => {
-        stream.answerId = id
+        if (operation === 'responses') stream.answerId = id
       },
       onEvents: (events) => {
         stream.waiting.push(events)

@@ -48,10 +48,12 @@ export type Config = {
     readonly maxTtlMs: number
     readonly uncertainTtlMs: number
     readonly ledgerRetentionMs: number
+    readonly batchRetentionMs: number
     readonly defaultDeadlineMs: number
     readonly defaultTimeoutMs: number
     readonly maxBodyBytes: number
     readonly maxRequestBytes: number
+    readonly maxFileBytes: number
     readonly sdkWaitMs: number
     readonly maxQueuedSubmissions: number
   }

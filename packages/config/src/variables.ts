@@ -205,6 +205,12 @@ const limits = {
     CENTURY,
     'How long the ledger of attempts is kept (400 days: a whole year can still be compared with the provider’s bill).',
   ),
+  ASKONCE_BATCH_RETENTION_SECONDS: seconds(
+    2_592_000,
+    1,
+    CENTURY,
+    'How long a batch that has ended is kept, and its result files unless it says otherwise; also how long files with the purpose `batch` are kept unless their upload says otherwise (30 days, as at OpenAI).',
+  ),
   ASKONCE_DEFAULT_DEADLINE_SECONDS: seconds(
     604_800,
     1,
@@ -230,6 +236,10 @@ const limits = {
     1,
     3_600,
     'How long a request of a stock SDK waits for its answer. Then it is told 504, and the same key continues: the SDKs ask again by themselves. Below the 300 s after which Node’s fetch gives up.',
+  ),
+  ASKONCE_MAX_FILE_BYTES: integer(
+    { unset: 209_715_200, min: 1024, max: 1_073_741_824, unit: 'bytes' },
+    'Largest file of a batch (200 MiB, as at OpenAI). Files are kept in the database, and never held in memory.',
   ),
   ASKONCE_MAX_QUEUED_SUBMISSIONS: integer(
     { unset: 10_000, min: 1, max: 1_000_000, unit: 'submissions' },

@@ -25,6 +25,7 @@ export const errorRegistry = {
   stream_interrupted: api(409, false, 'What was shown of this stream is not of the answer that is stored'),
   payload_too_large: api(413, false, 'The body is too large'),
   unsupported_media_type: api(415, false, 'The content type is not supported'),
+  range_not_satisfiable: api(416, false, 'The file has none of these bytes'),
   idempotency_key_reused: api(422, false, 'The key was used for a different request'),
   job_uncertain: api(422, false, 'The job is held for a decision: a call may have been billed'),
   job_cancelled: api(422, false, 'The job was cancelled'),

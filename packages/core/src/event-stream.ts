@@ -1,66 +1,93 @@
-const lf = 10
-const cr = 13
+const lineFeed = 10
+const carriageReturn = 13
 
-/** One server-sent event as it was sent, the empty line at its end included. Only comments make one too. */
-export interface RawEvent {
-  bytes: Buffer
+/** Cuts a stream of bytes into server-sent events: however the bytes are chunked, the events are the same. */
+export interface SseSplitter {
+  /** The events that are complete with this chunk: their raw bytes, blank line included. Most are views of the chunk. */
+  push: (chunk: Buffer) => Buffer[]
+  /** What has come since the last complete event; empty when there is nothing. To be called once, at the end. */
+  rest: () => Buffer
 }
 
 /**
- * Cuts a stream of server-sent events into its events, whatever pieces it comes in. All bytes that come out are those that went in,
- * in the same order. Lines end with LF, CRLF or CR; of a CRLF that ends an event after its CR, the LF begins the next one, where it is
- * one more empty line.
+ * An event ends with a blank line. Lines end with CR, LF or CRLF, also mixed. After a blank line that ended with CR the next
+ * byte decides whether it was CRLF, so it is waited for, unless the line before ended with CR alone.
+ * Bytes of an unfinished event are kept as the chunks that they came in, and looked at once: an event of many megabytes in
+ * small pieces costs no more than its length.
  */
-export class EventSplitter {
-  private pieces: Buffer[] = []
-  private lineIsEmpty = true
-  private hasLines = false
-  private afterCr = false
+export function createSplitter(): SseSplitter {
+  let kept: Buffer[] = []
+  /** Whether nothing of the present line has come. */
+  let empty = true
+  /** Whether the line before, in the same event, ended with CR, and no LF has come behind it. */
+  let afterCr = false
+  /** Whether a blank line ended with CR and a LF may belong to it. */
+  let undecided = false
 
-  /** The events that this piece completes. */
-  push(chunk: Buffer): RawEvent[] {
-    const events: RawEvent[] = []
-    let start = 0
-    for (let index = 0; index < chunk.length; index += 1) {
-      const byte = chunk[index]
-      if (byte !== lf && byte !== cr) {
-        this.lineIsEmpty = false
-        this.afterCr = false
-        continue
-      }
-      const secondHalf = byte === lf && this.afterCr
-      this.afterCr = byte === cr
-      if (secondHalf) continue
-      if (!this.lineIsEmpty) {
-        this.hasLines = true
-        this.lineIsEmpty = true
-      } else if (this.hasLines) {
-        // Of CRLF the other half belongs to this event too, when it is here already.
-        const end = byte === cr && chunk[index + 1] === lf ? index + 2 : index + 1
-        this.pieces.push(chunk.subarray(start, end))
-        events.push({ bytes: this.pieces.length === 1 ? (this.pieces[0] as Buffer) : Buffer.concat(this.pieces) })
-        this.pieces = []
-        this.hasLines = false
+  return {
+    push: (chunk) => {
+      const events: Buffer[] = []
+      let start = 0
+      const cut = (end: number): void => {
+        const piece = chunk.subarray(start, end)
+        events.push(kept.length === 0 ? piece : Buffer.concat([...kept, piece]))
+        kept = []
         start = end
+        empty = true
+        afterCr = false
+        undecided = false
       }
-    }
-    if (start < chunk.length) this.pieces.push(chunk.subarray(start))
-    return events
-  }
-
-  /** What has come of an event that is not complete. */
-  rest(): Buffer {
-    return Buffer.concat(this.pieces)
+      for (let at = 0; at < chunk.length; at += 1) {
+        const byte = chunk[at]
+        if (undecided) {
+          cut(byte === lineFeed ? at + 1 : at)
+          if (byte === lineFeed) continue
+        }
+        if (byte === lineFeed) {
+          if (empty && afterCr) afterCr = false
+          else if (empty) cut(at + 1)
+          else empty = true
+        } else if (byte === carriageReturn) {
+          if (!empty) afterCr = true
+          else if (afterCr) cut(at + 1)
+          else undecided = true
+          empty = true
+        } else {
+          empty = false
+          afterCr = false
+        }
+      }
+      if (start < chunk.length) kept.push(start === 0 ? chunk : chunk.subarray(start))
+      return events
+    },
+    rest: () => Buffer.concat(kept),
   }
 }
 
-/** The `data` of an event: its lines joined by LF; null: it has none. */
-export function eventData({ bytes }: RawEvent): string | null {
-  const lines = bytes
-    .toString()
-    .replace(/^\uFEFF/, '')
-    .split(/\r\n|\n|\r/)
-    .filter((line) => line === 'data' || line.startsWith('data:'))
-    .map((line) => line.slice(5).replace(/^ /, ''))
-  return lines.length === 0 ? null : lines.join('\n')
+/** What a server-sent event says. */
+export interface SseEvent {
+  name: string | null
+  /** Null when it has no data line: a comment, a blank line. */
+  data: string | null
+  /** Whether a line is neither a comment nor a field of an event: text of something else. */
+  foreign: boolean
+}
+
+const otherFields: ReadonlySet<string> = new Set(['', 'id', 'retry'])
+
+/** Reads the fields of one event. Broken UTF-8 becomes replacement characters. */
+export function readEvent(raw: Buffer): SseEvent {
+  let name: string | null = null
+  let foreign = false
+  const data: string[] = []
+  // TextDecoder skips the byte order mark that the first event may begin with.
+  for (const line of new TextDecoder().decode(raw).split(/\r\n|\r|\n/)) {
+    const colon = line.indexOf(':')
+    const field = colon < 0 ? line : line.slice(0, colon)
+    const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1)
+    if (field === 'event') name = value
+    else if (field === 'data') data.push(value)
+    else if (!otherFields.has(field)) foreign = true
+  }
+  return { name, data: data.length === 0 ? null : data.join('\n'), foreign }
 }

@@ -16,9 +16,9 @@ export const transitions: readonly Transition[] = [
   { event: 'submit', from: [null], to: 'queued', when: 'the key is new or its row has expired (then with a new id)' },
   {
     event: 'resubmit',
-    from: ['failed'],
+    from: ['failed', 'cancelled'],
     to: 'queued',
-    when: 'same fingerprint, not expired, may run unasked; generation + 1, tries 0, fresh deadline',
+    when: 'same fingerprint, not expired, may run unasked, if cancelled then with its batch; generation + 1, tries 0, fresh deadline',
   },
   {
     event: 'retry',
@@ -64,7 +64,12 @@ export const transitions: readonly Transition[] = [
   },
   { event: 'deadline', from: ['queued'], to: 'failed', when: 'deadline_at has passed' },
   { event: 'give_up', from: ['uncertain'], to: 'failed', when: 'asked to fail, or held longer than uncertain_ttl' },
-  { event: 'cancel', from: ['queued', 'running', 'uncertain'], to: 'cancelled', when: 'asked to cancel' },
+  {
+    event: 'cancel',
+    from: ['queued', 'running', 'uncertain'],
+    to: 'cancelled',
+    when: 'asked to cancel, or queued and the one batch that wanted it has ended',
+  },
 ]
 
 /** Whether some event leads from one state to the other. */

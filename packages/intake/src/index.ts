@@ -1,3 +1,4 @@
+export * from './batch-line.ts'
 export * from './common.ts'
 export * from './error.ts'
 export * from './issues.ts'

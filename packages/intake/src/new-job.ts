@@ -92,6 +92,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         lane: route.lane,
         request: bytes,
         streamed: request['stream'] === true,
+        ownerBatch: null,
         metadata: options.metadata === undefined ? null : JSON.stringify(options.metadata),
         priority: options.priority ?? defaultPriority,
         timeoutMs: seconds(options.timeout_seconds) ?? limits.defaultTimeoutMs,

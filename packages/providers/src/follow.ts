@@ -1,9 +1,8 @@
-import type { Operation } from '@askonce/core'
+import { createSplitter, readEvent, type Operation, type SseEvent } from '@askonce/core'
 import { answerIdOf } from './answer-id.ts'
 import { checkShape, type ShapeCheck } from './answer-shape.ts'
 import { isObject, parseBody, stringMember, type JsonObject } from './json-value.ts'
 import { findProviderError } from './provider-error.ts'
-import { createSplitter, readEvent, type SseEvent } from './sse-splitter.ts'
 import { meaningOf } from './stream-meaning.ts'
 
 /** Who follows a streamed answer. Neither function may throw. */

@@ -53,6 +53,7 @@ const narrow = [
   'response_content_type',
   'flags',
   'answer_attempt',
+  'owner_batch',
   'streamed',
   'answer_id',
   'error_content_type',

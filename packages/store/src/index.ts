@@ -8,15 +8,32 @@ export * from './session.ts'
 export * from './submit.ts'
 export type * from './tables.ts'
 export * from './statements/api-keys.ts'
+export * from './statements/batch-lines.ts'
+export * from './statements/batch-results.ts'
+export * from './statements/batch-scan.ts'
+export * from './statements/batches.ts'
 export { claimJobs, type Claim } from './statements/claim-jobs.ts'
 export * from './statements/decisions.ts'
 export * from './statements/delete-job.ts'
 export * from './statements/dispatch.ts'
 export * from './statements/end-attempts.ts'
+export {
+  appendUpload,
+  beginUpload,
+  deleteFile,
+  dropUpload,
+  finishUpload,
+  listFiles,
+  readFilePart,
+  readFileRow,
+  readFileSize,
+  sweepFiles,
+} from './statements/files.ts'
 export type { NewJob } from './statements/insert-jobs.ts'
 export * from './statements/lanes.ts'
 export * from './statements/maybe-attempts.ts'
 export * from './statements/ledger.ts'
+export { cancelOwnedJobs, disownJobs } from './statements/owned-jobs.ts'
 export * from './statements/read-jobs.ts'
 export { cancelJobs, failJobs, retryJobs, type ChangeOutcome, type DecisionRequest } from './statements/run-again.ts'
 export * from './statements/statistics.ts'

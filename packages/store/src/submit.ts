@@ -1,7 +1,8 @@
-import { isSettled } from '@askonce/core'
+import { isSettled, isTerminal } from '@askonce/core'
 import { retryContention, StoreUnavailableError } from './errors.ts'
 import { insertJobs, type NewJob } from './statements/insert-jobs.ts'
 import { readByKeys, type KeyRow } from './statements/read-jobs.ts'
+import { disownJobs } from './statements/owned-jobs.ts'
 import { rerunFailed } from './statements/run-again.ts'
 import { takeOverExpired } from './statements/take-over-expired.ts'
 import type { Db, JobRow } from './tables.ts'
@@ -67,11 +68,22 @@ function follow({ kind, job }: SubmitResult, item: NewJob): SubmitResult | undef
   if (!job.fingerprint.equals(item.fingerprint)) return { kind: 'mismatch', job }
   // A failed job that was replayed to the leader needs consent from everybody; any other may run again for this one.
   if (job.state === 'failed' && kind !== 'replayed') return undefined
+  if (isOthers(job, item)) return undefined
   return { kind: kindOf(job), job }
 }
 
 function kindOf(job: JobRow): SubmitKind {
   return isSettled(job.state) && job.state !== 'uncertain' ? 'replayed' : 'attached'
+}
+
+/** Unfinished, and as far as the row knows nobody but a batch wants it: but now this submission does. */
+function isOthers(job: JobRow, { ownerBatch }: NewJob): boolean {
+  return !isTerminal(job.state) && job.owner_batch !== null && job.owner_batch !== ownerBatch
+}
+
+/** It failed, or was cancelled only because its batch ended. A person's cancel is a decision, and stays. */
+function mayRunAgain({ state, owner_batch, may_run_unasked }: KeyRow): boolean {
+  return may_run_unasked && (state === 'failed' || (state === 'cancelled' && owner_batch !== null))
 }
 
 function keyOf(item: NewJob): string {
@@ -95,6 +107,7 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
   const rowByKey = new Map(rows.map((row) => [`${row.tenant_id}\n${row.idempotency_key}`, row]))
   const expired: NewJob[] = []
   const failed: { item: NewJob; row: KeyRow }[] = []
+  const others: { item: NewJob; row: KeyRow }[] = []
   for (const item of rest) {
     const row = rowByKey.get(keyOf(item))
     // No row: swept or deleted since the insert met it. The next round inserts.
@@ -103,7 +116,8 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     if (row.id === item.id) created(row)
     else if (row.expired) expired.push(item)
     else if (!row.fingerprint.equals(item.fingerprint)) settled.set(item.id, { kind: 'mismatch', job: row })
-    else if (row.state === 'failed' && row.may_run_unasked) failed.push({ item, row })
+    else if (mayRunAgain(row)) failed.push({ item, row })
+    else if (isOthers(row, item)) others.push({ item, row })
     else settled.set(item.id, { kind: kindOf(row), job: row })
   }
   if (expired.length > 0) {
@@ -113,12 +127,23 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     const inputs = failed.map(({ item, row }) => ({
       id: row.id,
       fingerprint: item.fingerprint,
+      ownerBatch: item.ownerBatch,
       dispatch: item.dispatch,
     }))
     const rerun = new Map((await retryContention(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
     for (const { item, row } of failed) {
       const job = rerun.get(row.id)
       if (job !== undefined) settled.set(item.id, { kind: 'rerun', job })
+    }
+  }
+  if (others.length > 0) {
+    // Before anybody is told that the job is his too: from this commit on the end of the batch does not cancel it. If the batch
+    // was faster, the row is not returned, and the next round finds it cancelled with its batch and runs it again.
+    const ids = others.map(({ row }) => row.id)
+    const shared = new Map((await retryContention(() => disownJobs(db, ids))).map((job) => [job.id, job]))
+    for (const { item, row } of others) {
+      const job = shared.get(row.id)
+      if (job !== undefined) settled.set(item.id, { kind: kindOf(job), job })
     }
   }
   return settled

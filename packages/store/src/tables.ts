@@ -35,6 +35,8 @@ export interface JobRow {
   response_content_type: string | null
   flags: string[]
   answer_attempt: number | null
+  /** The one batch that alone wants this job; null: somebody else wants it too. */
+  owner_batch: string | null
   /** Whether the answer is a stream of events. */
   streamed: boolean
   /** The provider's own id of the answer. */
@@ -94,6 +96,79 @@ export interface DecisionRow {
   api_key_id: string
   api_key_name: string
   reason: string | null
+}
+
+/** A file; times are the database's. */
+export interface FileRow {
+  id: string
+  tenant_id: string
+  purpose: string
+  filename: string
+  status: 'uploading' | 'writing' | 'processed' | 'internal'
+  bytes: number
+  /** Null: an output, or not whole yet. */
+  sha256: Buffer | null
+  created_at: Date
+  expires_at: Date | null
+}
+
+export type BatchStatus =
+  | 'validating'
+  | 'failed'
+  | 'in_progress'
+  | 'finalizing'
+  | 'completed'
+  | 'expired'
+  | 'cancelling'
+  | 'cancelled'
+
+/** A fault of an input file, as the OpenAI SDK shows it. `line` counts from 1. */
+export interface BatchFault {
+  code: string
+  message: string
+  param: string | null
+  line: number | null
+}
+
+export interface BatchRow {
+  id: string
+  tenant_id: string
+  kind: 'openai' | 'anthropic'
+  operation: Operation
+  endpoint: string
+  api_key_id: string
+  input_file_id: string
+  output_file_id: string
+  error_file_id: string
+  output_bytes: number
+  error_bytes: number
+  output_ttl_seconds: number | null
+  metadata: Record<string, string> | null
+  key_prefix: string
+  completion_window: string
+  window_seconds: number
+  status: BatchStatus
+  ending: 'completed' | 'expired' | 'cancelled' | null
+  errors: BatchFault[]
+  scan_bytes: number
+  scan_lines: number
+  total: number
+  submitted: number
+  done: number
+  succeeded: number
+  failed: number
+  cancelled: number
+  expired: number
+  replayed: number
+  input_tokens: number
+  output_tokens: number
+  cost_usd: number
+  created_at: Date
+  expires_at: Date
+  in_progress_at: Date | null
+  finalizing_at: Date | null
+  cancelling_at: Date | null
+  ended_at: Date | null
 }
 
 export type LaneState = 'open' | 'paused' | 'breaker' | 'stopped'

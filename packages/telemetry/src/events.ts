@@ -229,6 +229,16 @@ export const events = {
   'job.redispatched': event('warn', 'BullMQ had lost jobs; they are handed over again.', 'lane', 'count', 'reason'),
   'job.deadline_exceeded': event('warn', 'Queued jobs failed because their deadline passed.', 'count', 'error_code'),
   'job.uncertain_expired': event('warn', 'Held jobs failed because nobody decided in time.', 'count', 'error_code'),
+  'batch.ended': event(
+    'info',
+    'A batch has ended: failed, completed, expired or cancelled.',
+    'batch',
+    'tenant',
+    'operation',
+    'state',
+    'count',
+    'duration_ms',
+  ),
   'sweep.done': event('info', 'Expired rows were deleted.', 'loop', 'count', 'duration_ms'),
   'loop.failed': event(
     'error',

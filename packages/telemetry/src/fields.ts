@@ -25,6 +25,7 @@ export const logFields = {
   role: 'text',
   count: 'number',
   lane: 'text',
+  batch: 'text',
   loop: 'text',
   worker: 'text',
   pid: 'number',

@@ -34,7 +34,7 @@ export function createMetrics() {
     callDuration: histogram('call_duration_seconds', 'Provider calls', callBuckets, 'lane', 'outcome'),
     queueWait: histogram('queue_wait_seconds', 'From due to claimed', waitBuckets, 'lane'),
     groupRows: histogram('group_rows', 'Rows of one group: submit, claim, end, read', rowBuckets, 'group'),
-    swept: counter('swept_total', 'Rows deleted: jobs, attempts, decisions, workers', 'what'),
+    swept: counter('swept_total', 'Rows deleted: jobs, attempts, decisions, workers, files, batches', 'what'),
     spendUsd: counter('spend_usd_total', 'US dollars, where the price is known', 'lane'),
     tokens: counter('tokens_total', 'Tokens: input, output', 'lane', 'direction'),
     httpRequests: counter('http_requests_total', 'Answered requests', 'route', 'status'),

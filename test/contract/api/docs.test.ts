@@ -48,7 +48,7 @@ afterAll(async () => {
   await leakCheck()
 })
 
-/** Every call of the native table. */
+/** Every call of the surface. */
 const calls = [
   'POST /v1/jobs',
   'POST /v1/jobs/bulk',
@@ -67,6 +67,18 @@ const calls = [
   'GET /v1/lanes',
   'POST /v1/lanes/{name}/resume',
   'DELETE /v1/jobs/{id}',
+  'GET /v1/jobs/{id}/events',
+  'POST /openai/v1/chat/completions',
+  'GET /openai/v1/chat/completions',
+  'GET /openai/v1/chat/completions/{id}',
+  'POST /openai/v1/responses',
+  'GET /openai/v1/responses/{id}',
+  'DELETE /openai/v1/responses/{id}',
+  'POST /openai/v1/responses/{id}/cancel',
+  'POST /openai/v1/embeddings',
+  'GET /openai/v1/models',
+  'GET /openai/v1/models/{model}',
+  'POST /anthropic/v1/messages',
   'GET /healthz',
   'GET /readyz',
   'GET /metrics',

@@ -74,6 +74,7 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     lane: 'simulated',
     request: Buffer.from(`{"body":"${body}"}`),
     streamed: false,
+    ownerBatch: null,
     metadata: null,
     priority: 5,
     timeoutMs: 60_000,

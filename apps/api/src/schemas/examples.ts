@@ -9,6 +9,7 @@ export const jobExample = {
   generation: 1,
   attempts: 1,
   replayed: true,
+  streamed: false,
   response: {
     id: 'sim_1',
     object: 'chat.completion',

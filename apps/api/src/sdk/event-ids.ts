@@ -1,4 +1,3 @@
-import type { RawEvent } from '@askonce/core'
 import type { FastifyRequest } from 'fastify'
 import { Problem } from '../problem.ts'
 import type { EventId } from './follow.ts'
@@ -24,7 +23,7 @@ export function lastEventId(request: FastifyRequest): EventId | null {
 const bom = Buffer.from('\uFEFF')
 
 /** The event as the provider wrote it, with our id before it. */
-export function withId({ bytes }: RawEvent, { attempt, index }: EventId): Buffer {
-  const body = bytes.subarray(0, bom.length).equals(bom) ? bytes.subarray(bom.length) : bytes
+export function withId(event: Buffer, { attempt, index }: EventId): Buffer {
+  const body = event.subarray(0, bom.length).equals(bom) ? event.subarray(bom.length) : event
   return Buffer.concat([Buffer.from(`id: ${attempt}-${index}\n`), body])
 }

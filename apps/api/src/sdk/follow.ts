@@ -1,4 +1,4 @@
-import { EventSplitter, type JobState, type RawEvent } from '@askonce/core'
+import { createSplitter, type JobState } from '@askonce/core'
 import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, type StreamPage } from '@askonce/store'
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
@@ -25,7 +25,7 @@ export interface Following {
   /** The last event that the client has; null: it begins. */
   after: EventId | null
   /** What the client gets of an event; null: it is not for this client. */
-  show: (event: RawEvent, id: EventId) => Buffer | null
+  show: (event: Buffer, id: EventId) => Buffer | null
   /** An error in the middle of the stream, in the client's dialect. */
   showProblem: (problem: Problem) => Buffer
   /** What follows the last event. */
@@ -78,7 +78,7 @@ class Follower {
   private readonly parts: Parts
   private readonly following: Following
   private cursor: StreamCursor
-  private splitter = new EventSplitter()
+  private splitter = createSplitter()
   private index = 0
   /** Whether the client has an event of the cursor's attempt. */
   private begun: boolean
@@ -150,7 +150,7 @@ class Follower {
 
   private startOver(): void {
     this.cursor = { ...this.cursor, attempt: null, position: 0 }
-    this.splitter = new EventSplitter()
+    this.splitter = createSplitter()
     this.index = 0
   }
 
@@ -161,7 +161,7 @@ class Follower {
     const events = this.splitter.push(bytes)
     // A provider may leave out the empty line behind its last event.
     const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
-    if (last !== null && last.length > 0) events.push({ bytes: Buffer.concat([last, Buffer.from('\n\n')]) })
+    if (last !== null && last.length > 0) events.push(Buffer.concat([last, Buffer.from('\n\n')]))
     const { after, show } = this.following
     const shown: Buffer[] = []
     for (const event of events) {

@@ -4,7 +4,10 @@ import { deliveryOptions, providerRequests } from '@askonce/intake'
 import type { ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { ask } from './ask.ts'
+import { anthropicBatchRoutes } from './batches/anthropic.ts'
+import { openaiBatchRoutes } from './batches/openai.ts'
 import { completionRoutes } from './completions.ts'
+import { fileRoutes } from './files/index.ts'
 import { modelRoutes } from './models.ts'
 import { responseRoutes } from './responses.ts'
 
@@ -72,5 +75,13 @@ export function sdkRoutes(limits: Config['limits']): ApiRoute[] {
     ],
     handle: (parts, request, reply) => ask(parts, request, reply, { operation, options }),
   }))
-  return [...asks, ...completionRoutes, ...responseRoutes, ...modelRoutes]
+  return [
+    ...asks,
+    ...completionRoutes,
+    ...responseRoutes,
+    ...modelRoutes,
+    ...fileRoutes,
+    ...openaiBatchRoutes,
+    ...anthropicBatchRoutes,
+  ]
 }

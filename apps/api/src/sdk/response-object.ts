@@ -1,5 +1,5 @@
 import type { JobState } from '@askonce/core'
-import { eventData, EventSplitter, jobError, parseJson } from '@askonce/core'
+import { createSplitter, jobError, parseJson, readEvent } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
 
 const statuses: Record<JobState, string> = {
@@ -46,8 +46,8 @@ const terminal = new Set(['response.completed', 'response.incomplete'])
 
 /** The response in the last event of a stored stream, as its text was; null: there is none. */
 export function responseInStream(transcript: Buffer): Buffer | null {
-  for (const event of new EventSplitter().push(transcript).toReversed()) {
-    const data = eventData(event)
+  for (const event of createSplitter().push(transcript).toReversed()) {
+    const { data } = readEvent(event)
     if (data === null || !data.startsWith('{')) continue
     try {
       const { value, textOf } = parseJson(data)

@@ -1,4 +1,4 @@
-import { eventData, isTerminal, type RawEvent } from '@askonce/core'
+import { isTerminal, readEvent } from '@askonce/core'
 import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -73,9 +73,9 @@ function resume(
   })
 }
 
-function sequenceOf(event: RawEvent): number | null {
+function sequenceOf(event: Buffer): number | null {
   try {
-    const { sequence_number: number } = JSON.parse(eventData(event) ?? '{}') as { sequence_number?: unknown }
+    const { sequence_number: number } = JSON.parse(readEvent(event).data ?? '{}') as { sequence_number?: unknown }
     return typeof number === 'number' ? number : null
   } catch {
     return null

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { eventData, type JsonObject, type RawEvent } from '@askonce/core'
+import { readEvent, type JsonObject } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Parts } from '../context.ts'
@@ -82,9 +82,9 @@ function asksForUsage({ stream_options: options }: JsonObject): boolean {
 }
 
 /** The event that the worker asks for on our behalf: usage, and no choice. */
-function isUsage(event: RawEvent): boolean {
-  if (!event.bytes.includes('"usage"') || !event.bytes.includes('"choices"')) return false
-  const data = eventData(event)
+function isUsage(event: Buffer): boolean {
+  if (!event.includes('"usage"') || !event.includes('"choices"')) return false
+  const data = readEvent(event).data
   if (data === null) return false
   try {
     const { choices, usage } = JSON.parse(data) as { choices?: unknown; usage?: unknown }

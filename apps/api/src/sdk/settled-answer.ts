@@ -8,7 +8,9 @@ export function jobHeaders(row: JobRow): Record<string, string> {
   return {
     'x-askonce-job-id': row.id,
     ...(row.cost_usd === null ? {} : { 'x-askonce-cost-usd': String(row.cost_usd) }),
-    ...(row.provider_request_id === null || !isSettled(row.state) ? {} : { 'x-askonce-provider-request-id': row.provider_request_id }),
+    ...(row.provider_request_id === null || !isSettled(row.state)
+      ? {}
+      : { 'x-askonce-provider-request-id': row.provider_request_id }),
   }
 }
 

@@ -17,6 +17,8 @@ export interface NewJob {
   request: Buffer
   /** Whether the request asks for a stream. */
   streamed: boolean
+  /** The batch that submits it; null: anybody else. */
+  ownerBatch: string | null
   /** JSON text, or null. */
   metadata: string | null
   priority: number
@@ -44,6 +46,7 @@ export const newJobColumns: ColumnMap<NewJob> = {
   lane: ['text', (job) => job.lane],
   request: ['bytea', (job) => job.request],
   streamed: ['boolean', (job) => job.streamed],
+  owner_batch: ['uuid', (job) => job.ownerBatch],
   metadata: ['text', (job) => job.metadata],
   priority: ['smallint', (job) => job.priority],
   timeout_ms: ['integer', (job) => job.timeoutMs],
@@ -73,11 +76,11 @@ export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
     insert into jobs as j (
-      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, metadata, priority, timeout_ms,
+      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
     )
     select
-      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.streamed, n.metadata::jsonb,
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.streamed, n.owner_batch, n.metadata::jsonb,
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end

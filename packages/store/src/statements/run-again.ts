@@ -15,10 +15,18 @@ export interface Resubmission {
   /** Id of the failed job. */
   id: string
   fingerprint: Buffer
+  ownerBatch: string | null
   dispatch: boolean
 }
 
-/** A failed key that is submitted again runs again, if that can be done without an unasked second payment. */
+/** A job that was cancelled because the one batch that wanted it ended; a person's cancel clears the owner. */
+const cancelledWithBatch = sql<boolean>`(j.state = 'cancelled' and j.owner_batch is not null)`
+
+/**
+ * A failed key that is submitted again runs again, if that can be done without an unasked second payment; so does one that was
+ * cancelled with its batch. Of the latter the new asker is the only one. A failed one may still be awaited by an earlier batch,
+ * so it stays with its owner only if that is who asks.
+ */
 export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
     with input as (
@@ -27,19 +35,22 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
         {
           id: ['uuid', (item) => item.id],
           fingerprint: ['bytea', (item) => item.fingerprint],
+          owner_batch: ['uuid', (item) => item.ownerBatch],
           dispatch: ['boolean', (item) => item.dispatch],
         },
         'i',
       )}
     ),
     t as (
-      select j.id, i.dispatch
+      select
+        j.id, i.dispatch,
+        case when j.state = 'cancelled' or j.owner_batch = i.owner_batch then i.owner_batch end as owner_batch
       from jobs j join input i on i.id = j.id
-      where j.state = 'failed' and j.fingerprint = i.fingerprint and ${mayRunUnasked} and ${notExpired}
+      where (j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint and ${mayRunUnasked} and ${notExpired}
       order by j.tenant_id, j.idempotency_key
       for update of j
     )
-    update jobs j set ${runOnRequest} from t where j.id = t.id
+    update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t where j.id = t.id
     returning ${jobColumnsWithoutResponse}
   `.execute(db)
   return rows
@@ -114,7 +125,7 @@ async function change(
       ${lockOrder}
     ),
     changed as (
-      update jobs j set ${set}
+      update jobs j set ${set}, owner_batch = null -- a person's decision
       from picked t
       where j.id = t.id and t.allowed
       returning ${jobColumnsWithoutResponse}

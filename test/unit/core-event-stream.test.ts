@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { createSplitter, readEvent } from '../../packages/providers/src/sse-splitter.ts'
+import { createSplitter, readEvent } from '@askonce/core'
 
 /** The events of the chunks and what is left behind the last, as bytes in latin1. */
 function split(chunks: readonly Buffer[]): { events: string[]; rest: string } {

@@ -1,0 +1,154 @@
+import type { Config } from '@askonce/config'
+import { isTerminal } from '@askonce/core'
+import type { Dispatcher } from '@askonce/queue'
+import {
+  isDataError,
+  openLines,
+  readLinesWithJobs,
+  readReadyLines,
+  submitBatch,
+  takeBackDispatches,
+  withBatch,
+  writeResults,
+} from '@askonce/store'
+import type { Db, LeasedBatch, NewJob, OpenedLine, ReadyLine, SubmitResult } from '@askonce/store'
+import { collect } from './collect.ts'
+import { leaseMs } from './lease.ts'
+import { lineErrors, withoutAnswer, type LineError } from './result-lines.ts'
+
+const groupLines = 500
+const groupBytes = 4 * 1024 * 1024
+const daySeconds = 86_400
+/** After the calls that somebody waits for, which have 5 unless they say otherwise. */
+const priority = 7
+
+interface Submission {
+  db: Db
+  config: Config
+  dispatcher: Dispatcher
+  isOpen: (lane: string) => boolean
+}
+
+type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
+
+/**
+ * Submits the next group of lines, as anybody would who has these keys, and hands their jobs over. The results of lines whose job has
+ * ended are written at once. Returns how many lines it took; null: somebody else has the batch.
+ */
+export async function submitLines(parts: Submission, batch: LeasedBatch): Promise<number | null> {
+  const { db } = parts
+  const lines = await readReadyLines(db, batch.id, groupLines, groupBytes)
+  if (lines.length === 0) return 0
+  const settled = await settle(parts, batch, lines)
+  const refused = settled.flatMap((item) => ('refusal' in item ? [item] : []))
+  const taken = settled.flatMap((item) => ('result' in item ? [item] : []))
+  if (taken.length > 0) {
+    const opened = taken.map(({ line: { line }, result: { kind, job } }): OpenedLine => ({
+      line,
+      jobId: job.id,
+      started: kind === 'created' || kind === 'rerun',
+      replayed: kind === 'replayed' && job.state === 'succeeded',
+    }))
+    if (!(await openLines(db, batch, opened, leaseMs))) return null
+    await handOver(parts, taken)
+    const ended = taken.filter(({ result: { job } }) => isTerminal(job.state))
+    await collect(
+      db,
+      batch.id,
+      ended.map(({ line: { line } }) => line),
+    )
+  }
+  if (refused.length > 0) await refuse(db, batch, refused)
+  return lines.length
+}
+
+async function settle(parts: Submission, batch: LeasedBatch, lines: readonly ReadyLine[]): Promise<Settled[]> {
+  const refused = lines.flatMap((line): Settled[] => (line.refusal === null ? [] : [{ line, refusal: line.refusal }]))
+  const good = lines.filter(({ refusal }) => refusal === null)
+  return [...refused, ...(await submitGood(parts, batch, good))]
+}
+
+/** A group that Postgres refuses as data is halved until the bad line is refused alone. */
+async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly ReadyLine[]): Promise<Settled[]> {
+  if (lines.length === 0) return []
+  const jobs = lines.map((line) => jobOf(parts, batch, line))
+  try {
+    const results = await submitBatch(parts.db, jobs)
+    return lines.map((line, index) => {
+      const result = results[index] as SubmitResult
+      return result.kind === 'mismatch' ? { line, refusal: lineErrors.reused } : { line, result }
+    })
+  } catch (error) {
+    if (!isDataError(error)) throw error
+    if (lines.length === 1) {
+      const refusal = { code: 'invalid_request', message: 'The database refuses a value of this request.' }
+      return lines.map((line) => ({ line, refusal }))
+    }
+    const middle = Math.ceil(lines.length / 2)
+    return [
+      ...(await submitGood(parts, batch, lines.slice(0, middle))),
+      ...(await submitGood(parts, batch, lines.slice(middle))),
+    ]
+  }
+}
+
+function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, line: ReadyLine): NewJob {
+  // An answer outlives the window, so that a second upload of the file finds it.
+  const atLeast = batch.window_seconds + daySeconds
+  const seconds = (ms: number): number => Math.max(1, Math.floor(ms / 1000))
+  return {
+    id: line.job_id,
+    tenantId: batch.tenant_id,
+    key: `${batch.key_prefix}/${line.custom_id}`,
+    fingerprint: line.fingerprint,
+    operation: batch.operation,
+    model: line.model,
+    lane: line.lane,
+    request: line.request,
+    streamed: false,
+    ownerBatch: batch.id,
+    metadata: null,
+    priority,
+    timeoutMs: limits.defaultTimeoutMs,
+    ttlSeconds: Math.min(seconds(limits.maxTtlMs), Math.max(seconds(limits.defaultTtlMs), atLeast)),
+    deadlineSeconds: Math.max(seconds(limits.defaultDeadlineMs), atLeast),
+    onUncertain: 'rerun',
+    maxAttempts: 5,
+    maxPaidAttempts: 2,
+    runAt: null,
+    delaySeconds: 0,
+    dispatch: isOpen(line.lane),
+  }
+}
+
+/** Right after the commit, as the API does it: leaving it to the dispatch loop would write every row once more. */
+async function handOver({ db, dispatcher }: Submission, taken: readonly { result: SubmitResult }[]): Promise<void> {
+  const items = taken
+    .filter(({ result: { kind, job } }) => (kind === 'created' || kind === 'rerun') && job.dispatched_at !== null)
+    .map(({ result: { job } }) => ({ id: job.id, dispatch: job.dispatch, lane: job.lane, priority: job.priority }))
+  if (items.length === 0) return
+  try {
+    await dispatcher.dispatch(items)
+  } catch {
+    // The queue is away: the dispatch loop hands them over when it is back, and says that it is not.
+    await takeBackDispatches(db, items)
+  }
+}
+
+async function refuse(
+  db: Db,
+  { id, kind }: LeasedBatch,
+  refused: readonly { line: ReadyLine; refusal: LineError }[],
+): Promise<void> {
+  const byLine = new Map(refused.map((item) => [item.line.line, item]))
+  await withBatch(db, id, async (transaction, batch) => {
+    if (batch === null) return
+    // Under the lock: somebody else may have come first.
+    const undone = await readLinesWithJobs(transaction, id, [...byLine.keys()], 1)
+    const results = undone.flatMap(({ line, state }) => {
+      const item = state === 'ready' ? byLine.get(line) : undefined
+      return item === undefined ? [] : [withoutAnswer(kind, item.line, 'failed', item.refusal)]
+    })
+    await writeResults(transaction, batch, results)
+  })
+}

@@ -1,0 +1,111 @@
+import { isEnding, parseJson, SseParser } from './sse.ts'
+
+/** Error documents are short; an answer that is longer than this is none. */
+const maxErrorBytes = 64 * 1024
+
+/** Sees the bytes of an answer pass, and says at their end whether the answer was whole. */
+interface Examiner {
+  see(bytes: Uint8Array): void
+  isWhole(): boolean
+}
+
+/** A stream is whole when its ending event came: a connection that is cut looks like an end to everybody who reads it. */
+function eventExaminer(): Examiner {
+  const decoder = new TextDecoder()
+  const parser = new SseParser()
+  let ended = false
+  return {
+    see(bytes) {
+      for (const event of parser.push(decoder.decode(bytes, { stream: true }))) ended ||= isEnding(event)
+    },
+    isWhole: () => ended,
+  }
+}
+
+/**
+ * A body that was read to its end is whole. The one exception: a server that keeps the connection alive with blanks has sent its
+ * 200 before it knew better, and an error that may pass is then in the body.
+ */
+function bodyExaminer(): Examiner {
+  const parts: Uint8Array[] = []
+  let size = 0
+  return {
+    see(bytes) {
+      size += bytes.length
+      if (size <= maxErrorBytes) parts.push(bytes)
+      else parts.length = 0
+    },
+    isWhole() {
+      const decoder = new TextDecoder()
+      const text = parts.map((part) => decoder.decode(part, { stream: true })).join('') + decoder.decode()
+      return !isPassingError(text)
+    },
+  }
+}
+
+/** Kinds of errors that may pass, where a document says no more. */
+const passingTypes = new Set<unknown>([
+  'rate_limit_error',
+  'overloaded_error',
+  'api_error',
+  'timeout_error',
+  'server_error',
+])
+
+/** An error document whose cause may pass, or whose call may have been paid for: the same key has to be sent again. */
+export function isPassingError(text: string): boolean {
+  const document = parseJson(text)
+  if (typeof document !== 'object' || document === null) return false
+  const { status, code, retryable, error } = document as Record<string, unknown>
+  if (typeof error !== 'object' || error === null) return false
+  const inner = error as Record<string, unknown>
+  if (code === 'job_uncertain' || inner['code'] === 'job_uncertain') return true
+  return retryable === true || (typeof status === 'number' && status >= 500) || passingTypes.has(inner['type'])
+}
+
+/**
+ * The same response, with a body that tells how it ended: `settle(true)` once the caller has read a whole answer to its end,
+ * before the caller sees that end; `settle(false)` when it was cut off, cancelled or no whole answer. A body that nobody reads
+ * tells nothing. `settle` must not reject.
+ */
+export async function watchAnswer(
+  response: Response,
+  settle: (isWhole: boolean) => Promise<void> | void,
+): Promise<Response> {
+  const { body, status, statusText, headers } = response
+  if (body === null) {
+    await settle(true)
+    return response
+  }
+  const isStream = /^text\/event-stream\b/i.test(headers.get('content-type') ?? '')
+  const examiner = isStream ? eventExaminer() : bodyExaminer()
+  const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
+  const watched = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const part = await reader.read().catch(async (error: unknown) => {
+          await settle(false)
+          throw error
+        })
+        if (part.done) {
+          await settle(examiner.isWhole())
+          controller.close()
+        } else {
+          examiner.see(part.value)
+          controller.enqueue(part.value)
+        }
+      },
+      async cancel(reason) {
+        await settle(false)
+        await reader.cancel(reason)
+      },
+    },
+    // Nothing is read before the caller asks: what was read is what the caller has.
+    { highWaterMark: 0 },
+  )
+  const answer = new Response(watched, { status, statusText, headers })
+  // A response that is made has no address; SDKs log it.
+  Object.defineProperty(answer, 'url', { value: response.url })
+  Object.defineProperty(answer, 'redirected', { value: response.redirected })
+  return answer
+}
