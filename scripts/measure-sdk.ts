@@ -67,23 +67,32 @@ function percentile(numbers: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN
 }
 
+function bodyOf(stream: boolean): (index: number) => object {
+  return (index) => ({
+    model: 'gpt-4o-mini',
+    stream,
+    messages: [{ role: 'user', content: `Question ${index} of ${stream ? 'the streamed' : 'the plain'} ones` }],
+  })
+}
+
+function last(timings: Timing[]): number[] {
+  return timings.map(({ lastMs }) => lastMs)
+}
+
+function first(timings: Timing[]): number[] {
+  return timings.map(({ firstMs }) => firstMs)
+}
+
 async function measure(system: System): Promise<boolean> {
   const { address } = await system.api({ LOG_LEVEL: 'info' })
   const [worker] = await Promise.all([system.started('worker'), system.started('janitor')])
   const direct = { url: `${system.upstream.url}/v1/chat/completions`, headers: {} }
   const through = { url: `${address}/openai/v1/chat/completions`, headers: { authorization: `Bearer ${apiKey}` } }
-  const body = (stream: boolean) => (index: number) => ({
-    model: 'gpt-4o-mini',
-    stream,
-    messages: [{ role: 'user', content: `Question ${index} of ${stream ? 'the streamed' : 'the plain'} ones` }],
-  })
   // Code is compiled and connections are open before anything counts.
-  for (const stream of [false, true]) await interleave([direct, through], body(stream), rate * 2)
-  const [plainDirect = [], plain = []] = await interleave([direct, through], body(false), seconds * rate)
-  const [streamDirect = [], stream = []] = await interleave([direct, through], body(true), (seconds / 2) * rate)
+  for (const stream of [false, true]) await interleave([direct, through], bodyOf(stream), rate * 2)
+  const [plainDirect = [], plain = []] = await interleave([direct, through], bodyOf(false), seconds * rate)
+  const [streamDirect = [], stream = []] = await interleave([direct, through], bodyOf(true), (seconds / 2) * rate)
 
-  const last = (timings: Timing[]): number[] => timings.map(({ lastMs }) => lastMs)
-  const first = (timings: Timing[]): number[] => timings.map(({ firstMs }) => firstMs)
   const rows: [string, number[], number[], number, number][] = [
     ['chat completion, p50', last(plainDirect), last(plain), 0.5, limits.p50],
     ['chat completion, p99', last(plainDirect), last(plain), 0.99, limits.p99],
