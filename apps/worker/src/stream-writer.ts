@@ -4,8 +4,6 @@ import {
   appendStreamChunks,
   deleteStreamChunks,
   nameAnswers,
-  notify,
-  streamsChannel,
   type Claim,
   type Db,
   type StreamChunk,
@@ -95,11 +93,7 @@ export class StreamWriter {
         if (chunks.length > 0) await appendStreamChunks(this.db, chunks)
         if (ended.length > 0) await deleteStreamChunks(this.db, ended)
       })
-      if (chunks.length > 0) {
-        this.metrics.groupRows.observe({ group: 'stream_chunks' }, chunks.length)
-        const ids = [...new Set(chunks.map(({ jobId }) => jobId))]
-        await notify(this.db, streamsChannel, ids).catch(() => undefined)
-      }
+      if (chunks.length > 0) this.metrics.groupRows.observe({ group: 'stream_chunks' }, chunks.length)
       await sleep(paceMs)
     }
     // In the same turn as the look that found nothing: what comes next wakes it again.

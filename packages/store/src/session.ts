@@ -111,14 +111,22 @@ const idsPerNotification = 200
 
 /**
  * Tells listeners that these ids have news. A statement of its own after the commit it speaks of: inside it, NOTIFY would
- * serialise the commits of all workers. Lost hints cost latency only; waiters also poll.
+ * serialise the commits of all workers. Lost hints cost latency only; waiters also poll. So this commit, which holds nothing else,
+ * does not wait for the disk.
  */
 export async function notify(db: Db, channel: string, ids: readonly string[]): Promise<void> {
-  const payloads = Array.from({ length: Math.ceil(ids.length / idsPerNotification) }, (_, index) =>
+  const payloads = payloadsOf(ids)
+  if (payloads.length === 0) return
+  await sql`
+    select set_config('synchronous_commit', 'off', true), pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as p (payload)
+  `.execute(db)
+}
+
+/** Ids as payloads of notifications. */
+export function payloadsOf(ids: readonly string[]): string[] {
+  return Array.from({ length: Math.ceil(ids.length / idsPerNotification) }, (_, index) =>
     ids.slice(index * idsPerNotification, (index + 1) * idsPerNotification).join(','),
   )
-  if (payloads.length === 0) return
-  await sql`select pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as p (payload)`.execute(db)
 }
 
 /** Jobs that settled; payload: ids, comma-separated. */

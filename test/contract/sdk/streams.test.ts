@@ -156,6 +156,21 @@ describe('a stream that is followed while it comes', () => {
     expect(ids(rest)).toEqual(['1-2', '1-3', '1-4', '1-6'])
   })
 
+  it('a piece that a crash of Postgres has lost is a gap that nothing is shown behind; the stored answer fills it', async () => {
+    const job = await running()
+    const events = chatEvents('one', 'lost', 'three')
+    await show(job, [], events.slice(0, 2))
+    await show(job, events.slice(0, 3), events.slice(3, 4))
+    const client = openChat(job)
+    await expect.poll(client.text).toContain('"one"')
+    const other = openChat(job)
+    await expect.poll(other.text).toContain('"one"')
+    expect(client.text() + other.text()).not.toContain('"three"')
+    await finish(job, events)
+    expect(withoutIds(await client.done)).toBe(events.toSpliced(-2, 1).join(''))
+    expect(withoutIds(await other.done)).toBe(events.toSpliced(-2, 1).join(''))
+  })
+
   it('events of any size and split come whole', async () => {
     const job = await running()
     const events = chatEvents('x'.repeat(100_000), 'y'.repeat(700_000))

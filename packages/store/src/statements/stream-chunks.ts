@@ -1,6 +1,7 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
 import { notExpired, unnest } from '../fragments.ts'
+import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
 
 /** A piece of an open attempt's stream. */
@@ -13,13 +14,22 @@ export interface StreamChunk {
 }
 
 /**
- * Adds pieces to streams. A piece that is there already stays as it is, so a statement whose reply was lost is sent again unchanged.
- * No job row is looked at: readers take the pieces of the newest attempt only, and what a zombie writes is swept.
+ * Adds pieces to streams and tells those who follow. A piece that is there already stays as it is, so a statement whose reply was lost is
+ * sent again unchanged. No job row is looked at: readers take the pieces of the newest attempt only, and what a zombie writes is swept.
+ *
+ * This commit does not wait for the disk, so it may hold its NOTIFY, too. A crash of Postgres can lose pieces for that; readers stop
+ * before the gap, and go on in the stored answer.
  */
 export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[]): Promise<void> {
+  const ids = [...new Set(chunks.map(({ jobId }) => jobId))]
   await sql`
+    with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+    told as materialized (
+      select pg_notify(${streamsChannel}, payload) from unnest(${payloadsOf(ids)}::text[]) as p (payload), quick
+    ),
+    t as (select count(*) as n from told)
     insert into stream_chunks (job_id, attempt, "position", body)
-    select * from ${unnest<StreamChunk>(
+    select c.* from t, ${unnest<StreamChunk>(
       chunks,
       {
         job_id: ['uuid', (chunk) => chunk.jobId],
@@ -94,15 +104,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     n: number
     state: JobState | null
     attempt: number | null
-    first: number | null
     bytes: Buffer | null
     length: number | null
     contentType: string | null
-    start: number
   }>`
     select
-      i.n, j.state, s.attempt, p.start, j.response_content_type as "contentType",
-      case when j.state = 'succeeded' then 0 else c.first end as first,
+      i.n, j.state, s.attempt, j.response_content_type as "contentType",
       case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
       case when j.state = 'succeeded' then octet_length(j.response) end as length
     from ${unnest<StreamCursor & { n: number }>(
@@ -119,20 +126,23 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
-      select min(k.position) as first, string_agg(k.body, ''::bytea order by k.position) as bytes
+      select string_agg(k.body, ''::bytea order by k.position) filter (where k.position = p.start + k.before) as bytes
       from (
-        select c.position, c.body from stream_chunks c
+        select
+          c.position, c.body,
+          coalesce(sum(octet_length(c.body)) over (order by c.position rows between unbounded preceding and 1 preceding), 0) as before
+        from stream_chunks c
         where c.job_id = j.id and c.attempt = s.attempt and c.position >= p.start
         order by c.position limit ${chunksOfPage}
       ) k
     ) c on j.state = 'running'
     order by i.n
   `.execute(db)
-  return rows.map(({ state, attempt, first, bytes, length, contentType, start }) => ({
+  return rows.map(({ state, attempt, bytes, length, contentType }) => ({
     state,
     attempt: attempt ?? 0,
-    // A piece that does not continue what the reader has is not for it: its own are on their way.
-    bytes: bytes !== null && (state === 'succeeded' || first === start) ? bytes : none,
+    // Pieces that do not continue what the reader has are not for it: a gap is filled by the stored answer.
+    bytes: bytes ?? none,
     length,
     contentType,
   }))
