@@ -29,7 +29,7 @@ export interface Askonce {
   processes(): readonly Child[]
   sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>
   /** Submits so many new keys in bulk and waits until BullMQ has them all. */
-  fill(address: string, count: number): Promise<void>
+  fill(address: string, count: number, model?: string): Promise<void>
   /** How many jobs have this state. */
   count(state: string): Promise<number>
   stop(): Promise<void>
@@ -73,13 +73,13 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
     janitor: async (env = {}) => (await start('janitor', env)).child,
     processes: () => children,
     sql,
-    async fill(address, count) {
+    async fill(address, count, model) {
       const items = Math.min(count, 1_000)
       const { accepted, refused } = await load(bench, address, {
         connections: 2,
         limit: Math.ceil(count / items),
         durationMs: 120_000,
-        request: { kind: 'bulk', prefix: bench.fresh('fill'), items },
+        request: { kind: 'bulk', prefix: bench.fresh('fill'), items, ...(model === undefined ? {} : { model }) },
       })
       if (accepted !== Math.ceil(count / items))
         throw new Error(`not everything was accepted: ${JSON.stringify(refused)}`)

@@ -36,7 +36,7 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
       const first = n * request.items
       const jobs = Array.from({ length: request.items }, (_, index) => ({
         key: `${request.prefix}-${first + index}`,
-        ...submissionOf(request.prefix, first + index),
+        ...submissionOf(request.prefix, first + index, request.model),
       }))
       return post('/v1/jobs/bulk', { jobs }, {})
     }

@@ -8,7 +8,7 @@ export type LoadRequest =
   /** POST /v1/jobs with the keys of the first `count` submissions, over and over. */
   | { kind: 'replay'; prefix: string; count: number }
   /** POST /v1/jobs/bulk, each with `items` new keys. */
-  | { kind: 'bulk'; prefix: string; items: number }
+  | { kind: 'bulk'; prefix: string; items: number; model?: string }
   /** GET of these paths, over and over. */
   | { kind: 'get'; paths: readonly string[] }
   /** POST of a chat completion to a provider, without a key. */

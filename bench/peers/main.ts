@@ -55,13 +55,13 @@ async function atOnce(
   return { count, seconds: task.durationMs / 1000 }
 }
 
-async function fill(peer: Peer, prefix: string, count: number): Promise<PeerResult> {
+async function fill(peer: Peer, prefix: string, count: number, submitMany: Peer['submitMany']): Promise<PeerResult> {
   const startedAt = performance.now()
-  const chunk = peer.submitMany === null ? 50 : 1_000
+  const chunk = submitMany === null ? 50 : 1_000
   for (let first = 0; first < count; first += chunk) {
     const jobs = Array.from({ length: Math.min(chunk, count - first) }, (_, index) => jobAt(prefix, first + index))
-    if (peer.submitMany === null) await Promise.all(jobs.map((job) => peer.submit(job)))
-    else await peer.submitMany(jobs)
+    if (submitMany === null) await Promise.all(jobs.map((job) => peer.submit(job)))
+    else await submitMany(jobs)
   }
   return { count, seconds: (performance.now() - startedAt) / 1000 }
 }
@@ -96,7 +96,9 @@ function run(peer: Peer, task: PeerTask): Promise<PeerResult> {
       )
     }
     case 'fill':
-      return fill(peer, task.prefix, task.count)
+      return fill(peer, task.prefix, task.count, peer.submitMany)
+    case 'fill-singly':
+      return fill(peer, task.prefix, task.count, null)
     case 'drain':
       return drain(peer, task)
   }

@@ -26,8 +26,9 @@ export type PeerName = (typeof peerNames)[number]
 export type PeerTask =
   | { kind: 'submit'; prefix: string; concurrency: number; warmUpMs: number; durationMs: number }
   | { kind: 'bulk'; prefix: string; items: number; concurrency: number; warmUpMs: number; durationMs: number }
-  /** Submits, without measuring. */
+  /** Submits, in bulk where there is a way, or one by one, 50 at once. */
   | { kind: 'fill'; prefix: string; count: number }
+  | { kind: 'fill-singly'; prefix: string; count: number }
   /** Works `count` jobs that are there. */
   | { kind: 'drain'; count: number; concurrency: number }
 
