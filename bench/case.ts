@@ -38,6 +38,8 @@ export interface Case {
   title: string
   figures: readonly Figure[]
   targets: readonly Target[]
+  /** How often each contender is measured at most, whatever the run was asked for. */
+  rounds?: number
   /** Starts what its contenders share. */
   open(bench: Bench): Promise<OpenCase>
 }

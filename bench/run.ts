@@ -31,7 +31,7 @@ export async function runCase(bench: Bench, given: Case, say: (text: string) => 
   const { contenders } = open
   const measured = new Map<Contender, Measured[]>(contenders.map((contender) => [contender, []]))
   try {
-    for (let round = 0; round < bench.options.rounds; round += 1) {
+    for (let round = 0; round < Math.min(bench.options.rounds, given.rounds ?? Infinity); round += 1) {
       const turn = round % Math.max(1, contenders.length)
       for (const contender of [...contenders.slice(turn), ...contenders.slice(0, turn)]) {
         bench.signal.throwIfAborted()

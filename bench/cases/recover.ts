@@ -24,8 +24,8 @@ function measure(bench: Bench, provider: Provider): Promise<Measured> {
     const all = (found: number): boolean => found === count
     await until(bench.signal, () => running(1), all, 60_000)
     await system.worker(env)
-    await doomed.kill()
     const killedAt = performance.now()
+    await doomed.kill()
     await until(bench.signal, () => running(2), all, 60_000)
     return { time: (performance.now() - killedAt) / 1000 }
   })
