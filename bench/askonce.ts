@@ -12,6 +12,7 @@ export type Form = 'redis' | 'embedded'
 export const nameOf = { redis: 'Askonce', embedded: 'Askonce without Redis' } as const
 
 const program = new URL('../apps/cli/bin/askonce.js', import.meta.url).pathname
+const profiler = new URL('profiler.js', import.meta.url).href
 
 /** How long a process may take to start, and what was submitted to be handed over, on a machine that is busy. */
 const startMs = 60_000
@@ -56,9 +57,7 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
         ASKONCE_BOOTSTRAP_KEY: apiKey,
         ASKONCE_DATA_DIR: join(bench.directory, bench.fresh(role)),
         PORT: '0',
-        ...(profile === null
-          ? {}
-          : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profile} --cpu-prof-name=${bench.fresh(role)}.cpuprofile` }),
+        ...(profile === null ? {} : profiled(join(profile, `${bench.fresh(role)}.cpuprofile`))),
         ...env,
       },
     })
@@ -108,6 +107,10 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
       await database.drop()
     },
   }
+}
+
+function profiled(file: string): Env {
+  return { NODE_OPTIONS: `--import ${profiler}`, BENCH_PROFILE: file }
 }
 
 async function notHandedOver(sql: Askonce['sql']): Promise<number> {

@@ -15,7 +15,7 @@ export interface BenchOptions {
 }
 
 /** They take long, and run only when they are asked for. */
-export const longCases: readonly CaseName[] = ['age', 'sweep']
+const longCases: readonly CaseName[] = ['age', 'sweep']
 
 export const usage = `Usage: npm run bench -- [options]
 
