@@ -57,7 +57,7 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
         ASKONCE_BOOTSTRAP_KEY: apiKey,
         ASKONCE_DATA_DIR: join(bench.directory, bench.fresh(role)),
         PORT: '0',
-        ...(profile === null ? {} : profiled(join(profile, `${bench.fresh(role)}.cpuprofile`))),
+        ...(profile === null ? {} : profiled(join(profile, `${bench.fresh(`${role}-${form}`)}.cpuprofile`))),
         ...env,
       },
     })

@@ -72,6 +72,8 @@ export async function startBench(options: BenchOptions, signal: AbortSignal): Pr
     await stop()
     throw new Error(`the servers of the benchmark did not start: ${(error as Error).message}`, { cause: error })
   }
+  // Whatever is being waited for ends then: nobody waits for a measurement to be over.
+  signal.addEventListener('abort', () => void reapAll(), { once: true })
   const servers = { postgres, redis }
   const fresh = (what: string): string => {
     names += 1

@@ -17,11 +17,20 @@ function figuresText({ figures, rounds }: ContenderSummary): string {
   return texts.length === 0 ? 'not measured' : texts.join(', ')
 }
 
-function targetText({ figure, of, against, bound, factor, reached, met }: TargetSummary, unit: string): string {
-  const what = against === null ? `${of}, ${figure}` : `${of} ÷ ${against}`
-  const wanted = against === null ? `${bound} ${readable(factor)} ${unit}` : `${bound} ${readable(factor)}`
-  const verdict = met === null ? 'not measured' : met ? 'met' : 'missed'
-  return `${what}: ${reached === null ? '?' : readable(reached)} (${wanted}): ${verdict}`
+interface TargetText {
+  what: string
+  wanted: string
+  reached: string
+  verdict: string
+}
+
+function targetText({ figure, of, against, bound, factor, reached, met }: TargetSummary, unit: string): TargetText {
+  return {
+    what: against === null ? `${of}, ${figure}` : `${of} ÷ ${against}`,
+    wanted: against === null ? `${bound} ${readable(factor)} ${unit}` : `${bound} ${readable(factor)}`,
+    reached: reached === null ? '?' : readable(reached),
+    verdict: met === null ? 'not measured' : met ? 'met' : 'missed',
+  }
 }
 
 function unitOf(summary: CaseSummary, { figure, of }: TargetSummary): string {
@@ -33,7 +42,10 @@ function unitOf(summary: CaseSummary, { figure, of }: TargetSummary): string {
 export function renderText(summary: CaseSummary): string {
   const width = Math.max(...summary.contenders.map(({ contender }) => contender.length))
   const rows = summary.contenders.map((one) => `  ${one.contender.padEnd(width)}  ${figuresText(one)}`)
-  const targets = summary.targets.map((target) => `  → ${targetText(target, unitOf(summary, target))}`)
+  const targets = summary.targets.map((target) => {
+    const { what, wanted, reached, verdict } = targetText(target, unitOf(summary, target))
+    return `  → ${what}: ${reached} (${wanted}): ${verdict}`
+  })
   return [`${summary.name}: ${summary.title}`, ...rows, ...targets].join('\n')
 }
 
@@ -44,8 +56,8 @@ export function renderMarkdown(summaries: readonly CaseSummary[]): string {
   )
   const targets = summaries.flatMap((summary) =>
     summary.targets.map((target) => {
-      const [what = '', verdict = ''] = targetText(target, unitOf(summary, target)).split(/: (?=[^:]+: \w+(?: \w+)?$)/)
-      return `| ${summary.name} | ${what} | ${verdict} |`
+      const { what, wanted, reached, verdict } = targetText(target, unitOf(summary, target))
+      return `| ${summary.name} | ${what}: ${wanted} | ${reached}, ${verdict} |`
     }),
   )
   return [
