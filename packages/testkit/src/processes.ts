@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { basename } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,6 +14,8 @@ export interface ChildOptions {
   readonly ownGroup?: boolean
   /** Largest file that it may write, in blocks of 512 bytes: a full disk for one process. */
   readonly fileBlocks?: number
+  /** File that its standard output goes to, for one that writes much: {@link Child.stdout} stays empty. */
+  readonly stdoutFile?: string
 }
 
 export interface Ended {
@@ -58,12 +61,14 @@ export function spawnNode(script: string, options: ChildOptions = {}): Child {
   // The shell becomes the program: no process between.
   const limited = ['/bin/sh', '-c', 'ulimit -f "$0" && exec "$@"', String(options.fileBlocks), ...command]
   const [program = '', ...args] = options.fileBlocks === undefined ? command : limited
+  const file = options.stdoutFile === undefined ? null : openSync(options.stdoutFile, 'a')
   const child = spawn(program, args, {
     cwd: options.cwd,
     env: { ...kept, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', file ?? 'pipe', 'pipe'],
     detached: options.ownGroup ?? false,
   })
+  if (file !== null) closeSync(file)
   const { pid } = child
   if (pid === undefined) throw new Error(`cannot start ${process.execPath}`)
 
@@ -74,6 +79,7 @@ export function spawnNode(script: string, options: ChildOptions = {}): Child {
     [child.stdout, stdout],
     [child.stderr, stderr],
   ] as const) {
+    if (stream === null) continue
     createInterface({ input: stream }).on('line', (line) => {
       lines.push(line)
       for (const listener of listeners) listener(line)

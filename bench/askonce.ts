@@ -1,0 +1,131 @@
+import { join } from 'node:path'
+import { migrateQueueSchema } from '@askonce/queue'
+import { migrate } from '@askonce/store'
+import type { Child } from '@askonce/testkit'
+import pg from 'pg'
+import { until, type Bench } from './bench.ts'
+import { load } from './load.ts'
+import { apiKey } from './load/spec.ts'
+
+/** `redis`: BullMQ on Redis, as in production. `embedded`: BullMQ on the same PostgreSQL, as on a laptop. */
+export type Form = 'redis' | 'embedded'
+export const nameOf = { redis: 'Askonce', embedded: 'Askonce without Redis' } as const
+
+const program = new URL('../apps/cli/bin/askonce.js', import.meta.url).pathname
+const profiler = new URL('profiler.js', import.meta.url).href
+
+/** How long a process may take to start, and what was submitted to be handed over, on a machine that is busy. */
+const startMs = 60_000
+
+type Role = 'api' | 'worker' | 'janitor'
+type Env = Record<string, string>
+
+/** Askonce on a database of its own; its roles are processes, as users run them. */
+export interface Askonce {
+  databaseUrl: string
+  /** Starts an API and resolves with its address. */
+  api(env?: Env): Promise<string>
+  worker(env?: Env): Promise<Child>
+  janitor(env?: Env): Promise<Child>
+  processes(): readonly Child[]
+  sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>
+  /** Submits so many new keys in bulk and waits until BullMQ has them all. */
+  fill(address: string, count: number, model?: string): Promise<void>
+  /** How many jobs have this state. */
+  count(state: string): Promise<number>
+  stop(): Promise<void>
+}
+
+/** Makes a database with the schema; nothing is started. */
+export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce> {
+  const database = await bench.cleanDatabase()
+  await migrate(database.url)
+  await migrateQueueSchema(database.url)
+  const pool = new pg.Pool({ connectionString: database.url, max: 2 })
+  pool.on('error', () => undefined)
+  const children: Child[] = []
+  const sql: Askonce['sql'] = async <Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) =>
+    (await pool.query<Row>(text, values)).rows
+
+  const start = async (role: Role, env: Env): Promise<{ child: Child; line: string }> => {
+    const { profile } = bench.options
+    const { child, line } = bench.spawn(program, {
+      args: [role],
+      env: {
+        DATABASE_URL: database.url,
+        ...(form === 'redis' ? { REDIS_URL: bench.redis.url } : {}),
+        ASKONCE_BOOTSTRAP_KEY: apiKey,
+        ASKONCE_DATA_DIR: join(bench.directory, bench.fresh(role)),
+        PORT: '0',
+        ...(profile === null ? {} : profiled(join(profile, `${bench.fresh(`${role}-${form}`)}.cpuprofile`))),
+        ...env,
+      },
+    })
+    children.push(child)
+    return { child, line: await line(new RegExp(`"event":"${role}\\.started"`), startMs) }
+  }
+
+  return {
+    databaseUrl: database.url,
+    api: async (env = {}) => (JSON.parse((await start('api', env)).line) as { address: string }).address,
+    worker: async (env = {}) => (await start('worker', env)).child,
+    janitor: async (env = {}) => (await start('janitor', env)).child,
+    processes: () => children,
+    sql,
+    async fill(address, count, model) {
+      const items = Math.min(count, 1_000)
+      const { accepted, refused } = await load(bench, address, {
+        connections: 2,
+        limit: Math.ceil(count / items),
+        durationMs: 120_000,
+        request: { kind: 'bulk', prefix: bench.fresh('fill'), items, ...(model === undefined ? {} : { model }) },
+      })
+      if (accepted !== Math.ceil(count / items))
+        throw new Error(`not everything was accepted: ${JSON.stringify(refused)}`)
+      await until(
+        bench.signal,
+        () => notHandedOver(sql),
+        (left) => left === 0,
+        startMs,
+      )
+    },
+    async count(state) {
+      const [row] = await sql<{ count: string }>('select count(*) from jobs where state = $1', [state])
+      return Number(row?.count)
+    },
+    async stop() {
+      // A profile is written at the end of a process that ends by itself.
+      if (bench.options.profile !== null) {
+        for (const child of children) child.signal('SIGTERM')
+        await Promise.race([
+          Promise.all(children.map(({ exited }) => exited)),
+          new Promise((r) => setTimeout(r, 15_000)),
+        ])
+      }
+      await Promise.all(children.map(async (child) => await child.kill()))
+      await pool.end().catch(() => undefined)
+      await database.drop()
+    },
+  }
+}
+
+function profiled(file: string): Env {
+  return { NODE_OPTIONS: `--import ${profiler}`, BENCH_PROFILE: file }
+}
+
+async function notHandedOver(sql: Askonce['sql']): Promise<number> {
+  const [row] = await sql<{ count: string }>(
+    `select count(*) from jobs where state = 'queued' and dispatched_at is null`,
+  )
+  return Number(row?.count)
+}
+
+/** Prepares, runs and stops, whatever happens. */
+export async function withAskonce<T>(bench: Bench, form: Form, run: (askonce: Askonce) => Promise<T>): Promise<T> {
+  const askonce = await prepareAskonce(bench, form)
+  try {
+    return await run(askonce)
+  } finally {
+    await askonce.stop()
+  }
+}

@@ -1,0 +1,65 @@
+import { freePort } from '@askonce/embedded'
+import { withAskonce } from '../askonce.ts'
+import { until, type Bench } from '../bench.ts'
+import type { Case, Measured } from '../case.ts'
+import { startProvider, upstreamModel, type Provider } from '../upstream.ts'
+import { peakMemoryMb } from '../usage.ts'
+import { drained } from './drain.ts'
+
+const latencyMs = 2_000
+
+/** The 99th percentile of the event loop's delay since it was last asked, in milliseconds: the process's own metric. */
+async function loopDelayMs(healthPort: number): Promise<number> {
+  const page = await (await fetch(`http://127.0.0.1:${healthPort}/metrics`)).text()
+  const seconds = /^nodejs_eventloop_lag_p99_seconds (\S+)$/m.exec(page)?.[1]
+  if (seconds === undefined) throw new Error('the worker does not say how late its event loop is')
+  return Number(seconds) * 1000
+}
+
+function measure(bench: Bench, provider: Provider): Promise<Measured> {
+  const concurrency = bench.pick(2_000, 200)
+  const count = concurrency * bench.pick(6, 2)
+  return withAskonce(bench, 'redis', async (system) => {
+    const address = await system.api(provider.env)
+    await system.fill(address, count, upstreamModel)
+    await system.janitor(provider.env)
+    const healthPort = await freePort()
+    const worker = await system.worker({
+      ...provider.env,
+      ASKONCE_CONCURRENCY: String(concurrency),
+      ASKONCE_HEALTH_PORT: String(healthPort),
+    })
+    // Asking begins a new period: the start of the process is left out.
+    await until(
+      bench.signal,
+      () => system.count('running'),
+      (running) => running > concurrency / 2,
+      60_000,
+    )
+    await loopDelayMs(healthPort)
+    const rate = await drained(bench, system, count)
+    return { rate, memory: peakMemoryMb(worker.pid), delay: await loopDelayMs(healthPort) }
+  })
+}
+
+export const inFlight: Case = {
+  name: 'in-flight',
+  title: 'One worker with 2,000 calls of 2 s under way: 1,000 jobs/s is all that there can be',
+  figures: [
+    { name: 'rate', unit: 'jobs/s' },
+    { name: 'memory', unit: 'MB' },
+    { name: 'delay', unit: 'ms' },
+  ],
+  targets: [
+    { figure: 'rate', of: 'Askonce', against: null, bound: 'at least', factor: 950 },
+    { figure: 'memory', of: 'Askonce', against: null, bound: 'at most', factor: 450 },
+    { figure: 'delay', of: 'Askonce', against: null, bound: 'at most', factor: 50 },
+  ],
+  async open(bench) {
+    const provider = await startProvider(bench, latencyMs)
+    return {
+      contenders: [{ name: 'Askonce', measure: () => measure(bench, provider) }],
+      close: async () => void (await provider.child.kill()),
+    }
+  },
+}
