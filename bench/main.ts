@@ -99,6 +99,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(run, null, 2)}\n`)
   if (options.report !== null) writePage(options.report, 'bench', report(run))
   const errors = run.cases.flatMap((one) => one.errors)
+  if (options.smoke) say('a smoke run: its figures mean nothing')
   say(`${run.minutes.toFixed(1)} minutes; ${errors.length} measurements failed`)
   for (const error of errors) say(`  ${error}`)
   return errors.length > 0 ? 1 : 0

@@ -20,6 +20,7 @@ export async function runCase(bench: Bench, given: Case, say: (text: string) => 
     errors.push(text)
     say(`  FAILED ${text}`)
   }
+  const began = performance.now()
   say(`${given.name}: ${given.title}`)
   let open: OpenCase
   try {
@@ -47,6 +48,7 @@ export async function runCase(bench: Bench, given: Case, say: (text: string) => 
   } finally {
     await open.close()
   }
+  say(`  ${Math.round((performance.now() - began) / 1000)} s`)
   const series = contenders.map((contender) => ({
     contender: contender.name,
     rounds: measured.get(contender) ?? [],

@@ -47,7 +47,7 @@ function askonce(bench: Bench, form: Form): Contender {
     name: nameOf[form],
     measure: () =>
       withAskonce(bench, form, async (system) => {
-        const count = bench.pick(4_000, 500)
+        const count = bench.pick(3_000, 500)
         const address = await system.api()
         await system.janitor()
         await system.worker({ ASKONCE_SIMULATED_LATENCY_MS: '0' })
@@ -72,7 +72,7 @@ function peer(bench: Bench, name: PeerName): Contender {
   return {
     name: peerTitles[name],
     async measure() {
-      const count = bench.pick(name === 'dbos' ? 1_500 : 3_000, 300)
+      const count = bench.pick(1_500, 300)
       const database = await bench.cleanDatabase()
       const prefix = bench.fresh('cost')
       // Its schema is made first, and is not in the figures.
@@ -99,6 +99,8 @@ export const cost: Case = {
     { name: 'own cpu', unit: 'ms' },
   ],
   targets: [],
+  // Bytes and CPU of a thousand jobs hardly vary.
+  rounds: 1,
   open: (bench) =>
     Promise.resolve(
       apart([

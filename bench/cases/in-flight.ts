@@ -18,7 +18,7 @@ async function loopDelayMs(healthPort: number): Promise<number> {
 
 function measure(bench: Bench, provider: Provider): Promise<Measured> {
   const concurrency = bench.pick(2_000, 200)
-  const count = concurrency * bench.pick(6, 2)
+  const count = concurrency * bench.pick(5, 2)
   return withAskonce(bench, 'redis', async (system) => {
     const address = await system.api(provider.env)
     await system.fill(address, count, upstreamModel)

@@ -9,7 +9,7 @@ const upstreamMs = 50
 const rate = 20
 
 function run(bench: Bench, address: string, request: LoadRequest): Promise<LoadResult> {
-  const times = { warmUpMs: bench.pick(2_000, 1_000), durationMs: bench.pick(10_000, 2_000) }
+  const times = { warmUpMs: bench.pick(1_000, 1_000), durationMs: bench.pick(8_000, 2_000) }
   return cleanLoad(bench, address, { connections: 64, ...times, rate, request })
 }
 

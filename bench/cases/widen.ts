@@ -14,7 +14,7 @@ function contender(bench: Bench, workers: number): Contender {
     name: nameOf(workers),
     measure: () =>
       withAskonce(bench, 'redis', async (system) => {
-        const count = Math.round(mostPerSecond * workers * bench.pick(8, 2))
+        const count = Math.round(mostPerSecond * workers * bench.pick(5, 2))
         const address = await system.api()
         await system.janitor()
         const env = { ASKONCE_CONCURRENCY: String(concurrency), ASKONCE_SIMULATED_LATENCY_MS: String(latencyMs) }
