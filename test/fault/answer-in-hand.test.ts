@@ -35,6 +35,13 @@ describe.each<Form>([formOfRun])(
     afterAll(() => system.stop())
 
     const directory = (name: string): string => join(system.directory, name)
+    /** A record goes right after the commit of its answer, so not before that answer is seen. */
+    const untilDelivered = (name: string): Promise<string[]> =>
+      until(
+        () => spooled(name),
+        (files) => files.length === 0,
+        10_000,
+      )
     const spooled = (name: string): Promise<string[]> => readdir(join(directory(name), 'spool'))
     const worker = (name: string, env: Record<string, string> = {}): Promise<Child> =>
       system.started('worker', { ASKONCE_DATA_DIR: directory(name), ...env })
@@ -88,7 +95,7 @@ describe.each<Form>([formOfRun])(
       await expectOnce(held, 'waits-hold')
       await expectOnce(rerun, 'waits-rerun')
       await untilLines(holder, 'spool.delivered', 2)
-      expect(await spooled('waits')).toEqual([])
+      await untilDelivered('waits')
       expect(linesOf(janitor, 'worker.declared_dead')).toEqual([])
       // One outage is one line, however often it was tried.
       expect(linesOf(holder, 'spool.written')).toHaveLength(2)
@@ -106,7 +113,7 @@ describe.each<Form>([formOfRun])(
       await expectOnce(held, 'stopped-hold')
       await expectOnce(rerun, 'stopped-rerun')
       await untilLines(next, 'spool.delivered', 2)
-      expect(await spooled('stopped')).toEqual([])
+      await untilDelivered('stopped')
       await stop(next)
     })
 
@@ -132,7 +139,7 @@ describe.each<Form>([formOfRun])(
       expect(await ledger(system, held)).toEqual([{ attempt: 1, outcome: 'lost', billing: 'maybe' }])
       const next = await worker('late')
       await expectOnce(held, 'late-hold')
-      expect(await spooled('late')).toEqual([])
+      await untilDelivered('late')
       await stop(next)
     })
 
@@ -168,7 +175,7 @@ describe.each<Form>([formOfRun])(
       expect((await call(address, 'GET', `/v1/jobs/${rerun}`)).body.response).toEqual(second.response)
       const calls = await system.upstream.callsBy()
       expect([...kinds, 'rerun'].map((kind) => calls[`over-${kind}`])).toEqual([1, 1, 1, 1, 2])
-      expect(await spooled('over')).toEqual([])
+      await untilDelivered('over')
       await stop(next)
       await stop(other)
     })
@@ -191,7 +198,7 @@ describe.each<Form>([formOfRun])(
         expect(await system.sql('select billed, paid from jobs where id = $1', [body.id])).toEqual([
           { billed: 1, paid: 1 },
         ])
-        expect(await spooled('unclear')).toEqual([])
+        await untilDelivered('unclear')
         await stop(holder)
       } finally {
         await proxy.close()
