@@ -125,7 +125,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const mayClaim = (): boolean => maySend() && backPressure.heldBack === null
   const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim })
   const lookUps = new LookUps({ db, providers, recorder, log, metrics, stopping: stopping.signal })
-  const streams = new StreamWriter(db, metrics)
+  const streams = new StreamWriter(db, log, metrics)
   const parts: PipelineParts = {
     held,
     streams,

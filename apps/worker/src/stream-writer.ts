@@ -3,12 +3,14 @@ import type { StreamSink } from '@askonce/providers'
 import {
   appendStreamChunks,
   deleteStreamChunks,
+  isContention,
+  isUnavailable,
   nameAnswers,
   type Claim,
   type Db,
   type StreamChunk,
 } from '@askonce/store'
-import type { Metrics } from '@askonce/telemetry'
+import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 
 /** Pieces of a row, and bytes and rows of a statement. */
 const maxPieceBytes = 32 * 1024
@@ -33,6 +35,7 @@ interface OpenStream {
  */
 export class StreamWriter {
   private readonly db: Db
+  private readonly log: Log
   private readonly metrics: Metrics
   private readonly open = new Set<OpenStream>()
   private readonly ended: { jobId: string; attempt: number }[] = []
@@ -40,8 +43,9 @@ export class StreamWriter {
   private last: Promise<void> = Promise.resolve()
   private stopped = false
 
-  constructor(db: Db, metrics: Metrics) {
+  constructor(db: Db, log: Log, metrics: Metrics) {
     this.db = db
+    this.log = log
     this.metrics = metrics
   }
 
@@ -104,8 +108,13 @@ export class StreamWriter {
     while (!this.stopped) {
       try {
         return await write()
-      } catch {
-        // Postgres is away, which the recorder says; the pieces wait in memory, where their answer is too.
+      } catch (error) {
+        // Away or busy, which the recorder says: the pieces wait in memory, where their answer is too. Refused: not shown, and the stored
+        // answer fills the gap. Repeating it would keep all other streams waiting.
+        if (!isUnavailable(error) && !isContention(error)) {
+          this.log.event('loop.failed', { loop: 'streams', reason: errorReason(error) })
+          return
+        }
         await sleep(retryMs)
       }
     }

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { canonicalize, isSettled, type JsonObject, type Operation } from '@askonce/core'
+import { canonicalize, isSettled, isTerminal, type JsonObject, type Operation } from '@askonce/core'
 import { bodyFault, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -14,7 +14,7 @@ import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
-import { withoutIdleTimeout } from './idle-timeout.ts'
+import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
 import { responseOf } from './response-object.ts'
 import { sendStream } from './send-stream.ts'
@@ -42,12 +42,12 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   })
   if (prefersAsync(headerValues(request, 'prefer'))) {
     void reply.header('preference-applied', 'respond-async')
-    return sendJson(reply, isSettled(job.state) ? 200 : 202, jobJson(job, parts.lanes, isReplayed(result)))
+    return sendJson(reply, isTerminal(job.state) ? 200 : 202, jobJson(job, parts.lanes, isReplayed(result)))
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
   if (job.streamed) return sendStream(parts, request, reply, { job, after, request: prepared.request })
   if (background) return sendJson(reply, 200, responseOf(job))
-  withoutIdleTimeout(request, reply, parts.config.limits.sdkWaitMs)
+  allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs).then((row) => row ?? job)
   if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
     return sendKeptAlive(request, reply, settled)

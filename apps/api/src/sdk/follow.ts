@@ -7,7 +7,7 @@ import { unanswered } from './settled-answer.ts'
 
 /** Hints may be lost: so often a follower looks by itself. */
 const pollMs = 500
-/** Proxies cut connections that are silent for a minute. */
+/** Proxies cut connections that are silent for a minute; this server one whose client takes nothing for two. */
 const keepAliveMs = 15_000
 /** How long a follower that has begun waits for Postgres to come back. */
 const outageMs = 60_000

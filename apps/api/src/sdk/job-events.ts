@@ -24,7 +24,7 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
       },
     )
   }
-  return sendFollowed(request, reply, parts, {
+  return sendFollowed(reply, parts, {
     job,
     after,
     limitMs: Number.POSITIVE_INFINITY,

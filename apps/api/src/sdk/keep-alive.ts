@@ -13,7 +13,11 @@ const everyMs = 15_000
  * The answer behind blanks that keep the connection alive; JSON may begin with them. The status is sent before it is known: an error
  * comes with status 200, which is why this is for those who ask for it.
  */
-export async function* keptAlive(settled: Promise<JobRow>, request: FastifyRequest): AsyncGenerator<Buffer> {
+export async function* keptAlive(
+  settled: Promise<JobRow>,
+  request: Pick<FastifyRequest, 'id' | 'url'>,
+  blankEveryMs = everyMs,
+): AsyncGenerator<Buffer> {
   const body = settled
     .then((row) => providerAnswer(row).body)
     .catch((error: unknown) => {
@@ -26,7 +30,7 @@ export async function* keptAlive(settled: Promise<JobRow>, request: FastifyReque
     })
   for (;;) {
     const stop = new AbortController()
-    const blank = sleep(everyMs, null, { signal: stop.signal }).catch(() => null)
+    const blank = sleep(blankEveryMs, null, { signal: stop.signal }).catch(() => null)
     const first = await Promise.race([body, blank])
     stop.abort()
     if (first !== null) {

@@ -61,7 +61,7 @@ function resume(
   }
   const from = startingAfter === undefined ? -1 : Number(startingAfter)
   let sequence = from
-  return sendFollowed(request, reply, parts, {
+  return sendFollowed(reply, parts, {
     job,
     after: null,
     limitMs: parts.config.limits.sdkWaitMs,

@@ -6,7 +6,6 @@ import type { Parts } from '../context.ts'
 import { dialectOf, errorEvent } from './dialect.ts'
 import { withId } from './event-ids.ts'
 import { follow, Unanswered, type EventId, type Following } from './follow.ts'
-import { withoutIdleTimeout } from './idle-timeout.ts'
 import { sendProviderAnswer } from './settled-answer.ts'
 
 export interface StreamAsked {
@@ -26,7 +25,7 @@ export async function sendStream(
   const dialect = dialectOf[job.operation]
   const hidesUsage = job.operation === 'chat.completions' && !asksForUsage(body)
   let sequence = 0
-  return sendFollowed(request, reply, parts, {
+  return sendFollowed(reply, parts, {
     job,
     after,
     limitMs: parts.config.limits.sdkWaitMs,
@@ -39,13 +38,7 @@ export async function sendStream(
 }
 
 /** Sends what a follower yields; before its first piece, a status. */
-export async function sendFollowed(
-  request: FastifyRequest,
-  reply: FastifyReply,
-  parts: Parts,
-  following: Following,
-): Promise<unknown> {
-  withoutIdleTimeout(request, reply, null)
+export async function sendFollowed(reply: FastifyReply, parts: Parts, following: Following): Promise<unknown> {
   const pieces = follow(parts, following)
   try {
     const first = await pieces.next()
