@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
 import type { DispatchItem } from '@askonce/queue'
-import { GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
+import { dispatchesOf, GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
 import type { Db, NewJob, SubmitKind, SubmitResult } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
@@ -130,11 +130,4 @@ export class Submissions {
     }
     return error
   }
-}
-
-/** Jobs that this batch made due. Several submissions of one key speak of one job, but only one made it run. */
-function dispatchesOf(results: readonly SubmitResult[]): DispatchItem[] {
-  return results
-    .filter(({ kind, job }) => (kind === 'created' || kind === 'rerun') && job.dispatched_at !== null)
-    .map(({ job: { id, dispatch, lane, priority } }) => ({ id, dispatch, lane, priority }))
 }

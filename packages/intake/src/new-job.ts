@@ -93,15 +93,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         request: bytes,
         streamed: request['stream'] === true,
         ownerBatch: null,
-        metadata: options.metadata === undefined ? null : JSON.stringify(options.metadata),
-        priority: options.priority ?? defaultPriority,
-        timeoutMs: seconds(options.timeout_seconds) ?? limits.defaultTimeoutMs,
-        ttlSeconds: options.ttl_seconds ?? Math.max(1, Math.floor(limits.defaultTtlMs / 1000)),
-        deadlineSeconds: options.deadline_seconds ?? Math.max(1, Math.floor(limits.defaultDeadlineMs / 1000)),
-        onUncertain: options.on_uncertain ?? 'rerun',
-        maxAttempts: options.max_attempts ?? defaultMaxAttempts,
-        maxPaidAttempts: options.max_paid_attempts ?? defaultMaxPaidAttempts,
-        ...whenToRun(options),
+        ...deliveryOf(limits, options),
         dispatch: isOpen(route.lane),
       },
     }
@@ -131,6 +123,40 @@ function streaming(request: JsonObject, text: string): { request: JsonObject; te
   // A member that says false or null cannot stay beside the other.
   if (request['stream'] !== undefined) return { request: streamed, text: canonicalize(streamed) }
   return { request: streamed, text: text.replace('{', '{"stream":true,') }
+}
+
+type Delivery = Pick<
+  NewJob,
+  | 'metadata'
+  | 'priority'
+  | 'timeoutMs'
+  | 'ttlSeconds'
+  | 'deadlineSeconds'
+  | 'onUncertain'
+  | 'maxAttempts'
+  | 'maxPaidAttempts'
+  | 'runAt'
+  | 'delaySeconds'
+>
+
+/** The columns that delivery options decide, with what they are where a submission says nothing. */
+export function deliveryOf(limits: Config['limits'], options: DeliveryOptions): Delivery {
+  return {
+    metadata: options.metadata === undefined ? null : JSON.stringify(options.metadata),
+    priority: options.priority ?? defaultPriority,
+    timeoutMs: seconds(options.timeout_seconds) ?? limits.defaultTimeoutMs,
+    ttlSeconds: options.ttl_seconds ?? wholeSeconds(limits.defaultTtlMs),
+    deadlineSeconds: options.deadline_seconds ?? wholeSeconds(limits.defaultDeadlineMs),
+    onUncertain: options.on_uncertain ?? 'rerun',
+    maxAttempts: options.max_attempts ?? defaultMaxAttempts,
+    maxPaidAttempts: options.max_paid_attempts ?? defaultMaxPaidAttempts,
+    ...whenToRun(options),
+  }
+}
+
+/** A limit as the columns hold it: 1 at least. */
+export function wholeSeconds(ms: number): number {
+  return Math.max(1, Math.floor(ms / 1000))
 }
 
 function seconds(value: number | undefined): number | undefined {

@@ -1,5 +1,6 @@
 import { isSettled, isTerminal } from '@askonce/core'
 import { retryContention, StoreUnavailableError } from './errors.ts'
+import type { Dispatch } from './statements/dispatch.ts'
 import { insertJobs, type NewJob } from './statements/insert-jobs.ts'
 import { readByKeys, type KeyRow } from './statements/read-jobs.ts'
 import { disownJobs } from './statements/owned-jobs.ts'
@@ -147,4 +148,14 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     }
   }
   return settled
+}
+
+/**
+ * What a batch of submissions has to hand to BullMQ: the jobs that it made due. Several submissions of one key speak of one job, but only
+ * one made it run.
+ */
+export function dispatchesOf(results: readonly SubmitResult[]): Dispatch[] {
+  return results
+    .filter(({ kind, job }) => (kind === 'created' || kind === 'rerun') && job.dispatched_at !== null)
+    .map(({ job: { id, dispatch, lane, priority } }) => ({ id, dispatch, lane, priority }))
 }

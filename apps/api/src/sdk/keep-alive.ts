@@ -17,7 +17,7 @@ export async function* keptAlive(
   settled: Promise<JobRow>,
   request: Pick<FastifyRequest, 'id' | 'url'>,
   blankEveryMs = everyMs,
-): AsyncGenerator<Buffer> {
+): AsyncGenerator<Buffer, void, undefined> {
   const body = settled
     .then((row) => providerAnswer(row).body)
     .catch((error: unknown) => {

@@ -1,7 +1,9 @@
 import type { Config } from '@askonce/config'
 import { isTerminal } from '@askonce/core'
+import { deliveryOf, wholeSeconds } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
+  dispatchesOf,
   isDataError,
   openLines,
   readLinesWithJobs,
@@ -92,10 +94,6 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
   }
 }
 
-function seconds(ms: number): number {
-  return Math.max(1, Math.floor(ms / 1000))
-}
-
 function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, line: ReadyLine): NewJob {
   // An answer outlives the window, so that a second upload of the file finds it.
   const atLeast = batch.window_seconds + daySeconds
@@ -110,25 +108,18 @@ function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, l
     request: line.request,
     streamed: false,
     ownerBatch: batch.id,
-    metadata: null,
-    priority,
-    timeoutMs: limits.defaultTimeoutMs,
-    ttlSeconds: Math.min(seconds(limits.maxTtlMs), Math.max(seconds(limits.defaultTtlMs), atLeast)),
-    deadlineSeconds: Math.max(seconds(limits.defaultDeadlineMs), atLeast),
-    onUncertain: 'rerun',
-    maxAttempts: 5,
-    maxPaidAttempts: 2,
-    runAt: null,
-    delaySeconds: 0,
+    ...deliveryOf(limits, {
+      priority,
+      ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(wholeSeconds(limits.defaultTtlMs), atLeast)),
+      deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
+    }),
     dispatch: isOpen(line.lane),
   }
 }
 
 /** Right after the commit, as the API does it: leaving it to the dispatch loop would write every row once more. */
 async function handOver({ db, dispatcher }: Submission, taken: readonly { result: SubmitResult }[]): Promise<void> {
-  const items = taken
-    .filter(({ result: { kind, job } }) => (kind === 'created' || kind === 'rerun') && job.dispatched_at !== null)
-    .map(({ result: { job } }) => ({ id: job.id, dispatch: job.dispatch, lane: job.lane, priority: job.priority }))
+  const items = dispatchesOf(taken.map(({ result }) => result))
   if (items.length === 0) return
   try {
     await dispatcher.dispatch(items)

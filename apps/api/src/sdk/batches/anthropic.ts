@@ -1,17 +1,18 @@
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createLineCheck, keyPrefixFault } from '@askonce/intake'
-import { createBatch, deleteBatch, listBatches, readBatch, requestCancel, type BatchRow } from '@askonce/store'
+import { createBatch, deleteBatch, listBatches, type BatchRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { uuidv7 } from 'uuidv7'
 import { z } from 'zod'
 import type { Parts } from '../../context.ts'
 import { patiently } from '../../patience.ts'
 import { Problem } from '../../problem.ts'
-import { idOf, sendJson, type ApiRoute } from '../../route.ts'
+import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { sendContent } from '../files/content.ts'
 import { pageOf, pageSize } from '../files/index.ts'
+import { batchIdInPath, batchInPath, cancelInPath } from './in-path.ts'
 import { noSuchBatch, ours, publicId, readPublicId } from '../files/view.ts'
 import { UploadWriter } from '../files/writer.ts'
 import { RequestSplitter } from './split-requests.ts'
@@ -165,13 +166,6 @@ function originOf(request: FastifyRequest): string {
   return `${forwarded === 'https' ? 'https' : 'http'}://${request.headers.host ?? 'localhost'}`
 }
 
-async function batchInPath(parts: Parts, request: FastifyRequest): Promise<BatchRow> {
-  const id = readPublicId('msgbatch_', idOf(request))
-  const batch = id === null ? null : await patiently(readBatch(parts.db, request.caller.tenantId, 'anthropic', id))
-  if (batch === null) throw noSuchBatch()
-  return batch
-}
-
 const once = { error: 'must be given once' }
 const listQuery = z.strictObject({
   after_id: z.string(once).optional().describe('Id of the last batch of the page before'),
@@ -207,22 +201,20 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const id = readPublicId('msgbatch_', idOf(request))
-  const found = id === null ? null : await patiently(requestCancel(parts.db, request.caller.tenantId, 'anthropic', id))
-  if (found === null) throw noSuchBatch()
-  return sendJson(reply, 200, batchView(found.batch, request))
+  const { batch } = await cancelInPath(parts, request, 'anthropic')
+  return sendJson(reply, 200, batchView(batch, request))
 }
 
 async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const id = readPublicId('msgbatch_', idOf(request))
-  const found = id === null ? null : await patiently(deleteBatch(parts.db, request.caller.tenantId, 'anthropic', id))
-  if (id === null || found === null) throw noSuchBatch()
+  const id = batchIdInPath(request, 'anthropic')
+  const found = await patiently(deleteBatch(parts.db, request.caller.tenantId, 'anthropic', id))
+  if (found === null) throw noSuchBatch()
   if (!found.ended) throw new Problem('state_conflict', 'The batch has not ended; cancel it first.', { param: 'id' })
   return sendJson(reply, 200, { id: publicId('msgbatch_', id), type: 'message_batch_deleted' })
 }
 
 async function results(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const batch = await batchInPath(parts, request)
+  const batch = await batchInPath(parts, request, 'anthropic')
   if (batch.ended_at === null) {
     throw new Problem('state_conflict', 'The batch has not ended; its results come then.', { param: 'id' })
   }
@@ -280,7 +272,7 @@ export const anthropicBatchRoutes: ApiRoute[] = [
     summary: 'Read a message batch',
     answers,
     handle: async (parts, request, reply) =>
-      sendJson(reply, 200, batchView(await batchInPath(parts, request), request)),
+      sendJson(reply, 200, batchView(await batchInPath(parts, request, 'anthropic'), request)),
   },
   {
     ...shared,

@@ -1,5 +1,5 @@
 import { batchEndpoints, keyPrefixFault, metadata } from '@askonce/intake'
-import { createBatch, listBatches, readBatch, requestCancel, type BatchRow } from '@askonce/store'
+import { createBatch, listBatches, type BatchRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { uuidv7 } from 'uuidv7'
 import { z } from 'zod'
@@ -7,10 +7,11 @@ import type { Parts } from '../../context.ts'
 import { patiently } from '../../patience.ts'
 import { Problem } from '../../problem.ts'
 import { readBody } from '../../request-body.ts'
-import { idOf, sendJson, type ApiRoute } from '../../route.ts'
+import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { pageOf, pageSize } from '../files/index.ts'
-import { noSuchBatch, noSuchFile, ours, publicId, readPublicId, unix } from '../files/view.ts'
+import { noSuchFile, ours, publicId, readPublicId, unix } from '../files/view.ts'
+import { batchInPath, cancelInPath } from './in-path.ts'
 import { linesPage } from './lines.ts'
 
 const endpoints = Object.keys(batchEndpoints) as [keyof typeof batchEndpoints, ...(keyof typeof batchEndpoints)[]]
@@ -111,13 +112,6 @@ function batchView(batch: BatchRow): object {
   }
 }
 
-async function batchInPath(parts: Parts, request: FastifyRequest): Promise<BatchRow> {
-  const id = readPublicId('batch_', idOf(request))
-  const batch = id === null ? null : await patiently(readBatch(parts.db, request.caller.tenantId, 'openai', id))
-  if (batch === null) throw noSuchBatch()
-  return batch
-}
-
 const once = { error: 'must be given once' }
 const listQuery = z.strictObject({
   after: z.string(once).optional().describe('Id of the last batch of the page before'),
@@ -149,16 +143,13 @@ const linesQuery = z.strictObject({
 })
 
 async function lines(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const batch = await batchInPath(parts, request)
+  const batch = await batchInPath(parts, request, 'openai')
   const { after, limit } = request.query as z.infer<typeof linesQuery>
   return sendJson(reply, 200, await linesPage(parts, batch, Number(after ?? 0), Number(limit ?? 100)))
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const id = readPublicId('batch_', idOf(request))
-  const found = id === null ? null : await patiently(requestCancel(parts.db, request.caller.tenantId, 'openai', id))
-  if (found === null) throw noSuchBatch()
-  const { batch, changed } = found
+  const { batch, changed } = await cancelInPath(parts, request, 'openai')
   if (changed || batch.status === 'cancelling' || batch.status === 'cancelled')
     return sendJson(reply, 200, batchView(batch))
   throw new Problem('state_conflict', `The batch is ${batch.status}.`, { param: 'id' })
@@ -197,7 +188,8 @@ export const openaiBatchRoutes: ApiRoute[] = [
     path: '/openai/v1/batches/{id}',
     summary: 'Read a batch',
     answers,
-    handle: async (parts, request, reply) => sendJson(reply, 200, batchView(await batchInPath(parts, request))),
+    handle: async (parts, request, reply) =>
+      sendJson(reply, 200, batchView(await batchInPath(parts, request, 'openai'))),
   },
   {
     ...shared,
