@@ -16,7 +16,7 @@ class CarefulClient extends pg.Client {
   }
 
   override query(...parameters: unknown[]): never {
-    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, parameters)
+    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, prepared(parameters))
     if (result instanceof Promise) {
       result.catch((error: unknown) => {
         if (endsConnection(error)) void this.end()
@@ -34,6 +34,17 @@ class CarefulClient extends pg.Client {
 
 /** With the types of node-postgres: its overloads cannot be overridden one by one. */
 export const Client: typeof pg.Client = CarefulClient
+
+/** What {@link hot} writes before a statement. */
+const hotLabel = /^\s*\/\* hot: ([a-z_]+) \*\//
+
+/** A statement that is labelled as hot is prepared under its name. */
+function prepared(parameters: unknown[]): unknown[] {
+  const [text, values] = parameters
+  if (typeof text !== 'string' || !Array.isArray(values)) return parameters
+  const name = hotLabel.exec(text)?.[1]
+  return name === undefined ? parameters : [{ name, text, values }, ...parameters.slice(2)]
+}
 
 function endsConnection(error: unknown): boolean {
   if (error instanceof pg.DatabaseError) return error.severity === 'FATAL' || error.severity === 'PANIC'

@@ -33,6 +33,18 @@ const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => u
 
 export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 
+/**
+ * A kept plan must do for a table that grows from nothing to millions of rows: no reading of whole tables where an index will do, no
+ * plan made for the values of one call, and no compiling, which the costs of such plans would bring about.
+ */
+export const plannerSettings = {
+  enable_seqscan: 'off',
+  enable_mergejoin: 'off',
+  enable_hashjoin: 'off',
+  jit: 'off',
+  plan_cache_mode: 'force_generic_plan',
+}
+
 /** What every session must have: an acknowledged commit is on disk, and nothing waits for ever. */
 export function sessionOptions(url: string, name: string): pg.ClientConfig {
   return {
@@ -46,6 +58,7 @@ export function sessionOptions(url: string, name: string): pg.ClientConfig {
       `-c lock_timeout=${lockTimeoutMs}`,
       `-c statement_timeout=${statementTimeoutMs}`,
       `-c idle_in_transaction_session_timeout=${statementTimeoutMs}`,
+      ...Object.entries(plannerSettings).map(([setting, value]) => `-c ${setting}=${value}`),
     ].join(' '),
     types: parsers,
   }

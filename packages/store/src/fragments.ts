@@ -15,6 +15,29 @@ export function unnest<Item>(items: readonly Item[], columns: ColumnMap<Item>, a
   return sql`unnest(${sql.join(arrays)}) as ${sql.ref(alias)} (${sql.join(names)})`
 }
 
+/**
+ * Names a statement whose text is always the same and that runs all the time: each connection prepares it once, and Postgres keeps the
+ * plan (see client.ts). The plan may be made while the tables are empty, so such a statement reaches large tables only by conditions
+ * that an index answers whatever the planner believes their size to be; test/integration/store/plans.test.ts holds it to that.
+ */
+export function hot(name: string): RawBuilder<unknown> {
+  return sql.raw(`/* hot: ${name} */`)
+}
+
+/**
+ * A condition on rows that are found by other means: no index is tried for it. Of a partial index over `state = 'queued'` the planner
+ * may believe that it is nearly empty, and read all of it.
+ */
+export function checked(condition: RawBuilder<unknown>): RawBuilder<boolean> {
+  return sql<boolean>`coalesce(${condition}, false)`
+}
+
+/**
+ * The one order in which statements lock several rows of `jobs j`: by tenant and key. Not as the index on them has it, or a small
+ * table would be read whole through that index to save a sort.
+ */
+export const lockOrder = sql`order by j.tenant_id || '', j.idempotency_key`
+
 /** `expired` is this predicate, by the database clock, never a state. */
 export const notExpired = sql<boolean>`(j.expires_at is null or j.expires_at > now())`
 

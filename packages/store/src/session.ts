@@ -2,6 +2,7 @@ import { Kysely, PostgresDialect, sql } from 'kysely'
 import type pg from 'pg'
 import { Client } from './client.ts'
 import { sessionOptions } from './database.ts'
+import { hot } from './fragments.ts'
 import type { Db, Tables } from './tables.ts'
 
 /** Longest time between two attempts to reconnect. */
@@ -118,6 +119,7 @@ export async function notify(db: Db, channel: string, ids: readonly string[]): P
   const payloads = payloadsOf(ids)
   if (payloads.length === 0) return
   await sql`
+    ${hot('notify')}
     select set_config('synchronous_commit', 'off', true), pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as p (payload)
   `.execute(db)
 }

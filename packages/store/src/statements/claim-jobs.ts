@@ -1,6 +1,6 @@
 import type { OnUncertain, Operation } from '@askonce/core'
 import { sql } from 'kysely'
-import { mayRun } from '../fragments.ts'
+import { checked, hot, lockOrder, mayRun } from '../fragments.ts'
 import type { Db } from '../tables.ts'
 
 /** A claimed job: everything the call and its end need. From its commit on the attempt counts as paid. */
@@ -42,6 +42,7 @@ export async function claimJobs(
   probes: readonly string[],
 ): Promise<Claim[]> {
   const { rows } = await sql<Claim>`
+    ${hot('claim_jobs')}
     with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for key share),
     due as (
       select
@@ -51,9 +52,9 @@ export async function claimJobs(
       from jobs j
       left join lanes l on l.name = j.lane
       where
-        j.id = any(${ids}::uuid[]) and j.state = 'queued' and j.run_at <= now() and j.deadline_at > now()
-        and j.tries < j.max_attempts and ${mayRun} and exists (select from alive)
-      order by j.tenant_id, j.idempotency_key
+        j.id = any(${ids}::uuid[]) and exists (select from alive)
+        and ${checked(sql`j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts and ${mayRun}`)}
+      ${lockOrder}
       for update of j skip locked
     ),
     given_back as (update jobs j set dispatched_at = null from due where j.id = due.id and not due.lane_open),

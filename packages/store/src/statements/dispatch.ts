@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { unnest } from '../fragments.ts'
+import { checked, hot, unnest } from '../fragments.ts'
 import type { Db } from '../tables.ts'
 
 /** A job to hand to BullMQ, where it is called `<id>.<dispatch>`. */
@@ -16,6 +16,7 @@ export interface Dispatch {
  */
 export async function takeDueJobs(db: Db, limit: number): Promise<Dispatch[]> {
   const { rows } = await sql<Dispatch>`
+    ${hot('take_due_jobs')}
     with recursive waiting (lane) as (
       (select lane from jobs where state = 'queued' and dispatched_at is null order by lane limit 1)
       union all
@@ -58,6 +59,7 @@ export async function readDispatched(
   limit: number,
 ): Promise<DispatchedJob[]> {
   const { rows } = await sql<DispatchedJob>`
+    ${hot('read_dispatched')}
     select id, dispatch, lane, priority, dispatched_at::text as "dispatchedAt"
     from jobs
     where state = 'queued' and dispatched_at is not null
@@ -72,11 +74,12 @@ export async function readDispatched(
 /** Takes back hand-overs that BullMQ has lost: the dispatch loop makes new ones. Only while nothing else has happened. */
 export async function takeBackDispatches(db: Db, lost: readonly { id: string; dispatch: number }[]): Promise<number> {
   const { rows } = await sql`
+    ${hot('take_back_dispatches')}
     with lost as (
       select j.id
       from ${unnest(lost, { id: ['uuid', (row) => row.id], dispatch: ['integer', (row) => row.dispatch] }, 'i')}
       join jobs j on j.id = i.id and j.dispatch = i.dispatch
-      where j.state = 'queued' and j.dispatched_at is not null
+      where ${checked(sql`j.state = 'queued' and j.dispatched_at is not null`)}
       for update of j skip locked
     )
     update jobs j set dispatched_at = null from lost where j.id = lost.id

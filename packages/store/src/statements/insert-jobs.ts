@@ -1,6 +1,6 @@
 import type { OnUncertain, Operation } from '@askonce/core'
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse, unnest, type ColumnMap } from '../fragments.ts'
+import { type ColumnMap, hot, jobColumnsWithoutResponse, unnest } from '../fragments.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 /** A job as a submission describes it. */
@@ -75,6 +75,7 @@ export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
  */
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
+    ${hot('insert_jobs')}
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at

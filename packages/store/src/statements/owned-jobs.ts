@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse } from '../fragments.ts'
+import { checked, hot, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
 import { expiryAfter } from './run-again.ts'
 import type { Db, JobRow } from '../tables.ts'
 
@@ -10,10 +10,11 @@ import type { Db, JobRow } from '../tables.ts'
  */
 export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
+    ${hot('disown_jobs')}
     with unfinished as (
       select j.id from jobs j
-      where j.id = any(${ids}::uuid[]) and j.state in ('queued', 'running', 'uncertain')
-      order by j.tenant_id, j.idempotency_key
+      where j.id = any(${ids}::uuid[]) and ${checked(sql`j.state in ('queued', 'running', 'uncertain')`)}
+      ${lockOrder}
       for update
     )
     update jobs j set owner_batch = null from unfinished u where j.id = u.id
@@ -32,8 +33,8 @@ export async function cancelOwnedJobs(
   const { rows } = await sql<{ id: string }>`
     with owned as (
       select j.id from jobs j
-      where j.id = any(${ids}::uuid[]) and j.owner_batch = ${batchId}::uuid and j.state = 'queued'
-      order by j.tenant_id, j.idempotency_key
+      where j.id = any(${ids}::uuid[]) and j.owner_batch = ${batchId}::uuid and ${checked(sql`j.state = 'queued'`)}
+      ${lockOrder}
       for update
     )
     update jobs j set

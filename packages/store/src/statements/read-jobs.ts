@@ -1,6 +1,6 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
+import { hot, jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 export interface KeyRow extends JobRow {
@@ -11,6 +11,7 @@ export interface KeyRow extends JobRow {
 /** The rows of these keys, expired ones included and marked; pairs go by position. */
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const { rows } = await sql<KeyRow>`
+    ${hot('read_by_keys')}
     select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
     from jobs j
     join unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
@@ -22,6 +23,7 @@ export async function readByKeys(db: Db, tenantIds: readonly string[], keys: rea
 /** Live jobs by id, whatever the tenant; the caller compares it. With the answer's bytes. */
 export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
+    ${hot('read_jobs')}
     select ${jobColumns} from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
   `.execute(db)
   return rows
@@ -30,6 +32,7 @@ export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]
 /** Which of these jobs a waiter need not wait for any longer: settled, expired or gone. */
 export async function readSettled(db: Db, ids: readonly string[]): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
+    ${hot('read_settled')}
     select i.id
     from unnest(${ids}::uuid[]) as i (id)
     left join jobs j on j.id = i.id
@@ -70,7 +73,9 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
     sql`j.tenant_id = ${tenantId}`,
     notExpired,
     ...(key === undefined ? [] : [sql`j.idempotency_key = ${key}`]),
-    ...(state === undefined ? [] : [sql`j.state = ${state}`]),
+    ...(state === undefined
+      ? []
+      : [state === 'succeeded' ? sql`j.state = 'succeeded'` : sql`nullif(j.state, 'succeeded') = ${state}`]),
     ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
     ...(metadata === undefined ? [] : [sql`j.metadata @> ${metadata}::jsonb`]),

@@ -1,6 +1,6 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { notExpired, unnest } from '../fragments.ts'
+import { checked, hot, lockOrder, notExpired, unnest } from '../fragments.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
 
@@ -23,6 +23,7 @@ export interface StreamChunk {
 export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[]): Promise<void> {
   const ids = [...new Set(chunks.map(({ jobId }) => jobId))]
   await sql`
+    ${hot('append_stream_chunks')}
     with quick as materialized (select set_config('synchronous_commit', 'off', true)),
     told as materialized (
       select pg_notify(${streamsChannel}, payload) from unnest(${payloadsOf(ids)}::text[]) as p (payload), quick
@@ -49,6 +50,7 @@ export async function nameAnswers(
   names: readonly { jobId: string; attempt: number; answerId: string }[],
 ): Promise<void> {
   await sql`
+    ${hot('name_answers')}
     with named as (
       select j.id, n.answer_id
       from jobs j
@@ -61,11 +63,11 @@ export async function nameAnswers(
         },
         'n',
       )} on j.id = n.job_id and j.attempt = n.attempt
-      where j.state = 'running'
-      order by j.tenant_id, j.idempotency_key
+      where ${checked(sql`j.state = 'running'`)}
+      ${lockOrder}
       for update of j
     )
-    update jobs j set answer_id = named.answer_id from named where j.id = named.id and j.state = 'running'
+    update jobs j set answer_id = named.answer_id from named where j.id = named.id and ${checked(sql`j.state = 'running'`)}
   `.execute(db)
 }
 
@@ -108,6 +110,7 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     length: number | null
     contentType: string | null
   }>`
+    ${hot('read_streams')}
     select
       i.n, j.state, s.attempt, j.response_content_type as "contentType",
       case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
@@ -154,13 +157,14 @@ export async function deleteStreamChunks(
   attempts: readonly { jobId: string; attempt: number }[],
 ): Promise<void> {
   await sql`
+    ${hot('delete_stream_chunks')}
     delete from stream_chunks c
     using ${unnest<(typeof attempts)[number]>(
       attempts,
       { job_id: ['uuid', (one) => one.jobId], attempt: ['integer', (one) => one.attempt] },
       'a',
     )}
-    where c.job_id = a.job_id and c.attempt = a.attempt
+    where c.job_id = any(${attempts.map(({ jobId }) => jobId)}::uuid[]) and c.job_id = a.job_id and c.attempt = a.attempt
   `.execute(db)
 }
 

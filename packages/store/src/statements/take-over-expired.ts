@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse, unnest } from '../fragments.ts'
+import { checked, hot, jobColumnsWithoutResponse, lockOrder, unnest } from '../fragments.ts'
 import type { Db, JobRow } from '../tables.ts'
 import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
 
@@ -9,12 +9,14 @@ import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-
  */
 export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const { rows } = await sql<JobRow>`
+    ${hot('take_over_expired')}
     with n as (select * from ${unnest(jobs, newJobColumns, 'n')}),
     expired as (
       select j.id as old_id, j.tenant_id, j.idempotency_key
       from jobs j
-      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n) and j.expires_at <= now()
-      order by j.tenant_id, j.idempotency_key
+      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n)
+        and ${checked(sql`j.expires_at <= now()`)}
+      ${lockOrder}
       for update
     )
     update jobs j set
