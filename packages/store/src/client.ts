@@ -35,7 +35,7 @@ class CarefulClient extends pg.Client {
 /** With the types of node-postgres: its overloads cannot be overridden one by one. */
 export const Client: typeof pg.Client = CarefulClient
 
-/** What {@link hot} writes before a statement. */
+/** What `hot` writes before a statement. */
 const hotLabel = /^\s*\/\* hot: ([a-z_]+) \*\//
 
 /** A statement that is labelled as hot is prepared under its name. */

@@ -1,29 +1,5 @@
 import { sql, type RawBuilder } from 'kysely'
 
-/** Row types of `unnest`, by column: the SQL type and the value of an item. */
-export type ColumnMap<Item> = Record<string, [type: string, value: (item: Item) => unknown]>
-
-/**
- * `unnest($1::uuid[], …) as alias (id, …)`: one array parameter per column instead of one parameter per value, so the text of a
- * statement does not depend on the number of rows and the 65,535 parameter limit is out of reach.
- */
-export function unnest<Item>(items: readonly Item[], columns: ColumnMap<Item>, alias: string): RawBuilder<unknown> {
-  const arrays = Object.values(columns).map(
-    ([type, value]) => sql`${items.map((item) => value(item) ?? null)}::${sql.raw(type)}[]`,
-  )
-  const names = Object.keys(columns).map((name) => sql.ref(name))
-  return sql`unnest(${sql.join(arrays)}) as ${sql.ref(alias)} (${sql.join(names)})`
-}
-
-/**
- * Names a statement whose text is always the same and that runs all the time: each connection prepares it once, and Postgres keeps the
- * plan (see client.ts). The plan may be made while the tables are empty, so such a statement reaches large tables only by conditions
- * that an index answers whatever the planner believes their size to be; test/integration/store/plans.test.ts holds it to that.
- */
-export function hot(name: string): RawBuilder<unknown> {
-  return sql.raw(`/* hot: ${name} */`)
-}
-
 /**
  * A condition on rows that are found by other means: no index is tried for it. Of a partial index over `state = 'queued'` the planner
  * may believe that it is nearly empty, and read all of it.

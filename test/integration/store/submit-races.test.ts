@@ -25,8 +25,8 @@ async function deadlocks(): Promise<number> {
 }
 
 /** Both orders come to the same. */
-describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
-  const submit = (jobs: readonly NewJob[]): Promise<SubmitResult[]> => submitBatch(store.db, jobs, order)
+describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) => {
+  const submit = (jobs: readonly NewJob[]): Promise<SubmitResult[]> => submitBatch(store.db, jobs, submitOrder)
 
   describe('many connections submit the same keys in opposite orders', () => {
     it.each<[string, (key: string, index: number) => Promise<unknown>]>([

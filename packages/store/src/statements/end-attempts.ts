@@ -1,6 +1,8 @@
 import type { Billing, EndAction, JobState, Outcome } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { checked, hot, lockOrder, mayRun, mayRunUnasked, unnest, type ColumnMap } from '../fragments.ts'
+import { checked, lockOrder, mayRun, mayRunUnasked } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { type ColumnMap, Rows } from '../rows.ts'
 import type { Db } from '../tables.ts'
 
 /** How one attempt ended, decided by the worker; what it does to the job is decided by the row. */
@@ -100,7 +102,7 @@ export async function endAttempts(
   uncertainTtlSeconds: number,
 ): Promise<EndedAttempt[]> {
   const end = (some: readonly AttemptEndRecord[]): Promise<EndedAttempt[]> =>
-    run(db, 'end_attempts', sql`select * from ${unnest(some, columns, 'i')}`, uncertainTtlSeconds)
+    run(db, 'end_attempts', new Rows(some, columns, 'i'), uncertainTtlSeconds)
   const ended = await end(ends)
   if (ended.length === ends.length) return ended
   // Not in the ledger, or a job that was deleted while its lock was awaited: gone for the next snapshot.
@@ -119,7 +121,7 @@ export async function reclaimAttempts(
   limit: number,
   uncertainTtlSeconds: number,
 ): Promise<EndedAttempt[]> {
-  const source = sql`
+  const source = sql`(
     select distinct on (a.job_id)
       a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, true as only_open, 0 as delay_ms,
       false as backoff, ${error}::text as error, 'worker_lost' as error_code, null::smallint as provider_status,
@@ -129,7 +131,8 @@ export async function reclaimAttempts(
     from attempts a
     where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
     order by a.job_id, a.attempt desc
-    limit ${limit}`
+    limit ${limit}
+  ) i`
   return run(db, 'reclaim_attempts', source, uncertainTtlSeconds)
 }
 
@@ -171,17 +174,22 @@ const kept = sql.join(
   ].map((name) => sql`j.${sql.ref(name)} as ${sql.ref(`was_${name}`)}`),
 )
 
+/** The row that the policy is asked about. */
+const after = sql`(select i.was_on_uncertain as on_uncertain, i.was_max_paid_attempts as max_paid_attempts,
+    i.was_consented_paid as consented_paid, c.paid) j`
+const mayRunAfter = sql`(select ${mayRun} from ${after})`
+const mayRunUnaskedAfter = sql`(select ${mayRunUnasked} from ${after})`
+/** Nobody has ended it meanwhile, or only as maybe. */
+const endable = checked(sql`(a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))`)
+
 async function run(
   db: Db,
   name: string,
-  source: RawBuilder<unknown>,
+  source: Rows<AttemptEndRecord> | RawBuilder<unknown>,
   uncertainTtlSeconds: number,
 ): Promise<EndedAttempt[]> {
-  const after = sql`(select i.was_on_uncertain as on_uncertain, i.was_max_paid_attempts as max_paid_attempts,
-    i.was_consented_paid as consented_paid, c.paid) j`
-  const { rows } = await sql<EndedAttempt>`
-    ${hot(name)}
-    with input as materialized (${source}),
+  const rows = await hot<EndedAttempt>(db, name)`
+    with input as materialized (select * from ${source}),
     locked as materialized (
       select i.*, j.id as found, ${kept}
       from input i join jobs j on j.id = i.job_id
@@ -202,7 +210,7 @@ async function run(
           when not (i.was_state = 'running' and i.was_attempt = i.attempt) then
             case
               when i.was_state = 'uncertain' and i.billing = 'none' and i.was_deadline_at > now() and c.tries < i.was_max_attempts
-                and (select ${mayRunUnasked} from ${after})
+                and ${mayRunUnaskedAfter}
               then 'queued'
             end
           when i.action = 'unstorable' then 'uncertain'
@@ -210,12 +218,12 @@ async function run(
           when i.action = 'rerun' then
             case
               when i.was_deadline_at <= now() or c.tries >= i.was_max_attempts then 'failed'
-              when (select ${mayRun} from ${after}) then 'queued'
+              when ${mayRunAfter} then 'queued'
               else 'uncertain'
             end
           when i.was_on_uncertain = 'fail' then 'failed'
           when i.was_on_uncertain = 'rerun' and i.was_deadline_at > now() and c.tries < i.was_max_attempts
-            and (select ${mayRun} from ${after})
+            and ${mayRunAfter}
           then 'queued'
           else 'uncertain'
         end as next,
@@ -239,7 +247,7 @@ async function run(
       from decided d
       where
         a.job_id = d.job_id and a.attempt = d.attempt
-        and ${checked(sql`(a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))`)}
+        and ${endable}
       returning d.*
     ),
     changed as (
@@ -287,7 +295,7 @@ async function run(
     select job_id, attempt, tenant_id, lane, true, null, null, null from recorded where found is null
     union all
     select job_id, attempt, tenant_id, lane, true, next, state, answer_attempt from changed
-  `.execute(db)
+  `
   // Joined here and not there: a join of CTEs, whose size the planner does not know, compares each row with each.
   const byJob = new Map<string, EndedAttempt>()
   for (const row of rows) if (row.recorded || !byJob.has(row.jobId)) byJob.set(row.jobId, row)

@@ -1,6 +1,7 @@
 import type { OnUncertain, Operation } from '@askonce/core'
 import { sql } from 'kysely'
-import { type ColumnMap, hot, unnest } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows, type ColumnMap } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 /** A job as a submission describes it. */
@@ -74,8 +75,7 @@ export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
  * see them: their rows are newer than its snapshot. So the look-up is another statement.
  */
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
-  const { rows } = await sql<DecidedByDatabase>`
-    ${hot('insert_jobs')}
+  const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
@@ -85,11 +85,11 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end
-    from ${unnest(jobs, newJobColumns, 'n')}
+    from ${new Rows(jobs, newJobColumns, 'n')}
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
     returning id, dispatch, dispatched_at, run_at, deadline_at, created_at
-  `.execute(db)
+  `
   const jobOf = new Map(jobs.map((job) => [job.id, job]))
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
 }

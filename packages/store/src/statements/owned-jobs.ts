@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
-import { checked, hot, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { hot } from '../hot.ts'
 import { expiryAfter } from './run-again.ts'
 import type { Db, JobRow } from '../tables.ts'
 
@@ -9,8 +10,7 @@ import type { Db, JobRow } from '../tables.ts'
  * batch sees no owner and leaves the job alone, or this sees a job that has ended.
  */
 export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
-    ${hot('disown_jobs')}
+  const rows = await hot<JobRow>(db, 'disown_jobs')`
     with unfinished as (
       select j.id from jobs j
       where j.id = any(${ids}::uuid[]) and ${checked(sql`j.state in ('queued', 'running', 'uncertain')`)}
@@ -19,7 +19,7 @@ export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow
     )
     update jobs j set owner_batch = null from unfinished u where j.id = u.id
     returning ${jobColumnsWithoutResponse}
-  `.execute(db)
+  `
   return rows
 }
 

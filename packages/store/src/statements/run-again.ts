@@ -1,6 +1,8 @@
 import type { DecisionAction } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { checked, hot, jobColumnsWithoutResponse, lockOrder, mayRunUnasked, notExpired, unnest } from '../fragments.ts'
+import { checked, jobColumnsWithoutResponse, lockOrder, mayRunUnasked, notExpired } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 /** What every request to run resets: a new generation with its own tries, due time and deadline. */
@@ -26,10 +28,9 @@ const cancelledWithBatch = sql<boolean>`(j.state = 'cancelled' and j.owner_batch
  * so it stays with its owner only if that is who asks.
  */
 export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
-    ${hot('rerun_failed')}
+  const rows = await hot<JobRow>(db, 'rerun_failed')`
     with input as (
-      select * from ${unnest<Resubmission>(
+      select * from ${new Rows<Resubmission>(
         items,
         {
           id: ['uuid', (item) => item.id],
@@ -51,7 +52,7 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
     )
     update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t where j.id = t.id
     returning ${jobColumnsWithoutResponse}
-  `.execute(db)
+  `
   return rows
 }
 

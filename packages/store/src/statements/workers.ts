@@ -1,5 +1,5 @@
 import { sql, type RawBuilder } from 'kysely'
-import { hot } from '../fragments.ts'
+import { hot } from '../hot.ts'
 import type { Db } from '../tables.ts'
 
 export interface WorkerIdentity {
@@ -20,10 +20,9 @@ export async function registerWorker(db: Db, worker: WorkerIdentity): Promise<vo
 
 /** One beat. False: the id has been declared dead (or swept) and may never claim again. */
 export async function beatWorker(db: Db, workerId: string): Promise<boolean> {
-  const { rows } = await sql`
-    ${hot('beat_worker')}
+  const rows = await hot<unknown>(db, 'beat_worker')`
     update workers set beat = beat + 1, beat_at = now() where id = ${workerId}::uuid and not dead returning id
-  `.execute(db)
+  `
   return rows.length > 0
 }
 
@@ -36,12 +35,11 @@ export interface OpenAttempt {
 
 /** The attempts of a worker that the ledger holds open. */
 export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAttempt[]> {
-  const { rows } = await sql<OpenAttempt>`
-    ${hot('read_open_attempts')}
+  const rows = await hot<OpenAttempt>(db, 'read_open_attempts')`
     select a.job_id as "jobId", a.attempt, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
     from attempts a left join jobs j on j.id = a.job_id
     where a.worker_id = ${workerId}::uuid and a.finished_at is null
-  `.execute(db)
+  `
   return rows
 }
 
