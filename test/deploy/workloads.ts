@@ -51,10 +51,10 @@ interface Template {
   spec: PodSpec
 }
 
-/** The spec of a manifest, as the caller knows it to be. */
-export function specOf<Spec>(manifest: Manifest | undefined): Spec {
+/** The spec of a manifest, for the caller to say what it is. */
+export function specOf(manifest: Manifest | undefined): unknown {
   if (manifest?.['spec'] === undefined) throw new Error(`no spec: ${manifest?.metadata.name}`)
-  return manifest['spec'] as Spec
+  return manifest['spec']
 }
 
 /** Manifests of a kind. */
@@ -67,7 +67,7 @@ export function workloadsOf(manifests: readonly Manifest[]): Map<string, Workloa
   const found = manifests
     .filter(({ kind }) => ['Deployment', 'StatefulSet', 'Job', 'CronJob'].includes(kind))
     .map((manifest): [string, Workload] => {
-      const spec = specOf<{ template?: Template; jobTemplate?: { spec: { template: Template } } }>(manifest)
+      const spec = specOf(manifest) as { template?: Template; jobTemplate?: { spec: { template: Template } } }
       const template = spec.template ?? spec.jobTemplate?.spec.template
       if (template === undefined) throw new Error(`no pod: ${manifest.metadata.name}`)
       const { containers } = template.spec
