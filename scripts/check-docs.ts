@@ -72,7 +72,7 @@ function commandProblems(page: Page, scripts: readonly string[], commands: Comma
 
 /** The documentation says what the code does, as far as a program can compare them. */
 export function checkDocs(root: string, commands: Commands = cliCommands(root)): GateResult {
-  const there = filesBelow(root, ['.md']).filter((path) => path === 'README.md' || path.startsWith('docs/'))
+  const there = filesBelow(root, ['.md']).filter((path) => path === 'README.md' || /^(?:docs|deploy)\//.test(path))
   const pages = there.map((path): Page => ({ path, text: readFileSync(join(root, path), 'utf8') }))
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>

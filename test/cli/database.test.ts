@@ -136,10 +136,31 @@ describe('sweep', () => {
         attempt, generation, paid, api_key_id, api_key_name)
       select at, 'default', gen_random_uuid(), 'k', 'cancel', false, 'queued', 'cancelled', 0, 1, 0, gen_random_uuid(), 'x'
       from unnest(array[now(), now() - interval '401 days']) at`)
+    await sql(`
+      insert into stream_chunks (job_id, attempt, position, body, created_at)
+      select gen_random_uuid(), 1, 0, 'x', at from unnest(array[now(), now() - interval '2 minutes']) at`)
+    await sql(`
+      insert into files (id, tenant_id, purpose, filename, status, expires_at)
+      select gen_random_uuid(), 'default', 'batch', 'f', 'processed',
+        case when n <= 12 then now() - interval '1 second' else now() + interval '1 day' end
+      from generate_series(1, 13) n`)
+    await sql(`
+      insert into batches (id, tenant_id, kind, operation, endpoint, api_key_id, input_file_id, output_file_id, error_file_id,
+        key_prefix, completion_window, window_seconds, status, expires_at, ended_at)
+      select gen_random_uuid(), 'default', 'openai', 'embeddings', '/v1/embeddings', gen_random_uuid(), gen_random_uuid(),
+        gen_random_uuid(), gen_random_uuid(), 'p', '24h', 86400, 'failed', now(), at
+      from unnest(array[now(), now() - interval '31 days']) at`)
     const limited = JSON.parse((await runCli(['sweep', '--max-batches', '1', '--json'], { env })).stdout) as object
-    expect(limited).toEqual({ jobs: 1000, attempts: 0, decisions: 0, workers: 0, done: false })
+    const nothing = { stream_chunks: 0, files: 0, batches: 0, attempts: 0, decisions: 0, workers: 0 }
+    expect(limited).toEqual({ ...nothing, jobs: 1000, done: false })
     const rest = await runCli(['sweep'], { env })
-    expect(rest).toMatchObject({ code: 0, stdout: 'swept 1500 jobs, 0 ledger rows, 1 decision, 0 dead workers\n' })
+    expect(rest).toMatchObject({
+      code: 0,
+      stdout: 'swept 1500 jobs, 1 stream chunk, 12 files, 1 batch, 0 ledger rows, 1 decision, 0 dead workers\n',
+    })
+    for (const table of ['files', 'batches', 'stream_chunks']) {
+      expect(await sql(`select count(*)::int as left from ${table}`), table).toEqual([{ left: 1 }])
+    }
     expect(await sql('select count(*)::int as left from jobs')).toEqual([{ left: 10 }])
   })
 })

@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs'
 import { transitions } from '@askonce/core'
 import { createMetrics } from '@askonce/telemetry'
 import { describe, expect, it } from 'vitest'
-import { parseAllDocuments } from 'yaml'
 
 // What pages say by hand and code knows better. Links, commands and generated tables are the gate's (scripts/check-docs.ts).
 
@@ -13,38 +12,8 @@ function blocks(language: string): string[] {
   return [...operations.matchAll(pattern)].map(([, text = '']) => text)
 }
 
-interface Pod {
-  terminationGracePeriodSeconds?: number
-  containers: { name: string; args: string[]; env?: { name: string; value: string }[] }[]
-}
-
-interface Manifest {
-  spec: { template?: { spec: Pod }; jobTemplate?: { spec: { template: { spec: Pod } } } }
-}
-
-function podsOf(text: string): Pod[] {
-  return parseAllDocuments(text).map((document) => {
-    if (document.errors[0] !== undefined) throw document.errors[0]
-    const { spec } = document.toJS() as Manifest
-    const pod = spec.template?.spec ?? spec.jobTemplate?.spec.template.spec
-    if (pod === undefined) throw new Error('a manifest without a pod')
-    return pod
-  })
-}
-
 describe('docs/operations.md', () => {
-  const pods = blocks('yaml').flatMap(podsOf)
-
-  it('runs each role in Kubernetes, and the sweep from a CronJob', () => {
-    const roles = pods.map(({ containers }) => containers[0]?.args[0])
-    expect(roles).toEqual(['migrate', 'api', 'worker', 'janitor', 'sweep'])
-  })
-
-  it('lets a worker drain, in Kubernetes and under systemd', () => {
-    const worker = pods.find(({ containers }) => containers[0]?.name === 'worker')
-    const drain = worker?.containers[0]?.env?.find(({ name }) => name === 'ASKONCE_DRAIN_SECONDS')?.value
-    expect(worker?.terminationGracePeriodSeconds).toBeGreaterThanOrEqual(Number(drain) + 20)
-
+  it('lets a worker drain under systemd', () => {
     const unit = blocks('ini').join('')
     const setting = (name: string): number => Number(new RegExp(`\\b${name}=(\\d+)`).exec(unit)?.[1])
     expect(setting('TimeoutStopSec')).toBeGreaterThanOrEqual(setting('ASKONCE_DRAIN_SECONDS') + 20)
