@@ -70,6 +70,18 @@ const data = {
     null,
     (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
   ),
+  DATABASE_DIRECT_URL: variable(
+    {
+      unset: '`DATABASE_URL` is the server itself',
+      accepts: 'postgres:// or postgresql:// address',
+      meaning:
+        'The database server itself, where `DATABASE_URL` is a pooler in transaction mode such as PgBouncer. What needs a session of its own goes here: listeners, heartbeats, migrations, BullMQ on PostgreSQL. The role then needs settings, see [operations](operations.md#pgbouncer).',
+      example: 'postgres://askonce:password@db.example.com:5432/askonce',
+      secret: true,
+    },
+    null,
+    (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
+  ),
   ASKONCE_DATABASE_POOL: integer(
     { unset: 10, min: 2, max: 1000, unit: 'connections' },
     'Connections per process. Statements are grouped, so a few carry thousands of jobs a second; the sum over all processes must stay below the server’s `max_connections`.',

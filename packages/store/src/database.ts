@@ -7,8 +7,22 @@ import type { Tables } from './tables.ts'
 export const lockTimeoutMs = 5_000
 export const statementTimeoutMs = 30_000
 
+/**
+ * What every session must have: an acknowledged commit is on disk, and nothing waits for ever. Sent at the start of each session; a
+ * transaction pooler does not pass that on, so behind one the role has to have them (see pooler.ts).
+ */
+export const sessionSettings: Readonly<Record<string, string>> = {
+  synchronous_commit: 'on',
+  lock_timeout: String(lockTimeoutMs),
+  statement_timeout: String(statementTimeoutMs),
+  idle_in_transaction_session_timeout: String(statementTimeoutMs),
+}
+
 export interface DatabaseOptions {
+  /** Of the server itself, where a session is ours alone. */
   url: string
+  /** Of a pooler in transaction mode, which takes `url`'s place for these connections. */
+  poolerUrl?: string | null
   /** Shown in pg_stat_activity. */
   name: string
   /** Most connections at once. */
@@ -33,28 +47,24 @@ const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => u
 
 export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 
-/** What every session must have: an acknowledged commit is on disk, and nothing waits for ever. */
-export function sessionOptions(url: string, name: string): pg.ClientConfig {
+/** How a connection is made. `pooled`: through a pooler in transaction mode, where the next statement may be in another session. */
+export function sessionOptions(url: string, name: string, { pooled = false } = {}): pg.ClientConfig {
+  const options = Object.entries(sessionSettings).map(([setting, value]) => `-c ${setting}=${value}`)
   return {
     connectionString: url,
     application_name: name,
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    options: [
-      '-c synchronous_commit=on',
-      `-c lock_timeout=${lockTimeoutMs}`,
-      `-c statement_timeout=${statementTimeoutMs}`,
-      `-c idle_in_transaction_session_timeout=${statementTimeoutMs}`,
-    ].join(' '),
+    ...(pooled ? {} : { options: options.join(' ') }),
     types: parsers,
   }
 }
 
 /** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
-export function openDatabase({ url, name, poolSize, onError }: DatabaseOptions): Database {
+export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): Database {
   const pool = new pg.Pool({
-    ...sessionOptions(url, name),
+    ...sessionOptions(poolerUrl ?? url, name, { pooled: poolerUrl !== null }),
     Client,
     max: poolSize,
     idleTimeoutMillis: 30_000,

@@ -1,10 +1,11 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from '@askonce/embedded'
-import { findRedis, retrack, track } from './servers.ts'
+import { prepareLaunch } from './launched.ts'
+import { findRedis, track } from './servers.ts'
 
 export interface TestRedisOptions {
   /** Append-only file, flushed every second, as in production. Without it nothing survives a restart. */
@@ -30,8 +31,6 @@ export interface TestRedis {
   stop(): Promise<void>
 }
 
-const START_MS = 10_000
-
 /** Starts a private Redis, 7.0 or later. It must be stopped by the end of the test file, see leakCheck. */
 export async function startTestRedis(options: TestRedisOptions = {}): Promise<TestRedis> {
   const program = findRedis()
@@ -44,36 +43,17 @@ export async function startTestRedis(options: TestRedisOptions = {}): Promise<Te
   const network = ['--bind', '127.0.0.1', '--port', String(port), '--dir', folder]
   const args = [...network, '--save', '', ...persistence, ...memory]
 
-  let server: ChildProcess | undefined
-  const untrack = track({
-    what: `Redis in ${folder}`,
-    pids: () => (server?.pid === undefined || server.exitCode !== null ? [] : [server.pid]),
-    folder,
-    stop: async () => await stop(),
-  })
-  const up = async (): Promise<void> => {
-    server = await launch(program, args)
-    retrack()
-  }
-  const down = async (signal: NodeJS.Signals): Promise<void> => {
-    const child = server
-    server = undefined
-    if (child?.exitCode === null && child.signalCode === null) {
-      const ended = new Promise((resolve) => child.once('exit', resolve))
-      child.kill(signal)
-      child.kill('SIGCONT')
-      await ended
-    }
-    retrack()
-  }
+  const launched = prepareLaunch({ name: 'redis-server', program, args, ready: /Ready to accept connections/ })
+  const pids = (): number[] => (launched.pid === 0 ? [] : [launched.pid])
+  const untrack = track({ what: `Redis in ${folder}`, pids, folder, stop: async () => await stop() })
   const stop = async (): Promise<void> => {
-    await down('SIGKILL')
+    await launched.down('SIGKILL')
     rmSync(folder, { recursive: true, force: true })
     untrack()
   }
 
   try {
-    await up()
+    await launched.up()
   } catch (error) {
     await stop()
     throw error
@@ -82,42 +62,18 @@ export async function startTestRedis(options: TestRedisOptions = {}): Promise<Te
     url: `redis://127.0.0.1:${port}`,
     port,
     get pid() {
-      return server?.pid ?? 0
+      return launched.pid
     },
     async restart() {
-      await down('SIGTERM')
-      await up()
+      await launched.down('SIGTERM')
+      await launched.up()
     },
-    kill: async () => await down('SIGKILL'),
-    pause: () => void server?.kill('SIGSTOP'),
-    resume: () => void server?.kill('SIGCONT'),
+    kill: () => launched.down('SIGKILL'),
+    pause: launched.pause,
+    resume: launched.resume,
     flushAll: async () => await command(port, 'FLUSHALL'),
     stop,
   }
-}
-
-async function launch(program: string, args: readonly string[]): Promise<ChildProcess> {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
-  return await new Promise((resolve, reject) => {
-    let output = ''
-    const fail = (why: string): void => {
-      child.kill('SIGKILL')
-      reject(new Error(`redis-server ${why}. Its output:\n${output}`))
-    }
-    const timer = setTimeout(() => fail(`is not ready after ${START_MS} ms`), START_MS)
-    child.once('exit', (code) => {
-      clearTimeout(timer)
-      fail(`ended (code ${code})`)
-    })
-    child.once('error', reject)
-    child.stderr.resume()
-    child.stdout.on('data', (bytes: Buffer) => {
-      if (output.length < 64 * 1024) output += bytes.toString()
-      if (!/Ready to accept connections/.test(output)) return
-      clearTimeout(timer)
-      resolve(child)
-    })
-  })
 }
 
 // Redis takes a line of text as a command, so that no client library is needed for one.
