@@ -8,6 +8,7 @@ import {
   readOneOf,
   readShare,
 } from './readers.ts'
+import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
 
 const CENTURY = 3_153_600_000
@@ -89,14 +90,14 @@ const data = {
   REDIS_URL: variable(
     {
       unset: 'BullMQ on PostgreSQL',
-      accepts: 'redis:// or rediss:// address',
+      accepts: 'redis://, redis+cluster:// or redis+sentinel:// address; with rediss for TLS',
       meaning:
-        'Redis (7.0 or newer, `noeviction`) for the queue. Only ids pass through it; it may be flushed at any moment.',
+        'Redis (7.0 or newer, `noeviction`) for the queue. Only ids pass through it; it may be flushed at any moment. A cluster by some of its nodes: `redis+cluster://:password@host:6379,host:6379`. Sentinels, and the name that they know the primary by: `redis+sentinel://:password@host:26379,host:26379/name/0`; the password is that of the servers, `?sentinel_password=` and `sentinel_username=` are for the sentinels.',
       example: 'redis://:password@redis.example.com:6379/0',
       secret: true,
     },
     null,
-    (given) => readConnection(given, ['redis:', 'rediss:'], true),
+    readRedisUrl,
   ),
   ASKONCE_DATA_DIR: path(
     '.askonce',

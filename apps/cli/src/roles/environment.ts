@@ -1,4 +1,4 @@
-import { ConfigError, loadConfig, type Config } from '@askonce/config'
+import { ConfigError, loadConfig, redisAddress, type Config } from '@askonce/config'
 import { embeddedUrl } from '@askonce/embedded'
 import type { QueueConnection } from '@askonce/queue'
 import { exitCodes, refusal } from '../errors.ts'
@@ -40,5 +40,5 @@ export function poolerUrlOf({ database: { directUrl, url } }: Config): string | 
 /** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
 export function queueOf(config: Config, databaseUrl: string): QueueConnection {
   const redis = config.redis.url?.reveal()
-  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : { kind: 'redis', url: redis }
+  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : redisAddress(redis)
 }
