@@ -21,10 +21,10 @@ export async function startTestRedisSentinel(): Promise<TestRedisSentinel> {
   const stop = async (): Promise<void> =>
     void (await Promise.all([...sentinels, ...servers].map((node) => node.stop())))
   try {
-    const first = await startRedisNode({ settings: [...serverSettings({}), 'repl-diskless-sync-delay 0'] })
+    const first = await startRedisNode({ settings: serverSettings({}) })
     servers.push(first)
     const follows = `replicaof 127.0.0.1 ${first.port}`
-    servers.push(await startRedisNode({ settings: [...serverSettings({}), 'repl-diskless-sync-delay 0', follows] }))
+    servers.push(await startRedisNode({ settings: [...serverSettings({}), follows] }))
     const settings = [
       `sentinel monitor ${primaryName} 127.0.0.1 ${first.port} 2`,
       `sentinel down-after-milliseconds ${primaryName} ${downAfterMs}`,

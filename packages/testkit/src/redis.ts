@@ -19,8 +19,8 @@ export interface TestRedisForm {
   pause(): void
   resume(): void
   flushAll(): Promise<void>
-  /** One command to every server that takes writes. */
-  command(line: string): Promise<void>
+  /** One command to every server that takes writes; their replies. */
+  command(line: string): Promise<string[]>
   /** Safe to call twice. */
   stop(): Promise<void>
 }
@@ -34,7 +34,14 @@ export interface TestRedis extends TestRedisForm {
 /** Settings of a server that holds queues. */
 export function serverSettings({ appendonly = false, maxmemory = '0' }: TestRedisOptions): string[] {
   const persistence = appendonly ? ['appendonly yes', 'appendfsync everysec'] : ['appendonly no']
-  return ['save ""', ...persistence, `maxmemory ${maxmemory}`, 'maxmemory-policy noeviction']
+  // A replica's first copy begins at once, instead of waiting for more of them.
+  return [
+    'save ""',
+    'repl-diskless-sync-delay 0',
+    ...persistence,
+    `maxmemory ${maxmemory}`,
+    'maxmemory-policy noeviction',
+  ]
 }
 
 /** Starts a private Redis, 7.0 or later. It must be stopped by the end of the test file, see leakCheck. */
@@ -56,15 +63,14 @@ export function together(
   servers: readonly RedisNode[],
   writable: () => Promise<readonly RedisNode[]>,
 ): Omit<TestRedisForm, 'url' | 'stop'> {
-  const command = async (line: string): Promise<void> => {
-    for (const node of await writable()) await node.command(line)
-  }
+  const command = async (line: string): Promise<string[]> =>
+    Promise.all((await writable()).map((node) => node.command(line)))
   return {
     restart: async () => void (await Promise.all(servers.map((node) => node.restart()))),
     kill: async () => void (await Promise.all(servers.map((node) => node.kill()))),
     pause: () => servers.forEach((node) => node.pause()),
     resume: () => servers.forEach((node) => node.resume()),
     command,
-    flushAll: () => command('FLUSHALL'),
+    flushAll: async () => void (await command('FLUSHALL')),
   }
 }
