@@ -42,7 +42,7 @@ function load(of: () => { system: System; address: string }) {
       await disturb()
       // While the primary is gone, submissions are as fast as ever.
       const accepted = await submit(address, `${prefix}-meanwhile`, chat(`${prefix}-meanwhile`))
-      expect([accepted.status, await finished(prefix)]).toEqual([202, expect.any(Number)])
+      expect(accepted.status).toBe(202)
       await until(
         () => finished(prefix),
         (count) => count === jobs + 1,

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { PoolerError, readPoolerFacts, sessionSettings } from '@askonce/store'
 import { leakCheck, startTestPostgres, type TestPostgres } from '@askonce/testkit'
 import pg from 'pg'
@@ -38,6 +39,15 @@ describe('what sessions behind a pooler must be like', () => {
     expect(remedy).toMatch(/^alter role \w+ set lock_timeout = '5000';$/)
     await sql(remedy)
     expect((await readPoolerFacts(url, url)).missing).toEqual([])
+  })
+
+  test('operations.md has every statement that the role needs', async () => {
+    const page = await readFile('docs/operations.md', 'utf8')
+    const statements = Object.entries(sessionSettings).map(
+      ([name, value]) => `alter role askonce set ${name} = '${value}';`,
+    )
+    expect(statements.filter((statement) => !page.includes(statement))).toEqual([])
+    expect(page.match(/^alter role askonce set /gm)).toHaveLength(statements.length)
   })
 
   test('an acknowledged commit that is not on disk is refused; without a standby, all but off wait for the disk', async () => {
