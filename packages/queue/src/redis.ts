@@ -37,12 +37,6 @@ export type Role = 'producer' | 'consumer'
 /** Longest wait between two attempts to reconnect. */
 const reconnectCapMs = 1_000
 
-/**
- * A server that has said nothing for so long although it was asked is given up, and looked for again: one that froze or whose machine
- * vanished closes no connection, and whoever took its place is never asked. Above the 5 s for which a consumer blocks.
- */
-const silenceMs = 10_000
-
 /** How often a cluster is asked who has which slots: a failover that breaks no connection is noticed so. */
 const slotsRefreshMs = 5_000
 
@@ -59,7 +53,6 @@ function connect(target: RedisTarget, role: Role): Redis | Cluster {
   const options: RedisOptions = {
     ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
-    socketTimeout: silenceMs,
   }
   // A failover leaves us on a replica: connect again and send the command again.
   const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
@@ -88,6 +81,9 @@ function connect(target: RedisTarget, role: Role): Redis | Cluster {
     ...(sentinelLogin.username === undefined ? {} : { sentinelUsername: sentinelLogin.username }),
     ...(sentinelLogin.password === undefined ? {} : { sentinelPassword: sentinelLogin.password }),
     sentinelCommandTimeout: 2_000,
+    // A primary that froze, or whose machine vanished, closes no connection: the sentinels say that another one has taken over.
+    failoverDetector: true,
+    sentinelMaxConnections: 3,
     retryStrategy: retryDelay,
     sentinelRetryStrategy: retryDelay,
     reconnectOnError,

@@ -56,8 +56,9 @@ export async function startTestRedisCluster({
   }
 
   const writable = async (): Promise<RedisNode[]> => {
-    const roles = await Promise.all(nodes.map((node) => node.command('INFO replication').catch(() => '')))
-    return nodes.filter((_, index) => roles[index]?.includes('role:master'))
+    const answering = nodes.filter(({ answers }) => answers)
+    const roles = await Promise.all(answering.map((node) => node.command('INFO replication').catch(() => '')))
+    return answering.filter((_, index) => roles[index]?.includes('role:master'))
   }
   return {
     ...together(nodes, writable),
@@ -66,8 +67,8 @@ export async function startTestRedisCluster({
       .map(({ port }) => `127.0.0.1:${port}`)
       .join(',')}`,
     async ownerOf(key) {
-      const running = nodes.filter(({ pid }) => pid !== 0)
-      const slot = Number((await (running[0] as RedisNode).command(`CLUSTER KEYSLOT ${key}`)).replace(/^:/, ''))
+      const [first] = nodes.filter(({ answers }) => answers)
+      const slot = Number((await (first as RedisNode).command(`CLUSTER KEYSLOT ${key}`)).replace(/^:/, ''))
       for (const node of await writable()) {
         const [own = ''] = /^.*\bmyself\b.*$/m.exec(await node.command('CLUSTER NODES')) ?? []
         const ranges = [...own.matchAll(/ (\d+)-(\d+)/g)]

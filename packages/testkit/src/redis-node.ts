@@ -18,6 +18,8 @@ export interface RedisNode {
   readonly port: number
   /** 0 while it is down. */
   readonly pid: number
+  /** Neither down nor frozen. */
+  readonly answers: boolean
   /** SIGTERM unless it is down, and up again on the same port; the data comes back only with `appendonly`. */
   restart(): Promise<void>
   /** SIGKILL, and waits for the end. Bring it back with `restart`. */
@@ -59,18 +61,29 @@ export async function startRedisNode({ settings, sentinel = false }: RedisNodeOp
     await stop()
     throw error
   }
+  let frozen = false
   return {
     port,
     get pid() {
       return launched.pid
     },
+    get answers() {
+      return launched.pid !== 0 && !frozen
+    },
     async restart() {
       await launched.down('SIGTERM')
+      frozen = false
       await launched.up()
     },
     kill: () => launched.down('SIGKILL'),
-    pause: launched.pause,
-    resume: launched.resume,
+    pause() {
+      frozen = true
+      launched.pause()
+    },
+    resume() {
+      frozen = false
+      launched.resume()
+    },
     command: (line) => command(port, line),
     stop,
   }

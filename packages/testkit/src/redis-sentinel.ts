@@ -28,7 +28,8 @@ export async function startTestRedisSentinel(): Promise<TestRedisSentinel> {
     const settings = [
       `sentinel monitor ${primaryName} 127.0.0.1 ${first.port} 2`,
       `sentinel down-after-milliseconds ${primaryName} ${downAfterMs}`,
-      `sentinel failover-timeout ${primaryName} 5000`,
+      // An election that nobody won is held again after twice as long.
+      `sentinel failover-timeout ${primaryName} 1000`,
     ]
     for (let count = 0; count < 3; count += 1) sentinels.push(await startRedisNode({ settings, sentinel: true }))
     // They find each other, and the replica, through the primary.
