@@ -283,11 +283,19 @@ create table jobs (
   constraint jobs_uncertain_is_dated CHECK (((state = 'uncertain'::text) = (uncertain_since IS NOT NULL)))
 ) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE INDEX jobs_answer_id ON public.jobs USING btree (tenant_id, answer_id) WHERE ((answer_id IS NOT NULL) AND ((operation = 'responses'::text) OR (metadata IS NOT NULL)));
-CREATE INDEX jobs_deadline ON public.jobs USING btree (deadline_at) WHERE (state = 'queued'::text);
+CREATE INDEX jobs_deadline ON public.jobs USING btree ((
+CASE
+    WHEN (state = 'queued'::text) THEN deadline_at
+    ELSE NULL::timestamp with time zone
+END)) WHERE (
+CASE
+    WHEN (state = 'queued'::text) THEN deadline_at
+    ELSE NULL::timestamp with time zone
+END IS NOT NULL);
 CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NOT NULL));
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
-CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, state, created_at DESC, id DESC) WHERE (state <> 'succeeded'::text);
+CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, NULLIF(state, 'succeeded'::text), created_at DESC, id DESC) INCLUDE (state) WHERE (NULLIF(state, 'succeeded'::text) IS NOT NULL);
 CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
 

@@ -61,7 +61,10 @@ describe('PgBouncer in transaction mode', () => {
 
   test('a role whose commits do not wait for the disk is refused, missing time-outs are named, and what is named mends it', async () => {
     await system.sql(`alter database ${system.database.name} set synchronous_commit = off`)
+    const alone = system.spawn('worker', { DATABASE_URL: pooler.url })
     const [child, check] = [system.spawn('worker', env), await poolerCheck()]
+    expect(await alone.exited).toMatchObject({ code: 1 })
+    expect(alone.stderr.join('\n')).toMatch(/a pooler answers at DATABASE_URL.*Set DATABASE_DIRECT_URL/)
     expect(await child.exited).toMatchObject({ code: 1 })
     const refusal = /synchronous_commit is off behind the pooler.*alter role \w+ set sync/
     expect(child.stderr.join('\n')).toMatch(refusal)

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
 import type { DispatchItem } from '@askonce/queue'
 import { dispatchesOf, GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
-import type { Db, NewJob, SubmitKind, SubmitResult } from '@askonce/store'
+import type { Db, NewJob, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
@@ -43,6 +43,8 @@ interface SubmissionsOptions {
 export class Submissions {
   private readonly options: SubmissionsOptions
   private readonly group: GroupCommit<Waiting, SubmitResult | null>
+  /** What the last batch would have been quickest with. */
+  private order: SubmitOrder = 'insert first'
   private waitingBytes = 0
   private refused = 0
   private refusedLoggedAtMs = Number.NEGATIVE_INFINITY
@@ -101,7 +103,9 @@ export class Submissions {
     const live = items.filter((item) => !item.abandoned)
     if (live.length === 0) return items.map(() => null)
     const jobs = live.map(({ job }) => job)
-    const settled = await this.persistently(() => submitBatch(this.options.db, jobs))
+    const settled = await this.persistently(() => submitBatch(this.options.db, jobs, this.order))
+    const known = settled.filter(({ kind }) => kind !== 'created').length
+    this.order = known > settled.length / 2 ? 'look first' : 'insert first'
     if (pauseAt !== null) await pauseAt('api.committed')
     this.options.handOver(dispatchesOf(settled))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))

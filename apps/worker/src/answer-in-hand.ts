@@ -15,8 +15,8 @@ export class AnswerInHand {
   keeping: Promise<void> | null = null
   /** Whether a statement with its bytes is under way. */
   inUse = false
-  /** Aborted when the database has it. */
-  readonly stored = new AbortController()
+  /** Aborted when the database has it, while it is being written to disk. */
+  stored: AbortController | null = null
 
   constructor(tenant: string, end: AttemptEndRecord, leftoverFile: string | null = null) {
     this.tenant = tenant

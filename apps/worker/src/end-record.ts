@@ -59,9 +59,9 @@ export function endRecord(
   return failureEnd(claim, verdict, aborted, random)
 }
 
+// One literal: copying the members of another object into it took 6 % of a busy worker's time.
 function answerEnd({ id, attempt }: Claimed, verdict: AnswerVerdict): AttemptEndRecord {
   return {
-    ...nothing,
     jobId: id,
     attempt,
     action: 'answer',
@@ -78,7 +78,12 @@ function answerEnd({ id, attempt }: Claimed, verdict: AnswerVerdict): AttemptEnd
     response: verdict.body,
     contentType: verdict.contentType,
     answerId: verdict.answerId,
+    errorResponse: null,
+    errorContentType: null,
     flags: verdict.flags,
+    delayMs: 0,
+    backoff: false,
+    onlyOpen: false,
   }
 }
 

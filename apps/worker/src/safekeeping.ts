@@ -127,11 +127,11 @@ export class Safekeeping {
 
   /** It is nowhere any more, or somebody else has delivered it. */
   async settle(answer: AnswerInHand): Promise<void> {
-    answer.stored.abort()
+    answer.stored?.abort()
     await answer.keeping
-    this.unstored.delete(answer)
     this.kept.delete(answer)
-    this.report()
+    // Most are stored at the first attempt, and nobody has counted them.
+    if (this.unstored.delete(answer)) this.report()
   }
 
   /** No record, whatever is done: out of the way, and told once. */
@@ -167,7 +167,7 @@ export class Safekeeping {
 
   private async untilOnDisk(answer: AnswerInHand, cause: string): Promise<void> {
     const { spool, log, databaseId } = this.options
-    const { signal } = answer.stored
+    const { signal } = (answer.stored = new AbortController())
     const database = await databaseId()
     while (await this.disk.enter(signal)) {
       if (signal.aborted) return this.disk.leave()

@@ -1,11 +1,23 @@
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
-import { Client } from './client.ts'
+import { Client, UnnamedClient } from './client.ts'
 import type { Tables } from './tables.ts'
 
 /** How long a statement may wait for a row lock, and run, in milliseconds. */
 export const lockTimeoutMs = 5_000
 export const statementTimeoutMs = 30_000
+
+/**
+ * A kept plan must do for a table that grows from nothing to millions of rows: no reading of whole tables where an index will do, no
+ * plan made for the values of one call, and no compiling, which the costs of such plans would bring about.
+ */
+export const plannerSettings = {
+  enable_seqscan: 'off',
+  enable_mergejoin: 'off',
+  enable_hashjoin: 'off',
+  jit: 'off',
+  plan_cache_mode: 'force_generic_plan',
+}
 
 /**
  * What every session must have: an acknowledged commit is on disk, and nothing waits for ever. Sent at the start of each session; a
@@ -16,6 +28,7 @@ export const sessionSettings: Readonly<Record<string, string>> = {
   lock_timeout: String(lockTimeoutMs),
   statement_timeout: String(statementTimeoutMs),
   idle_in_transaction_session_timeout: String(statementTimeoutMs),
+  ...plannerSettings,
 }
 
 export interface DatabaseOptions {
@@ -65,7 +78,7 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
 export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): Database {
   const pool = new pg.Pool({
     ...sessionOptions(poolerUrl ?? url, name, { pooled: poolerUrl !== null }),
-    Client,
+    Client: poolerUrl === null ? Client : UnnamedClient,
     max: poolSize,
     idleTimeoutMillis: 30_000,
     // Longer than the statement timeout: a server that vanished without a word must not keep a caller for ever.

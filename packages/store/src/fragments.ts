@@ -1,19 +1,18 @@
 import { sql, type RawBuilder } from 'kysely'
 
-/** Row types of `unnest`, by column: the SQL type and the value of an item. */
-export type ColumnMap<Item> = Record<string, [type: string, value: (item: Item) => unknown]>
+/**
+ * A condition on rows that are found by other means: no index is tried for it. Of a partial index over `state = 'queued'` the planner
+ * may believe that it is nearly empty, and read all of it.
+ */
+export function checked(condition: RawBuilder<unknown>): RawBuilder<boolean> {
+  return sql<boolean>`coalesce(${condition}, false)`
+}
 
 /**
- * `unnest($1::uuid[], …) as alias (id, …)`: one array parameter per column instead of one parameter per value, so the text of a
- * statement does not depend on the number of rows and the 65,535 parameter limit is out of reach.
+ * The one order in which statements lock several rows of `jobs j`: by tenant and key. Not as the index on them has it, or a small
+ * table would be read whole through that index to save a sort.
  */
-export function unnest<Item>(items: readonly Item[], columns: ColumnMap<Item>, alias: string): RawBuilder<unknown> {
-  const arrays = Object.values(columns).map(
-    ([type, value]) => sql`${items.map((item) => value(item) ?? null)}::${sql.raw(type)}[]`,
-  )
-  const names = Object.keys(columns).map((name) => sql.ref(name))
-  return sql`unnest(${sql.join(arrays)}) as ${sql.ref(alias)} (${sql.join(names)})`
-}
+export const lockOrder = sql`order by j.tenant_id || '', j.idempotency_key`
 
 /** `expired` is this predicate, by the database clock, never a state. */
 export const notExpired = sql<boolean>`(j.expires_at is null or j.expires_at > now())`

@@ -1,7 +1,8 @@
-import { Kysely, PostgresDialect, sql } from 'kysely'
+import { Kysely, PostgresDialect } from 'kysely'
 import type pg from 'pg'
 import { Client } from './client.ts'
 import { sessionOptions } from './database.ts'
+import { hot } from './hot.ts'
 import type { Db, Tables } from './tables.ts'
 
 /** Longest time between two attempts to reconnect. */
@@ -117,9 +118,9 @@ const idsPerNotification = 200
 export async function notify(db: Db, channel: string, ids: readonly string[]): Promise<void> {
   const payloads = payloadsOf(ids)
   if (payloads.length === 0) return
-  await sql`
+  await hot(db, 'notify')`
     select set_config('synchronous_commit', 'off', true), pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as p (payload)
-  `.execute(db)
+  `
 }
 
 /** Ids as payloads of notifications. */

@@ -22,18 +22,25 @@ export interface SubmitResult {
 /** Rounds before we give up: each lost race (a key taken over, swept or rerun by somebody else meanwhile) costs one. */
 const maxRounds = 6
 
+/** What is tried first: right for new keys, or for known ones. It decides how many statements are needed, and nothing else. */
+export type SubmitOrder = 'insert first' | 'look first'
+
 /**
  * Settles a batch of submissions in a handful of statements. Equal keys of one batch are folded first: `on conflict do update`
  * over the same key twice would fail the whole batch, and the second can be answered from the first.
  */
-export async function submitBatch(db: Db, items: readonly NewJob[]): Promise<SubmitResult[]> {
+export async function submitBatch(
+  db: Db,
+  items: readonly NewJob[],
+  order: SubmitOrder = 'insert first',
+): Promise<SubmitResult[]> {
   const results: (SubmitResult | undefined)[] = Array.from({ length: items.length })
   let open = items.map((_, index) => index)
   for (let round = 0; open.length > 0; round += 1) {
     if (round === maxRounds) {
       throw new StoreUnavailableError(`${open.length} keys kept changing hands for ${maxRounds} rounds; try again`)
     }
-    await settleRound(db, items, open, results)
+    await settleRound(db, items, open, results, order)
     open = open.filter((index) => results[index] === undefined)
   }
   return results as SubmitResult[]
@@ -44,6 +51,7 @@ async function settleRound(
   items: readonly NewJob[],
   open: readonly number[],
   results: (SubmitResult | undefined)[],
+  order: SubmitOrder,
 ): Promise<void> {
   const byKey = new Map<string, number[]>()
   for (const index of open) {
@@ -51,7 +59,7 @@ async function settleRound(
     byKey.set(key, [...(byKey.get(key) ?? []), index])
   }
   const leaders = [...byKey.values()].map((group) => items[group[0] as number] as NewJob)
-  const settled = await settleLeaders(db, leaders)
+  const settled = await settleLeaders(db, leaders, order)
   for (const group of byKey.values()) {
     const [leader, ...followers] = group as [number, ...number[]]
     const result = settled.get((items[leader] as NewJob).id)
@@ -92,11 +100,15 @@ function keyOf(item: NewJob): string {
 }
 
 /** One round over distinct keys: results by the id of the item. */
-async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<string, SubmitResult>> {
+async function settleLeaders(
+  db: Db,
+  leaders: readonly NewJob[],
+  order: SubmitOrder,
+): Promise<Map<string, SubmitResult>> {
   const settled = new Map<string, SubmitResult>()
   const created = (job: JobRow): void => void settled.set(job.id, { kind: 'created', job })
 
-  for (const job of await retryContention(() => insertJobs(db, leaders))) created(job)
+  if (order === 'insert first') for (const job of await retryContention(() => insertJobs(db, leaders))) created(job)
   const rest = leaders.filter((item) => !settled.has(item.id))
   if (rest.length === 0) return settled
 
@@ -106,13 +118,16 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     rest.map((item) => item.key),
   )
   const rowByKey = new Map(rows.map((row) => [`${row.tenant_id}\n${row.idempotency_key}`, row]))
+  const absent: NewJob[] = []
   const expired: NewJob[] = []
   const failed: { item: NewJob; row: KeyRow }[] = []
   const others: { item: NewJob; row: KeyRow }[] = []
   for (const item of rest) {
     const row = rowByKey.get(keyOf(item))
-    // No row: swept or deleted since the insert met it. The next round inserts.
-    if (row === undefined) continue
+    if (row === undefined) {
+      absent.push(item)
+      continue
+    }
     // Our id: an earlier insert of ours had committed although its reply was lost.
     if (row.id === item.id) created(row)
     else if (row.expired) expired.push(item)
@@ -120,6 +135,10 @@ async function settleLeaders(db: Db, leaders: readonly NewJob[]): Promise<Map<st
     else if (mayRunAgain(row)) failed.push({ item, row })
     else if (isOthers(row, item)) others.push({ item, row })
     else settled.set(item.id, { kind: kindOf(row), job: row })
+  }
+  // After an insert that met their rows: swept or deleted since, and left to the next round, as are those that are lost to others now.
+  if (absent.length > 0 && order === 'look first') {
+    for (const job of await retryContention(() => insertJobs(db, absent))) created(job)
   }
   if (expired.length > 0) {
     for (const job of await retryContention(() => takeOverExpired(db, expired))) created(job)

@@ -256,7 +256,7 @@ export const events = {
   'schema.migrated': event('info', 'Migrations were applied.', 'count', 'version', 'reason'),
   'pooler.settings_missing': event(
     'warn',
-    'The role behind the pooler lacks `count` settings that bound how long statements wait and run; `reason` is what to run.',
+    'The role behind the pooler lacks `count` of the settings that our sessions begin with; `reason` is what to run.',
     'count',
     'reason',
   ),

@@ -72,15 +72,18 @@ describe('what sessions behind a pooler must be like', () => {
         })
     }
     await standbys('elsewhere')
-    for (const synchronous_commit of ['local', 'remote_write']) {
-      await setAll({ synchronous_commit })
-      await expect(readPoolerFacts(url, url)).rejects.toThrow(PoolerError)
+    try {
+      for (const synchronous_commit of ['local', 'remote_write']) {
+        await setAll({ synchronous_commit })
+        await expect(readPoolerFacts(url, url)).rejects.toThrow(PoolerError)
+      }
+      for (const synchronous_commit of ['on', 'remote_apply']) {
+        await setAll({ synchronous_commit })
+        expect(await readPoolerFacts(url, url)).toBeDefined()
+      }
+    } finally {
+      await standbys('')
     }
-    for (const synchronous_commit of ['on', 'remote_apply']) {
-      await setAll({ synchronous_commit })
-      expect(await readPoolerFacts(url, url)).toBeDefined()
-    }
-    await standbys('')
   })
 
   test('a pooler that leads to another database is refused', async () => {

@@ -54,9 +54,15 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
       return result
     } catch (error) {
       if (ownRefusals.some((refused) => error instanceof refused)) throw refusal((error as Error).message)
+      const { message } = error as Error
+      if (/unsupported startup parameter/.test(message)) {
+        throw refusal(
+          `a pooler answers at DATABASE_URL and refuses what our sessions need (${message}). Set DATABASE_DIRECT_URL to the server behind it.`,
+        )
+      }
       if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
       if (!isUnavailable(error))
-        throw refusal(`Postgres refuses: ${(error as Error).message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)
+        throw refusal(`Postgres refuses: ${message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)
       if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
       waiting = true
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)

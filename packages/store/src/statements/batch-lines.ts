@@ -1,6 +1,7 @@
 import type { JobError, JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { notExpired, unnest } from '../fragments.ts'
+import { notExpired } from '../fragments.ts'
+import { unnest } from '../rows.ts'
 import type { Db } from '../tables.ts'
 import type { LeasedBatch } from './batch-scan.ts'
 

@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { unnest } from '../fragments.ts'
+import { unnest } from '../rows.ts'
 import type { BatchRow, Db } from '../tables.ts'
 import { batchColumns } from './batches.ts'
 import type { LeasedBatch } from './batch-scan.ts'

@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { unnest } from '../fragments.ts'
+import { unnest } from '../rows.ts'
 import type { BatchFault, BatchRow, Db } from '../tables.ts'
 import { batchColumns } from './batches.ts'
 import { dropFilesWithin } from './files.ts'

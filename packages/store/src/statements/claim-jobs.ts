@@ -1,6 +1,7 @@
 import type { OnUncertain, Operation } from '@askonce/core'
 import { sql } from 'kysely'
-import { mayRun } from '../fragments.ts'
+import { checked, lockOrder, mayRun } from '../fragments.ts'
+import { hot } from '../hot.ts'
 import type { Db } from '../tables.ts'
 
 /** A claimed job: everything the call and its end need. From its commit on the attempt counts as paid. */
@@ -23,6 +24,10 @@ export interface Claim {
   queue_ms: number
 }
 
+const claimable = checked(
+  sql`j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts and ${mayRun}`,
+)
+
 /**
  * Claims delivered jobs and writes their attempt rows in one commit, before any request leaves.
  *
@@ -41,7 +46,7 @@ export async function claimJobs(
   ids: readonly string[],
   probes: readonly string[],
 ): Promise<Claim[]> {
-  const { rows } = await sql<Claim>`
+  const rows = await hot<Claim>(db, 'claim_jobs')`
     with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for key share),
     due as (
       select
@@ -51,9 +56,9 @@ export async function claimJobs(
       from jobs j
       left join lanes l on l.name = j.lane
       where
-        j.id = any(${ids}::uuid[]) and j.state = 'queued' and j.run_at <= now() and j.deadline_at > now()
-        and j.tries < j.max_attempts and ${mayRun} and exists (select from alive)
-      order by j.tenant_id, j.idempotency_key
+        j.id = any(${ids}::uuid[]) and exists (select from alive)
+        and ${claimable}
+      ${lockOrder}
       for update of j skip locked
     ),
     given_back as (update jobs j set dispatched_at = null from due where j.id = due.id and not due.lane_open),
@@ -75,6 +80,6 @@ export async function claimJobs(
       id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
     from claimed
-  `.execute(db)
+  `
   return rows
 }

@@ -1,5 +1,7 @@
 import { sql } from 'kysely'
-import { unnest } from '../fragments.ts'
+import { checked } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db } from '../tables.ts'
 
 /** A job to hand to BullMQ, where it is called `<id>.<dispatch>`. */
@@ -15,7 +17,7 @@ export interface Dispatch {
  * The lanes are found by skipping through the index, so the cost does not grow with what a closed lane has waiting.
  */
 export async function takeDueJobs(db: Db, limit: number): Promise<Dispatch[]> {
-  const { rows } = await sql<Dispatch>`
+  const rows = await hot<Dispatch>(db, 'take_due_jobs')`
     with recursive waiting (lane) as (
       (select lane from jobs where state = 'queued' and dispatched_at is null order by lane limit 1)
       union all
@@ -41,7 +43,7 @@ export async function takeDueJobs(db: Db, limit: number): Promise<Dispatch[]> {
     from due
     where j.id = due.id
     returning j.id, j.dispatch, j.lane, j.priority
-  `.execute(db)
+  `
   return rows
 }
 
@@ -57,7 +59,7 @@ export async function readDispatched(
   after: { dispatchedAt: string; id: string } | null,
   limit: number,
 ): Promise<DispatchedJob[]> {
-  const { rows } = await sql<DispatchedJob>`
+  const rows = await hot<DispatchedJob>(db, 'read_dispatched')`
     select id, dispatch, lane, priority, dispatched_at::text as "dispatchedAt"
     from jobs
     where state = 'queued' and dispatched_at is not null
@@ -65,22 +67,22 @@ export async function readDispatched(
       and (dispatched_at, id) > (${after?.dispatchedAt ?? '-infinity'}::timestamptz, ${after?.id ?? '00000000-0000-0000-0000-000000000000'}::uuid)
     order by dispatched_at, id
     limit ${limit}
-  `.execute(db)
+  `
   return rows
 }
 
 /** Takes back hand-overs that BullMQ has lost: the dispatch loop makes new ones. Only while nothing else has happened. */
 export async function takeBackDispatches(db: Db, lost: readonly { id: string; dispatch: number }[]): Promise<number> {
-  const { rows } = await sql`
+  const rows = await hot<unknown>(db, 'take_back_dispatches')`
     with lost as (
       select j.id
-      from ${unnest(lost, { id: ['uuid', (row) => row.id], dispatch: ['integer', (row) => row.dispatch] }, 'i')}
+      from ${new Rows(lost, { id: ['uuid', (row) => row.id], dispatch: ['integer', (row) => row.dispatch] }, 'i')}
       join jobs j on j.id = i.id and j.dispatch = i.dispatch
-      where j.state = 'queued' and j.dispatched_at is not null
+      where ${checked(sql`j.state = 'queued' and j.dispatched_at is not null`)}
       for update of j skip locked
     )
     update jobs j set dispatched_at = null from lost where j.id = lost.id
     returning j.id
-  `.execute(db)
+  `
   return rows.length
 }

@@ -1,6 +1,8 @@
 import type { Billing, EndAction, JobState, Outcome } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { mayRun, mayRunUnasked, unnest, type ColumnMap } from '../fragments.ts'
+import { checked, lockOrder, mayRun, mayRunUnasked } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { type ColumnMap, Rows } from '../rows.ts'
 import type { Db } from '../tables.ts'
 
 /** How one attempt ended, decided by the worker; what it does to the job is decided by the row. */
@@ -99,7 +101,13 @@ export async function endAttempts(
   ends: readonly AttemptEndRecord[],
   uncertainTtlSeconds: number,
 ): Promise<EndedAttempt[]> {
-  return run(db, sql`select * from ${unnest(ends, columns, 'i')}`, uncertainTtlSeconds)
+  const end = (some: readonly AttemptEndRecord[]): Promise<EndedAttempt[]> =>
+    run(db, 'end_attempts', new Rows(some, columns, 'i'), uncertainTtlSeconds)
+  const ended = await end(ends)
+  if (ended.length === ends.length) return ended
+  // Not in the ledger, or a job that was deleted while its lock was awaited: gone for the next snapshot.
+  const known = new Set(ended.map(({ jobId }) => jobId))
+  return [...ended, ...(await end(ends.filter(({ jobId }) => !known.has(jobId))))]
 }
 
 /**
@@ -113,7 +121,7 @@ export async function reclaimAttempts(
   limit: number,
   uncertainTtlSeconds: number,
 ): Promise<EndedAttempt[]> {
-  const source = sql`
+  const source = sql`(
     select distinct on (a.job_id)
       a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, true as only_open, 0 as delay_ms,
       false as backoff, ${error}::text as error, 'worker_lost' as error_code, null::smallint as provider_status,
@@ -123,56 +131,111 @@ export async function reclaimAttempts(
     from attempts a
     where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
     order by a.job_id, a.attempt desc
-    limit ${limit}`
-  return run(db, source, uncertainTtlSeconds)
+    limit ${limit}
+  ) i`
+  return run(db, 'reclaim_attempts', source, uncertainTtlSeconds)
 }
 
-async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: number): Promise<EndedAttempt[]> {
-  const after = sql`(select l.on_uncertain, l.max_paid_attempts, l.consented_paid, d.paid) j`
-  const { rows } = await sql<EndedAttempt>`
-    with input as materialized (${source}),
+/** What `changed` takes over from the locked row, there called `was_…`. */
+const kept = sql.join(
+  [
+    'state',
+    'attempt',
+    'started_at',
+    'consented_paid',
+    'billed',
+    'input_tokens',
+    'output_tokens',
+    'cost_usd',
+    'reruns',
+    'run_at',
+    'dispatched_at',
+    'error',
+    'error_response',
+    'error_content_type',
+    'uncertain_since',
+    'completed_at',
+    'expires_at',
+    'response',
+    'response_status',
+    'response_content_type',
+    'provider_request_id',
+    'answer_id',
+    'answer_attempt',
+    'flags',
+    'on_uncertain',
+    'max_attempts',
+    'max_paid_attempts',
+    'deadline_at',
+    'ttl_seconds',
+    'generation',
+    'paid',
+    'tries',
+  ].map((name) => sql`j.${sql.ref(name)} as ${sql.ref(`was_${name}`)}`),
+)
+
+/** The row that the policy is asked about. */
+const after = sql`(select i.was_on_uncertain as on_uncertain, i.was_max_paid_attempts as max_paid_attempts,
+    i.was_consented_paid as consented_paid, c.paid) j`
+const mayRunAfter = sql`(select ${mayRun} from ${after})`
+const mayRunUnaskedAfter = sql`(select ${mayRunUnasked} from ${after})`
+/** Nobody has ended it meanwhile, or only as maybe. */
+const endable = checked(sql`(a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))`)
+
+async function run(
+  db: Db,
+  name: string,
+  source: Rows<AttemptEndRecord> | RawBuilder<unknown>,
+  uncertainTtlSeconds: number,
+): Promise<EndedAttempt[]> {
+  const rows = await hot<EndedAttempt>(db, name)`
+    with input as materialized (select * from ${source}),
     locked as materialized (
-      select j.* from jobs j where j.id in (select job_id from input)
-      order by j.tenant_id, j.idempotency_key
-      for update
+      select i.*, j.id as found, ${kept}
+      from input i join jobs j on j.id = i.job_id
+      ${lockOrder} for update of j
+    ),
+    gone as (
+      select i.*, j.id as found, ${kept}
+      from input i left join jobs j on j.id = i.job_id
+      where j.id is null
     ),
     decided as materialized (
       select
-        i.*, a.tenant_id, a.lane, l.state as was, l.answer_attempt, d.paid, d.tries,
+        i.*, a.tenant_id, a.lane, c.paid, c.tries,
         case
-          when l.id is null then null
+          when i.found is null then null
           when i.action = 'answer' then
-            case when l.state not in ('succeeded', 'cancelled') and (l.expires_at is null or l.expires_at > now()) then 'succeeded' end
-          when not (l.state = 'running' and l.attempt = i.attempt) then
+            case when i.was_state not in ('succeeded', 'cancelled') and (i.was_expires_at is null or i.was_expires_at > now()) then 'succeeded' end
+          when not (i.was_state = 'running' and i.was_attempt = i.attempt) then
             case
-              when l.state = 'uncertain' and i.billing = 'none' and l.deadline_at > now() and d.tries < l.max_attempts
-                and (select ${mayRunUnasked} from ${after})
+              when i.was_state = 'uncertain' and i.billing = 'none' and i.was_deadline_at > now() and c.tries < i.was_max_attempts
+                and ${mayRunUnaskedAfter}
               then 'queued'
             end
           when i.action = 'unstorable' then 'uncertain'
           when i.action = 'stop' then 'failed'
           when i.action = 'rerun' then
             case
-              when l.deadline_at <= now() or d.tries >= l.max_attempts then 'failed'
-              when (select ${mayRun} from ${after}) then 'queued'
+              when i.was_deadline_at <= now() or c.tries >= i.was_max_attempts then 'failed'
+              when ${mayRunAfter} then 'queued'
               else 'uncertain'
             end
-          when l.on_uncertain = 'fail' then 'failed'
-          when l.on_uncertain = 'rerun' and l.deadline_at > now() and d.tries < l.max_attempts
-            and (select ${mayRun} from ${after})
+          when i.was_on_uncertain = 'fail' then 'failed'
+          when i.was_on_uncertain = 'rerun' and i.was_deadline_at > now() and c.tries < i.was_max_attempts
+            and ${mayRunAfter}
           then 'queued'
           else 'uncertain'
         end as next,
-        l.state = 'running' and l.attempt = i.attempt as owned,
-        case when i.action = 'rerun' and l.deadline_at <= now() then ${deadlineError} else i.error::jsonb end as job_error
-      from input i
+        i.was_state = 'running' and i.was_attempt = i.attempt as owned,
+        case when i.action = 'rerun' and i.was_deadline_at <= now() then ${deadlineError} else i.error::jsonb end as job_error
+      from (select * from locked union all select * from gone) i
       join attempts a on a.job_id = i.job_id and a.attempt = i.attempt
-      left join locked l on l.id = i.job_id
       cross join lateral (
         select
-          l.paid - (i.billing = 'none')::int as paid,
-          l.tries - (i.uncounted and a.generation = l.generation)::int as tries
-      ) d
+          i.was_paid - (i.billing = 'none')::int as paid,
+          i.was_tries - (i.uncounted and a.generation = i.was_generation)::int as tries
+      ) c
     ),
     recorded as (
       update attempts a set
@@ -184,55 +247,57 @@ async function run(db: Db, source: RawBuilder<unknown>, uncertainTtlSeconds: num
       from decided d
       where
         a.job_id = d.job_id and a.attempt = d.attempt
-        and (a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))
-      returning a.job_id, a.attempt
+        and ${endable}
+      returning d.*
     ),
     changed as (
       update jobs j set
-        attempt = l.attempt, started_at = l.started_at, consented_paid = l.consented_paid,
-        paid = d.paid, tries = d.tries, billed = l.billed + (d.billing = 'billed')::int,
-        input_tokens = case when d.input_tokens is null then l.input_tokens else coalesce(l.input_tokens, 0) + d.input_tokens end,
-        output_tokens = case when d.output_tokens is null then l.output_tokens else coalesce(l.output_tokens, 0) + d.output_tokens end,
-        cost_usd = case when d.cost_usd is null then l.cost_usd else coalesce(l.cost_usd, 0) + d.cost_usd end,
-        state = coalesce(d.next, l.state),
-        reruns = case when d.owned and d.next = 'queued' then l.reruns + d.backoff::int else l.reruns end,
-        run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else l.run_at end,
-        dispatched_at = case when d.next = 'queued' then null else l.dispatched_at end,
-        error = case when d.next = 'succeeded' then null when d.owned then d.job_error else l.error end,
-        error_response = case when d.next = 'succeeded' then null when d.owned then d.error_response else l.error_response end,
+        attempt = d.was_attempt, started_at = d.was_started_at, consented_paid = d.was_consented_paid,
+        paid = d.paid, tries = d.tries, billed = d.was_billed + (d.billing = 'billed')::int,
+        input_tokens = case when d.input_tokens is null then d.was_input_tokens else coalesce(d.was_input_tokens, 0) + d.input_tokens end,
+        output_tokens = case when d.output_tokens is null then d.was_output_tokens else coalesce(d.was_output_tokens, 0) + d.output_tokens end,
+        cost_usd = case when d.cost_usd is null then d.was_cost_usd else coalesce(d.was_cost_usd, 0) + d.cost_usd end,
+        state = coalesce(d.next, d.was_state),
+        reruns = case when d.owned and d.next = 'queued' then d.was_reruns + d.backoff::int else d.was_reruns end,
+        run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else d.was_run_at end,
+        dispatched_at = case when d.next = 'queued' then null else d.was_dispatched_at end,
+        error = case when d.next = 'succeeded' then null when d.owned then d.job_error else d.was_error end,
+        error_response = case when d.next = 'succeeded' then null when d.owned then d.error_response else d.was_error_response end,
         error_content_type = case
-          when d.next = 'succeeded' then null when d.owned then d.error_content_type else l.error_content_type
+          when d.next = 'succeeded' then null when d.owned then d.error_content_type else d.was_error_content_type
         end,
         uncertain_since = case
-          when d.next is null then l.uncertain_since when d.next = 'uncertain' then now()
+          when d.next is null then d.was_uncertain_since when d.next = 'uncertain' then now()
         end,
-        completed_at = case when d.next is null then l.completed_at when d.next in ('succeeded', 'failed') then now() end,
+        completed_at = case when d.next is null then d.was_completed_at when d.next in ('succeeded', 'failed') then now() end,
         expires_at = case
-          when d.next is null then l.expires_at
-          when d.next = 'succeeded' then now() + make_interval(secs => l.ttl_seconds)
+          when d.next is null then d.was_expires_at
+          when d.next = 'succeeded' then now() + make_interval(secs => d.was_ttl_seconds)
           when d.next = 'failed' then
-            now() + make_interval(secs => greatest(l.ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
+            now() + make_interval(secs => greatest(d.was_ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
         end,
-        response = case when d.next = 'succeeded' then d.response else l.response end,
-        response_status = case when d.next = 'succeeded' then d.provider_status else l.response_status end,
-        response_content_type = case when d.next = 'succeeded' then d.content_type else l.response_content_type end,
-        provider_request_id = case when d.next = 'succeeded' or d.owned then d.provider_request_id else l.provider_request_id end,
-        answer_id = case when d.next = 'succeeded' then d.answer_id else l.answer_id end,
-        answer_attempt = case when d.next = 'succeeded' then d.attempt else l.answer_attempt end,
-        flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else l.flags end
-      from decided d
-      join recorded r on r.job_id = d.job_id and r.attempt = d.attempt
-      join locked l on l.id = d.job_id
-      where j.id = l.id
-      returning j.id, j.state, j.answer_attempt
+        response = case when d.next = 'succeeded' then d.response else d.was_response end,
+        response_status = case when d.next = 'succeeded' then d.provider_status else d.was_response_status end,
+        response_content_type = case when d.next = 'succeeded' then d.content_type else d.was_response_content_type end,
+        provider_request_id = case when d.next = 'succeeded' or d.owned then d.provider_request_id else d.was_provider_request_id end,
+        answer_id = case when d.next = 'succeeded' then d.answer_id else d.was_answer_id end,
+        answer_attempt = case when d.next = 'succeeded' then d.attempt else d.was_answer_attempt end,
+        flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else d.was_flags end
+      from recorded d
+      where j.id = d.found
+      returning d.job_id, d.attempt, d.tenant_id, d.lane, d.next, j.state, j.answer_attempt
     )
     select
-      d.job_id as "jobId", d.attempt, d.tenant_id as tenant, d.lane, r.job_id is not null as recorded,
-      case when r.job_id is not null then d.next end as "movedTo",
-      coalesce(c.state, d.was) as state, coalesce(c.answer_attempt, d.answer_attempt) as "answerAttempt"
-    from decided d
-    left join recorded r on r.job_id = d.job_id and r.attempt = d.attempt
-    left join changed c on c.id = d.job_id
-  `.execute(db)
-  return rows
+      job_id as "jobId", attempt, tenant_id as tenant, lane, false as recorded, null as "movedTo",
+      was_state as state, was_answer_attempt as "answerAttempt"
+    from decided
+    union all
+    select job_id, attempt, tenant_id, lane, true, null, null, null from recorded where found is null
+    union all
+    select job_id, attempt, tenant_id, lane, true, next, state, answer_attempt from changed
+  `
+  // Joined here and not there: a join of CTEs, whose size the planner does not know, compares each row with each.
+  const byJob = new Map<string, EndedAttempt>()
+  for (const row of rows) if (row.recorded || !byJob.has(row.jobId)) byJob.set(row.jobId, row)
+  return [...byJob.values()]
 }

@@ -1,6 +1,7 @@
 import type { OnUncertain, Operation } from '@askonce/core'
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse, unnest, type ColumnMap } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows, type ColumnMap } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 /** A job as a submission describes it. */
@@ -74,7 +75,7 @@ export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
  * see them: their rows are newer than its snapshot. So the look-up is another statement.
  */
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
+  const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
@@ -84,10 +85,62 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end
-    from ${unnest(jobs, newJobColumns, 'n')}
+    from ${new Rows(jobs, newJobColumns, 'n')}
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
-    returning ${jobColumnsWithoutResponse}
-  `.execute(db)
-  return rows
+    returning id, dispatch, dispatched_at, run_at, deadline_at, created_at
+  `
+  const jobOf = new Map(jobs.map((job) => [job.id, job]))
+  return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
+}
+
+type DecidedByDatabase = Pick<JobRow, 'id' | 'dispatch' | 'dispatched_at' | 'run_at' | 'deadline_at' | 'created_at'>
+
+/** The row of a new job. Most of it is what was sent, and reading that back costs as much as sending it. */
+function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
+  return {
+    id: decided.id,
+    tenant_id: job.tenantId,
+    idempotency_key: job.key,
+    fingerprint: job.fingerprint,
+    operation: job.operation,
+    model: job.model,
+    lane: job.lane,
+    metadata: job.metadata === null ? null : (JSON.parse(job.metadata) as Record<string, string>),
+    priority: job.priority,
+    state: 'queued',
+    generation: 1,
+    attempt: 0,
+    on_uncertain: job.onUncertain,
+    max_attempts: job.maxAttempts,
+    max_paid_attempts: job.maxPaidAttempts,
+    tries: 0,
+    paid: 0,
+    billed: 0,
+    consented_paid: 0,
+    dispatch: decided.dispatch,
+    dispatched_at: decided.dispatched_at,
+    run_at: decided.run_at,
+    deadline_at: decided.deadline_at,
+    response: null,
+    response_status: null,
+    response_content_type: null,
+    flags: [],
+    answer_attempt: null,
+    owner_batch: job.ownerBatch,
+    streamed: job.streamed,
+    answer_id: null,
+    error_response: null,
+    error_content_type: null,
+    provider_request_id: null,
+    error: null,
+    input_tokens: null,
+    output_tokens: null,
+    cost_usd: null,
+    created_at: decided.created_at,
+    started_at: null,
+    uncertain_since: null,
+    completed_at: null,
+    expires_at: null,
+  }
 }

@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse } from '../fragments.ts'
+import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { hot } from '../hot.ts'
 import { expiryAfter } from './run-again.ts'
 import type { Db, JobRow } from '../tables.ts'
 
@@ -9,16 +10,16 @@ import type { Db, JobRow } from '../tables.ts'
  * batch sees no owner and leaves the job alone, or this sees a job that has ended.
  */
 export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
+  const rows = await hot<JobRow>(db, 'disown_jobs')`
     with unfinished as (
       select j.id from jobs j
-      where j.id = any(${ids}::uuid[]) and j.state in ('queued', 'running', 'uncertain')
-      order by j.tenant_id, j.idempotency_key
+      where j.id = any(${ids}::uuid[]) and ${checked(sql`j.state in ('queued', 'running', 'uncertain')`)}
+      ${lockOrder}
       for update
     )
     update jobs j set owner_batch = null from unfinished u where j.id = u.id
     returning ${jobColumnsWithoutResponse}
-  `.execute(db)
+  `
   return rows
 }
 
@@ -32,8 +33,8 @@ export async function cancelOwnedJobs(
   const { rows } = await sql<{ id: string }>`
     with owned as (
       select j.id from jobs j
-      where j.id = any(${ids}::uuid[]) and j.owner_batch = ${batchId}::uuid and j.state = 'queued'
-      order by j.tenant_id, j.idempotency_key
+      where j.id = any(${ids}::uuid[]) and j.owner_batch = ${batchId}::uuid and ${checked(sql`j.state = 'queued'`)}
+      ${lockOrder}
       for update
     )
     update jobs j set

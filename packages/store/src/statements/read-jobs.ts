@@ -1,6 +1,7 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
 import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
+import { hot } from '../hot.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 export interface KeyRow extends JobRow {
@@ -10,31 +11,31 @@ export interface KeyRow extends JobRow {
 
 /** The rows of these keys, expired ones included and marked; pairs go by position. */
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
-  const { rows } = await sql<KeyRow>`
+  const rows = await hot<KeyRow>(db, 'read_by_keys')`
     select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
     from jobs j
     join unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
       on j.tenant_id = k.tenant_id and j.idempotency_key = k.idempotency_key
-  `.execute(db)
+  `
   return rows
 }
 
 /** Live jobs by id, whatever the tenant; the caller compares it. With the answer's bytes. */
 export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
+  const rows = await hot<JobRow>(db, 'read_jobs')`
     select ${jobColumns} from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
-  `.execute(db)
+  `
   return rows
 }
 
 /** Which of these jobs a waiter need not wait for any longer: settled, expired or gone. */
 export async function readSettled(db: Db, ids: readonly string[]): Promise<string[]> {
-  const { rows } = await sql<{ id: string }>`
+  const rows = await hot<{ id: string }>(db, 'read_settled')`
     select i.id
     from unnest(${ids}::uuid[]) as i (id)
     left join jobs j on j.id = i.id
     where j.id is null or j.state not in ('queued', 'running')
-  `.execute(db)
+  `
   return rows.map(({ id }) => id)
 }
 
@@ -70,7 +71,9 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
     sql`j.tenant_id = ${tenantId}`,
     notExpired,
     ...(key === undefined ? [] : [sql`j.idempotency_key = ${key}`]),
-    ...(state === undefined ? [] : [sql`j.state = ${state}`]),
+    ...(state === undefined
+      ? []
+      : [state === 'succeeded' ? sql`j.state = 'succeeded'` : sql`nullif(j.state, 'succeeded') = ${state}`]),
     ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
     ...(metadata === undefined ? [] : [sql`j.metadata @> ${metadata}::jsonb`]),

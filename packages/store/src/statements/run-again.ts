@@ -1,6 +1,8 @@
 import type { DecisionAction } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { jobColumnsWithoutResponse, mayRunUnasked, notExpired, unnest } from '../fragments.ts'
+import { checked, jobColumnsWithoutResponse, lockOrder, mayRunUnasked, notExpired } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 /** What every request to run resets: a new generation with its own tries, due time and deadline. */
@@ -8,8 +10,6 @@ const runOnRequest = sql`
   state = 'queued', generation = j.generation + 1, tries = 0, reruns = 0, run_at = now(),
   deadline_at = now() + make_interval(secs => j.deadline_seconds), uncertain_since = null, completed_at = null, expires_at = null,
   dispatch = j.dispatch + t.dispatch::int, dispatched_at = case when t.dispatch then now() end`
-
-const lockOrder = sql`order by j.tenant_id, j.idempotency_key for update`
 
 export interface Resubmission {
   /** Id of the failed job. */
@@ -28,9 +28,9 @@ const cancelledWithBatch = sql<boolean>`(j.state = 'cancelled' and j.owner_batch
  * so it stays with its owner only if that is who asks.
  */
 export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
+  const rows = await hot<JobRow>(db, 'rerun_failed')`
     with input as (
-      select * from ${unnest<Resubmission>(
+      select * from ${new Rows<Resubmission>(
         items,
         {
           id: ['uuid', (item) => item.id],
@@ -46,13 +46,13 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
         j.id, i.dispatch,
         case when j.state = 'cancelled' or j.owner_batch = i.owner_batch then i.owner_batch end as owner_batch
       from jobs j join input i on i.id = j.id
-      where (j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint and ${mayRunUnasked} and ${notExpired}
-      order by j.tenant_id, j.idempotency_key
+      where ${checked(sql`(j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint`)} and ${mayRunUnasked} and ${notExpired}
+      ${lockOrder}
       for update of j
     )
     update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t where j.id = t.id
     returning ${jobColumnsWithoutResponse}
-  `.execute(db)
+  `
   return rows
 }
 
@@ -123,6 +123,7 @@ async function change(
       from jobs j
       where j.tenant_id = ${tenantId} and j.id = any(${ids}::uuid[]) and ${notExpired}
       ${lockOrder}
+      for update
     ),
     changed as (
       update jobs j set ${set}, owner_batch = null -- a person's decision

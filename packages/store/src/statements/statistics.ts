@@ -16,7 +16,7 @@ export interface Statistics {
 export async function readStatistics(db: Db): Promise<Statistics> {
   const [states, gauges] = await Promise.all([
     sql<{ state: JobState; count: number }>`
-      select state, count(*) as count from jobs where state <> 'succeeded' group by state
+      select state, count(*) as count from jobs where nullif(state, 'succeeded') is not null group by state
     `.execute(db),
     sql<{ rows: number; queued: number; uncertain: number; workers: number; open: number }>`
       select

@@ -1,6 +1,8 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { notExpired, unnest } from '../fragments.ts'
+import { checked, lockOrder, notExpired } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
 
@@ -22,14 +24,14 @@ export interface StreamChunk {
  */
 export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[]): Promise<void> {
   const ids = [...new Set(chunks.map(({ jobId }) => jobId))]
-  await sql`
+  await hot(db, 'append_stream_chunks')`
     with quick as materialized (select set_config('synchronous_commit', 'off', true)),
     told as materialized (
       select pg_notify(${streamsChannel}, payload) from unnest(${payloadsOf(ids)}::text[]) as p (payload), quick
     ),
     t as (select count(*) as n from told)
     insert into stream_chunks (job_id, attempt, "position", body)
-    select c.* from t, ${unnest<StreamChunk>(
+    select c.* from t, ${new Rows<StreamChunk>(
       chunks,
       {
         job_id: ['uuid', (chunk) => chunk.jobId],
@@ -40,7 +42,7 @@ export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[])
       'c',
     )}
     on conflict do nothing
-  `.execute(db)
+  `
 }
 
 /** Notes the provider's id of an answer that begins to show, while its attempt is the one that runs. */
@@ -48,11 +50,11 @@ export async function nameAnswers(
   db: Db,
   names: readonly { jobId: string; attempt: number; answerId: string }[],
 ): Promise<void> {
-  await sql`
+  await hot(db, 'name_answers')`
     with named as (
       select j.id, n.answer_id
       from jobs j
-      join ${unnest<(typeof names)[number]>(
+      join ${new Rows<(typeof names)[number]>(
         names,
         {
           job_id: ['uuid', (name) => name.jobId],
@@ -61,12 +63,12 @@ export async function nameAnswers(
         },
         'n',
       )} on j.id = n.job_id and j.attempt = n.attempt
-      where j.state = 'running'
-      order by j.tenant_id, j.idempotency_key
+      where ${checked(sql`j.state = 'running'`)}
+      ${lockOrder}
       for update of j
     )
-    update jobs j set answer_id = named.answer_id from named where j.id = named.id and j.state = 'running'
-  `.execute(db)
+    update jobs j set answer_id = named.answer_id from named where j.id = named.id and ${checked(sql`j.state = 'running'`)}
+  `
 }
 
 /** Where a follower of a stream is. */
@@ -100,19 +102,19 @@ const none = Buffer.alloc(0)
 
 /** The next page of each stream, in order. One snapshot says both where the job is and what there is to show. */
 export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Promise<StreamPage[]> {
-  const { rows } = await sql<{
+  const rows = await hot<{
     n: number
     state: JobState | null
     attempt: number | null
     bytes: Buffer | null
     length: number | null
     contentType: string | null
-  }>`
+  }>(db, 'read_streams')`
     select
       i.n, j.state, s.attempt, j.response_content_type as "contentType",
       case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
       case when j.state = 'succeeded' then octet_length(j.response) end as length
-    from ${unnest<StreamCursor & { n: number }>(
+    from ${new Rows<StreamCursor & { n: number }>(
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
         n: ['integer', (cursor) => cursor.n],
@@ -137,7 +139,7 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       ) k
     ) c on j.state = 'running'
     order by i.n
-  `.execute(db)
+  `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({
     state,
     attempt: attempt ?? 0,
@@ -153,15 +155,15 @@ export async function deleteStreamChunks(
   db: Db,
   attempts: readonly { jobId: string; attempt: number }[],
 ): Promise<void> {
-  await sql`
+  await hot(db, 'delete_stream_chunks')`
     delete from stream_chunks c
-    using ${unnest<(typeof attempts)[number]>(
+    using ${new Rows<(typeof attempts)[number]>(
       attempts,
       { job_id: ['uuid', (one) => one.jobId], attempt: ['integer', (one) => one.attempt] },
       'a',
     )}
-    where c.job_id = a.job_id and c.attempt = a.attempt
-  `.execute(db)
+    where c.job_id = any(${attempts.map(({ jobId }) => jobId)}::uuid[]) and c.job_id = a.job_id and c.attempt = a.attempt
+  `
 }
 
 /** Deletes pieces, at most `limit`, whose attempt is not the one that runs: their worker died, or did not come to it. */

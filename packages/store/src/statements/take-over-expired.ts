@@ -1,5 +1,7 @@
 import { sql } from 'kysely'
-import { jobColumnsWithoutResponse, unnest } from '../fragments.ts'
+import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
 
@@ -8,13 +10,14 @@ import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-
  * row is not expired any more, or gone, is not returned.
  */
 export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
-  const { rows } = await sql<JobRow>`
-    with n as (select * from ${unnest(jobs, newJobColumns, 'n')}),
+  const rows = await hot<JobRow>(db, 'take_over_expired')`
+    with n as (select * from ${new Rows(jobs, newJobColumns, 'n')}),
     expired as (
       select j.id as old_id, j.tenant_id, j.idempotency_key
       from jobs j
-      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n) and j.expires_at <= now()
-      order by j.tenant_id, j.idempotency_key
+      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n)
+        and ${checked(sql`j.expires_at <= now()`)}
+      ${lockOrder}
       for update
     )
     update jobs j set
@@ -32,6 +35,6 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
     join n on n.tenant_id = e.tenant_id and n.idempotency_key = e.idempotency_key
     where j.id = e.old_id
     returning ${jobColumnsWithoutResponse}
-  `.execute(db)
+  `
   return rows
 }

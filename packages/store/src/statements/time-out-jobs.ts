@@ -2,6 +2,9 @@ import { sql } from 'kysely'
 import { expiryAfter } from './run-again.ts'
 import type { Db } from '../tables.ts'
 
+/** What the index jobs_deadline holds. */
+const queuedUntil = sql`(case when state = 'queued' then deadline_at end)`
+
 /** Fails queued jobs past their deadline, at most `limit`; returns their ids. */
 export async function failOverdue(
   db: Db,
@@ -11,7 +14,7 @@ export async function failOverdue(
 ): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     with overdue as (
-      select id from jobs where state = 'queued' and deadline_at <= now() order by deadline_at limit ${limit}
+      select id from jobs where ${queuedUntil} <= now() order by ${queuedUntil} limit ${limit}
       for update skip locked
     )
     update jobs j set

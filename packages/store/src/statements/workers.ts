@@ -1,4 +1,5 @@
 import { sql, type RawBuilder } from 'kysely'
+import { hot } from '../hot.ts'
 import type { Db } from '../tables.ts'
 
 export interface WorkerIdentity {
@@ -19,9 +20,9 @@ export async function registerWorker(db: Db, worker: WorkerIdentity): Promise<vo
 
 /** One beat. False: the id has been declared dead (or swept) and may never claim again. */
 export async function beatWorker(db: Db, workerId: string): Promise<boolean> {
-  const { rows } = await sql`
+  const rows = await hot<unknown>(db, 'beat_worker')`
     update workers set beat = beat + 1, beat_at = now() where id = ${workerId}::uuid and not dead returning id
-  `.execute(db)
+  `
   return rows.length > 0
 }
 
@@ -34,11 +35,11 @@ export interface OpenAttempt {
 
 /** The attempts of a worker that the ledger holds open. */
 export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAttempt[]> {
-  const { rows } = await sql<OpenAttempt>`
+  const rows = await hot<OpenAttempt>(db, 'read_open_attempts')`
     select a.job_id as "jobId", a.attempt, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
     from attempts a left join jobs j on j.id = a.job_id
     where a.worker_id = ${workerId}::uuid and a.finished_at is null
-  `.execute(db)
+  `
   return rows
 }
 

@@ -1,0 +1,234 @@
+import { randomUUID } from 'node:crypto'
+import {
+  appendStreamChunks,
+  beatWorker,
+  claimJobs,
+  deleteStreamChunks,
+  endAttempts,
+  nameAnswers,
+  notify,
+  readDispatched,
+  readJobs,
+  readOpenAttempts,
+  readSettled,
+  readStreams,
+  reclaimAttempts,
+  submitBatch,
+  takeBackDispatches,
+  takeDueJobs,
+  type NewJob,
+} from '@askonce/store'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { addWorker, ending, newJob, uncertainTtlSeconds, useStore } from './fixture.ts'
+
+/** Rows that each statement gets. */
+const rows = 20
+/** Entries of indexes and rows of tables that it may read for each of them, versions left behind by updates included. */
+const readsPerRow = 25
+const tables = ['jobs', 'attempts', 'stream_chunks']
+
+/** One connection: what it prepares and what it reads can be asked of it. */
+const fixture = useStore({ poolSize: 1 })
+
+interface Plan {
+  'Node Type': string
+  'Relation Name'?: string
+  'Index Name'?: string
+  'Index Cond'?: string
+  Plans?: Plan[]
+}
+
+/** The kept plan of every statement that the connection has prepared. */
+async function keptPlans(): Promise<Map<string, Plan>> {
+  const prepared = await fixture.query<{ name: string; types: string[] }>(
+    'select name, parameter_types::text[] as types from pg_prepared_statements order by name',
+  )
+  const plans = new Map<string, Plan>()
+  for (const { name, types } of prepared) {
+    const nulls = types.map((type) => `null::${type}`).join(', ')
+    const [row] = await fixture.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
+      `explain (format json) execute ${name} (${nulls})`,
+    )
+    plans.set(name, row?.['QUERY PLAN'][0].Plan as Plan)
+  }
+  return plans
+}
+
+function nodes(plan: Plan): Plan[] {
+  return [plan, ...(plan.Plans ?? []).flatMap(nodes)]
+}
+
+/** Scans of the large tables, as `statement: scan`, that begin at no place of an index. */
+function unguided(plans: Map<string, Plan>): string[] {
+  return [...plans].flatMap(([name, plan]) =>
+    nodes(plan)
+      .filter((node) => node['Node Type'].endsWith('Scan') && node['Index Cond'] === undefined)
+      .filter((node) => tables.includes(node['Relation Name'] ?? '') && node['Node Type'] !== 'Bitmap Heap Scan')
+      .map((node) => `${name}: ${node['Index Name'] ?? node['Node Type']}`),
+  )
+}
+
+/** Partial indexes that hold only what is waiting or open, read in their order from the beginning, and as far as the limit goes. */
+const fromTheBeginning = new Set(['reclaim_attempts: attempts_open', 'take_due_jobs: jobs_to_dispatch'])
+
+async function entriesRead(): Promise<number> {
+  await fixture.query('select pg_stat_force_next_flush()')
+  const [row] = await fixture.query<{ entries: number }>(
+    `select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = any($1))
+      + (select sum(seq_tup_read) from pg_stat_user_tables where relname = any($1)) as entries`,
+    [tables],
+  )
+  return row?.entries ?? Number.NaN
+}
+
+/** Runs every hot statement over jobs of `keys`; what each one read. */
+async function everyHotStatement(prefix: string): Promise<Record<string, number>> {
+  const { db } = fixture
+  const read: Record<string, number> = {}
+  const counted = async <Result>(name: string, run: () => Promise<Result>): Promise<Result> => {
+    const before = await entriesRead()
+    const result = await run()
+    read[name] = (await entriesRead()) - before
+    return result
+  }
+  const jobs = Array.from({ length: rows }, (_, index) => newJob(`${prefix}-${index}`, { ownerBatch: randomUUID() }))
+  const again = (given: Partial<NewJob> = {}): NewJob[] => jobs.map((job) => ({ ...job, id: randomUUID(), ...given }))
+  const ids = jobs.map(({ id }) => id)
+  const attempts = ids.map((jobId) => ({ jobId, attempt: 1 }))
+  const update = (set: string): Promise<unknown> =>
+    fixture.query(`update jobs set ${set} where id = any($1::uuid[])`, [ids])
+  const worker = await addWorker(fixture)
+
+  await counted('insert_jobs', () => submitBatch(db, jobs))
+  await counted('read_by_keys', () => submitBatch(db, jobs))
+  await counted('disown_jobs', () => submitBatch(db, again({ ownerBatch: null })))
+  await counted('read_jobs', () => readJobs(db, ids))
+  await counted('read_settled', () => readSettled(db, ids))
+  await counted('read_dispatched', () => readDispatched(db, 0, null, rows))
+  const lost = await counted('take_back_dispatches', () =>
+    takeBackDispatches(
+      db,
+      ids.map((id) => ({ id, dispatch: 1 })),
+    ),
+  )
+  const due = await counted('take_due_jobs', () => takeDueJobs(db, rows))
+  const claims = await counted('claim_jobs', () => claimJobs(db, worker, ids, []))
+  expect({ lost, due: due.length, claims: claims.length }).toEqual({ lost: rows, due: rows, claims: rows })
+  await counted('beat_worker', () => beatWorker(db, worker))
+  await counted('read_open_attempts', () => readOpenAttempts(db, worker))
+  await counted('append_stream_chunks', () =>
+    appendStreamChunks(
+      db,
+      attempts.map((one) => ({ ...one, position: 0, body: Buffer.from('data: 1\n\n') })),
+    ),
+  )
+  await counted('name_answers', () =>
+    nameAnswers(
+      db,
+      attempts.map((one) => ({ ...one, answerId: one.jobId })),
+    ),
+  )
+  await counted('read_streams', () =>
+    readStreams(
+      db,
+      ids.map((jobId) => ({ jobId, attempt: null, position: 0 })),
+    ),
+  )
+  await counted('end_attempts', () =>
+    endAttempts(
+      db,
+      ids.map((id) => ending(id, 'stop')),
+      uncertainTtlSeconds,
+    ),
+  )
+  await counted('rerun_failed', () => submitBatch(db, again()))
+  await claimJobs(db, worker, ids, [])
+  await counted('end_attempts', () =>
+    endAttempts(
+      db,
+      ids.map((id) => ending(id, 'answer', { attempt: 2 })),
+      uncertainTtlSeconds,
+    ),
+  )
+  await counted('delete_stream_chunks', () => deleteStreamChunks(db, attempts))
+  await update(`expires_at = now() - interval '1 second'`)
+  await counted('take_over_expired', () => submitBatch(db, again()))
+  await counted('reclaim_attempts', () => reclaimAttempts(db, '{}', rows, uncertainTtlSeconds))
+  await counted('notify', () => notify(db, 'askonce_settled', ids))
+  // Out of the way of the next ones.
+  await fixture.query(`delete from jobs where idempotency_key like '${prefix}-%'`)
+  return read
+}
+
+/** Succeeded jobs with one attempt each, and queued ones that wait in Redis. */
+async function fill(prefix: string, succeeded: number, queued: number): Promise<void> {
+  const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+    ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at`
+  const values = (
+    kind: string,
+  ): string => `gen_random_uuid(), 'default', '${prefix}-${kind}-' || n, sha256('one'), 'chat.completions',
+    'simulated/one', 'simulated', '{}', 5, 60000, 3600, 86400, 'rerun', 5, 2, now(), now() + interval '1 day'`
+  await fixture.query(
+    `with made as (
+      insert into jobs (${columns}, state, attempt, tries, paid, billed, started_at, completed_at, expires_at, response, response_status,
+        response_content_type, answer_attempt)
+      select ${values('old')}, 'succeeded', 1, 1, 1, 1, now(), now(), now() + interval '1 day', '{}', 200, 'application/json', 1
+      from generate_series(1, $1::integer) n
+      returning *
+    )
+    insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id,
+      finished_at, outcome, billing)
+    select id, 1, 1, tenant_id, idempotency_key, fingerprint, operation, lane, model, gen_random_uuid(), now(), 'answered', 'billed'
+    from made`,
+    [succeeded],
+  )
+  await fixture.query(
+    `insert into jobs (${columns}, state, dispatch, dispatched_at)
+    select ${values('waiting')}, 'queued', 1, now() from generate_series(1, $1::integer) n`,
+    [queued],
+  )
+}
+
+/**
+ * Promise: what a statement of the hot path costs does not depend on how much is stored or waits, although its plan is kept, and was
+ * perhaps made when there was nothing. Guards: `checked` and `lockOrder` in fragments.ts, the planner's settings in database.ts, and the order of
+ * indexes in 0005_key_index.sql. Does not cover: what the janitor reads to find what is overdue, whose cost grows with what is open.
+ */
+describe('kept plans of hot statements', () => {
+  const plans = { empty: new Map<string, Plan>(), small: new Map<string, Plan>(), large: new Map<string, Plan>() }
+  const read: Record<string, Record<string, number>> = {}
+
+  beforeAll(async () => {
+    const { query } = fixture
+    // Statistics are made where the test says so, and at no other time.
+    for (const table of tables) await query(`alter table ${table} set (autovacuum_enabled = false)`)
+    await everyHotStatement('first')
+    plans.empty = await keptPlans()
+    await fill('small', 100, 0)
+    await query('analyze')
+    plans.small = await keptPlans()
+    // Nothing makes Postgres plan anew: these are the plans of a hundred rows, whose statistics know of no job that waits.
+    for (let part = 0; part < 10; part += 1) await fill(`large-${part}`, 100_000, 5_000)
+    read['a million rows, plans of a hundred'] = await everyHotStatement('second')
+    await query('analyze')
+    plans.large = await keptPlans()
+    read['a million rows, plans of a million'] = await everyHotStatement('third')
+  }, 240_000)
+
+  it.each(Object.keys(plans) as (keyof typeof plans)[])(
+    'find their rows by an index when the tables are %s',
+    (size) => {
+      expect([...plans[size].keys()].length).toBeGreaterThan(18)
+      expect(unguided(plans[size]).filter((scan) => !fromTheBeginning.has(scan))).toEqual([])
+    },
+  )
+
+  it.each(['a million rows, plans of a hundred', 'a million rows, plans of a million'])(
+    'read what they are asked for: %s',
+    (when) => {
+      const tooMany = Object.entries(read[when] ?? {}).filter(([, entries]) => !(entries <= rows * readsPerRow))
+      expect(tooMany).toEqual([])
+      expect(read[when]?.['read_by_keys']).toBeGreaterThanOrEqual(rows)
+    },
+  )
+})
