@@ -47,10 +47,10 @@ describe('PgBouncer in transaction mode', () => {
       `select application_name as name from pg_stat_activity where datname = current_database() and application_name like 'askonce%'`,
     )
     const names = rows.map(({ name }) => name)
-    const pools = ['askonce api', 'askonce worker', 'askonce janitor']
+    const pools = new Set(['askonce api', 'askonce worker', 'askonce janitor'])
     return {
-      around: names.filter((name) => !pools.includes(name)).toSorted((a, b) => a.localeCompare(b)),
-      pooled: names.filter((name) => pools.includes(name)).length,
+      around: names.filter((name) => !pools.has(name)).toSorted((a, b) => a.localeCompare(b)),
+      pooled: names.filter((name) => pools.has(name)).length,
     }
   }
   const bypassing = ['askonce api listens', 'askonce heartbeat', 'askonce janitor listener', 'askonce worker listener']
@@ -68,7 +68,7 @@ describe('PgBouncer in transaction mode', () => {
     expect(await child.exited).toMatchObject({ code: 1 })
     const refusal = /synchronous_commit is off behind the pooler.*alter role \w+ set sync/
     expect(child.stderr.join('\n')).toMatch(refusal)
-    expect(check).toMatchObject({ status: 'problem', detail: expect.stringMatching(refusal) })
+    expect(check).toMatchObject({ status: 'problem', detail: expect.stringMatching(refusal) as string })
 
     await system.sql(`alter role current_user set synchronous_commit = 'on'`)
     // Its connections have the settings of their beginning.
@@ -123,9 +123,9 @@ describe('PgBouncer in transaction mode', () => {
     await system.upstream.script([{ kind: 'answer', delayMs: 300, times: 1_000 }])
     const accepted: string[] = []
     const refused: Reply[] = []
-    let submitting = true
+    const stop = new AbortController()
     const producer = async (name: string): Promise<void> => {
-      for (let index = 0; submitting; index += 1) {
+      for (let index = 0; !stop.signal.aborted; index += 1) {
         const key = `killed-${name}-${index}`
         const reply = await submit(address, key, chat(key))
         if (reply.status === 202) accepted.push(key)
@@ -157,7 +157,7 @@ describe('PgBouncer in transaction mode', () => {
       (count) => count > before + 50,
       20_000,
     )
-    submitting = false
+    stop.abort()
     await Promise.all(producers)
 
     const open = async (): Promise<number> =>

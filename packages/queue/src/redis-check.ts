@@ -21,10 +21,7 @@ export async function checkRedis(target: RedisTarget): Promise<RedisFacts> {
     const infos = await within(readInfos(redis), timeoutMs, 'asking Redis').catch((error: unknown) => {
       throw failure ?? error
     })
-    const servers = infos.map(({ name, info }) => ({
-      name: infos.length > 1 ? ` of ${name}` : '',
-      ...readServer(info),
-    }))
+    const servers = infos.map(({ name, info }) => readServer(infos.length > 1 ? ` of ${name}` : '', info))
     const [first] = servers.toSorted((a, b) => a.major - b.major)
     const problems = servers.flatMap(serverProblems)
     if (target.kind === 'redis-sentinel' && servers[0]?.replicas === 0) {
@@ -59,6 +56,8 @@ async function readInfos(redis: Redis | Cluster): Promise<{ name: string; info: 
 }
 
 interface Server {
+  /** ` of <address>` where there are several. */
+  name: string
   version: string
   major: number
   policy: string
@@ -66,10 +65,11 @@ interface Server {
   replicas: number
 }
 
-function readServer(info: string): Server {
-  const field = (name: string): string => new RegExp(`^${name}:(.*)\\r?$`, 'm').exec(info)?.[1]?.trim() ?? ''
+function readServer(name: string, info: string): Server {
+  const field = (label: string): string => new RegExp(`^${label}:(.*)\\r?$`, 'm').exec(info)?.[1]?.trim() ?? ''
   const version = field('redis_version')
   return {
+    name,
     version,
     major: Number.parseInt(version, 10),
     policy: field('maxmemory_policy'),
@@ -78,7 +78,7 @@ function readServer(info: string): Server {
   }
 }
 
-function serverProblems({ name, version, major, policy, appendonly }: Server & { name: string }): string[] {
+function serverProblems({ name, version, major, policy, appendonly }: Server): string[] {
   const problems: string[] = []
   if (major < 7) problems.push(`Redis ${version}${name} is older than 7.0. Upgrade it.`)
   if (policy !== 'noeviction') {

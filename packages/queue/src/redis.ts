@@ -42,6 +42,9 @@ const slotsRefreshMs = 5_000
 
 const retryDelay = (times: number): number => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5))
 
+/** A failover leaves us on a replica: connect again and send the command again. */
+const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
+
 /** Connects, and again whenever the connection is lost, wherever the primary then is. */
 export function openRedis(target: RedisTarget, role: Role, onError: (error: Error) => void): Redis | Cluster {
   const redis = connect(target, role)
@@ -54,8 +57,6 @@ function connect(target: RedisTarget, role: Role): Redis | Cluster {
     ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
   }
-  // A failover leaves us on a replica: connect again and send the command again.
-  const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
   if (target.kind === 'redis') return new Redis(target.url, { ...options, retryStrategy: retryDelay, reconnectOnError })
   const { tls, ...login } = target.login
   const secure = tls ? { tls: {} } : {}

@@ -67,7 +67,7 @@ export async function startTestRedisCluster({
       .map(({ port }) => `127.0.0.1:${port}`)
       .join(',')}`,
     async ownerOf(key) {
-      const [first] = nodes.filter(({ answers }) => answers)
+      const first = nodes.find(({ answers }) => answers)
       const slot = Number((await (first as RedisNode).command(`CLUSTER KEYSLOT ${key}`)).replace(/^:/, ''))
       for (const node of await writable()) {
         const [own = ''] = /^.*\bmyself\b.*$/m.exec(await node.command('CLUSTER NODES')) ?? []

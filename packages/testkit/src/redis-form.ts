@@ -3,7 +3,7 @@ import { startTestRedisSentinel } from './redis-sentinel.ts'
 import { startTestRedis, type TestRedisForm } from './redis.ts'
 
 /** The form of Redis that a run is about: ASKONCE_TEST_REDIS, which is `cluster` or `sentinel`; else one server. */
-export const redisFormOfRun: 'single' | 'cluster' | 'sentinel' = formOf(process.env['ASKONCE_TEST_REDIS'] ?? 'single')
+const redisFormOfRun: 'single' | 'cluster' | 'sentinel' = formOf(process.env['ASKONCE_TEST_REDIS'] ?? 'single')
 
 /** Starts the Redis of this run, for tests that do not care how it is made. */
 export function startTestRedisForm(): Promise<TestRedisForm> {

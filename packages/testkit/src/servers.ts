@@ -63,9 +63,9 @@ export function findRedis(): string {
   return findProgram('redis-server', 'REDIS_SERVER', 'apt-get install redis-server, brew install redis')
 }
 
-/** Path of pgbouncer: $PGBOUNCER, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
+/** Path of pgbouncer: $PGBOUNCER_BIN, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
 export function findPgbouncer(): string {
-  return findProgram('pgbouncer', 'PGBOUNCER', 'apt-get install pgbouncer, brew install pgbouncer')
+  return findProgram('pgbouncer', 'PGBOUNCER_BIN', 'apt-get install pgbouncer, brew install pgbouncer')
 }
 
 function findProgram(name: string, variable: string, howTo: string): string {

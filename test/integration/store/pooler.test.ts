@@ -44,10 +44,10 @@ describe('what sessions behind a pooler must be like', () => {
   test('operations.md has every statement that the role needs', async () => {
     const page = await readFile('docs/operations.md', 'utf8')
     const statements = Object.entries(sessionSettings).map(
-      ([name, value]) => `alter role askonce set ${name} = '${value}';`,
+      ([name, value]) => `alter role current_user set ${name} = '${value}';`,
     )
     expect(statements.filter((statement) => !page.includes(statement))).toEqual([])
-    expect(page.match(/^alter role askonce set /gm)).toHaveLength(statements.length)
+    expect(page.match(/^alter role current_user set /gm)).toHaveLength(statements.length)
   })
 
   test('an acknowledged commit that is not on disk is refused; without a standby, all but off wait for the disk', async () => {
@@ -66,7 +66,7 @@ describe('what sessions behind a pooler must be like', () => {
       await sql(`alter system set synchronous_standby_names = '${names}'`)
       await sql('select pg_reload_conf()')
       await expect
-        .poll(async () => (await client.query('show synchronous_standby_names')).rows[0])
+        .poll(async () => (await client.query<object>('show synchronous_standby_names')).rows[0])
         .toEqual({
           synchronous_standby_names: names,
         })
