@@ -2,7 +2,8 @@ import { defineConfig } from 'vitest/config'
 
 // Tests decide themselves what they talk to: nobody's own servers or provider keys may leak into a run.
 for (const name of Object.keys(process.env)) {
-  const ours = /^(?:ASKONCE_(?!TEST_)|OPENAI_|ANTHROPIC_)|^(?:DATABASE_URL|REDIS_URL|HOST|PORT|LOG_LEVEL|PG[A-Z]+)$/
+  const ours =
+    /^(?:ASKONCE_(?!TEST_)|OPENAI_|ANTHROPIC_)|^(?:DATABASE_URL|DATABASE_DIRECT_URL|REDIS_URL|HOST|PORT|LOG_LEVEL|PG[A-Z]+)$/
   if (ours.test(name)) delete process.env[name]
 }
 

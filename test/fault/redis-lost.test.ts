@@ -1,9 +1,37 @@
 import { startTestRedis } from '@askonce/testkit'
-import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { call, chat, startSystem, submit, until, type System } from './system.ts'
 
 const jobs = 10_000
+
+/** Submits jobs by the thousand and looks what became of them. */
+function jobsOf(of: () => { system: System; address: string }) {
+  const submitAll = async (prefix: string, count: number): Promise<void> => {
+    for (let from = 0; from < count; from += 2_000) {
+      const list = Array.from({ length: Math.min(2_000, count - from) }, (_, index) => ({
+        key: `${prefix}-${from + index}`,
+        ...chat(`${prefix}-${from + index}`),
+      }))
+      const reply = await call(of().address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })
+      expect(reply.status).toBe(200)
+    }
+  }
+  const finished = async (prefix: string): Promise<number> => {
+    const [row] = await of().system.sql<{ count: string }>(
+      `select count(*) from jobs where idempotency_key like $1 and state = 'succeeded'`,
+      [`${prefix}-%`],
+    )
+    return Number(row?.count)
+  }
+  const expectOneCallEach = async (prefix: string, count: number): Promise<void> => {
+    const calls = Object.entries(await of().system.upstream.callsBy()).filter(([marker]) =>
+      marker.startsWith(`${prefix}-`),
+    )
+    expect(calls.filter(([, made]) => made !== 1)).toEqual([])
+    expect(calls).toHaveLength(count)
+  }
+  return { submitAll, finished, expectOneCallEach }
+}
 
 // DESIGN.md §1.5: Postgres is the truth, Redis is a wake-up, and may be flushed at any moment.
 describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => {
@@ -16,28 +44,7 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
   })
   afterAll(() => system.stop())
 
-  const submitAll = async (prefix: string, count: number): Promise<void> => {
-    for (let from = 0; from < count; from += 2_000) {
-      const list = Array.from({ length: Math.min(2_000, count - from) }, (_, index) => ({
-        key: `${prefix}-${from + index}`,
-        ...chat(`${prefix}-${from + index}`),
-      }))
-      const reply = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: list } })
-      expect(reply.status).toBe(200)
-    }
-  }
-  const finished = async (prefix: string): Promise<number> => {
-    const [row] = await system.sql<{ count: string }>(
-      `select count(*) from jobs where idempotency_key like $1 and state = 'succeeded'`,
-      [`${prefix}-%`],
-    )
-    return Number(row?.count)
-  }
-  const expectOneCallEach = async (prefix: string, count: number): Promise<void> => {
-    const calls = Object.entries(await system.upstream.callsBy()).filter(([marker]) => marker.startsWith(`${prefix}-`))
-    expect(calls.filter(([, made]) => made !== 1)).toEqual([])
-    expect(calls).toHaveLength(count)
-  }
+  const { submitAll, finished, expectOneCallEach } = jobsOf(() => ({ system, address }))
 
   test('FLUSHALL, then a restart without data: every job ends, none runs twice, stored answers are served meanwhile', async () => {
     await submitAll('lost', jobs)
@@ -81,7 +88,6 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
   }, 240_000)
 
   test('out of memory with 1,000 jobs queued and some running: submissions are accepted, answers served, and all runs once there is room', async () => {
-    const redis = new Redis(system.redis?.url as string)
     await submitAll('full', 1_000)
     await system.started('worker', { ASKONCE_CONCURRENCY: '20' })
     await until(
@@ -89,7 +95,7 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
       (count) => count > 50,
       30_000,
     )
-    await redis.config('SET', 'maxmemory', '1')
+    await system.redis?.command('CONFIG SET maxmemory 1')
     expect(await finished('full')).toBeLessThan(1_000)
     const accepted = await submit(address, 'full-during', chat('full-during'))
     expect(accepted.status).toBe(202)
@@ -98,8 +104,7 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     )
     const replay = await submit(address, stored?.key as string, chat(stored?.key as string))
     expect([replay.status, replay.headers.get('idempotent-replayed')]).toEqual([200, 'true'])
-    await redis.config('SET', 'maxmemory', '0')
-    redis.disconnect()
+    await system.redis?.command('CONFIG SET maxmemory 0')
     await until(
       () => finished('full'),
       (count) => count === 1_001,
@@ -107,49 +112,51 @@ describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => 
     )
     await expectOneCallEach('full', 1_001)
   }, 180_000)
+})
 
-  test('failover: the server turns into a read-only replica of an empty one, and is promoted again', async () => {
+describe('FAULTS 9, one server of Redis', () => {
+  let system: System
+  let address: string
+  beforeAll(async () => {
+    system = await startSystem('redis', {}, () => startTestRedis())
+  })
+  afterAll(() => system.stop())
+  const { submitAll, finished, expectOneCallEach } = jobsOf(() => ({ system, address }))
+
+  test('that is not there at boot is found when it comes', async () => {
+    await system.redis?.kill()
+    address = (await system.api()).address
+    await Promise.all([system.started('worker'), system.started('janitor')])
+    const accepted = await submit(address, 'boot', chat('boot'))
+    expect(accepted.status).toBe(202)
+    await system.redis?.restart()
+    expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
+  })
+
+  test('that turns into a read-only replica of an empty one, and is promoted again', async () => {
     const other = await startTestRedis({})
-    const redis = new Redis(system.redis?.url as string)
+    const command = async (line: string): Promise<string> => (await system.redis?.command(line))?.[0] ?? ''
     await submitAll('failover', 500)
     await until(
       () => finished('failover'),
       (count) => count > 50,
       60_000,
     )
-    await redis.replicaof('127.0.0.1', other.port)
+    await command(`REPLICAOF 127.0.0.1 ${other.port}`)
     await until(
-      () => redis.info('replication'),
+      () => command('INFO replication'),
       (info) => info.includes('master_link_status:up'),
       30_000,
     )
     const accepted = await submit(address, 'failover-during', chat('failover-during'))
     expect(accepted.status).toBe(202)
-    await redis.replicaof('NO', 'ONE')
+    await command('REPLICAOF NO ONE')
     await until(
       () => finished('failover'),
       (count) => count === 501,
       60_000,
     )
     await expectOneCallEach('failover', 501)
-    redis.disconnect()
     await other.stop()
   }, 180_000)
-})
-
-describe('FAULTS 9, a Redis that is not there at boot', () => {
-  test('is found when it comes', async () => {
-    const system = await startSystem('redis')
-    const other = await startTestRedis({})
-    await other.kill()
-    const env = { REDIS_URL: other.url }
-    const { address } = await system.api(env)
-    await Promise.all([system.started('worker', env), system.started('janitor', env)])
-    const accepted = await submit(address, 'boot', chat('boot'))
-    expect(accepted.status).toBe(202)
-    await other.restart()
-    expect((await call(address, 'GET', `/v1/jobs/${accepted.body.id}`, { wait: 30 })).body.state).toBe('succeeded')
-    await other.stop()
-    await system.stop()
-  })
 })

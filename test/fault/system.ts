@@ -8,9 +8,10 @@ import {
   reapAll,
   spawnNode,
   startTestPostgres,
-  startTestRedis,
+  startTestRedisForm,
   type Child,
   type ChildOptions,
+  type TestRedisForm,
 } from '@askonce/testkit'
 import pg from 'pg'
 
@@ -48,10 +49,14 @@ export interface Reply {
 export type System = Awaited<ReturnType<typeof startSystem>>
 
 /** Real servers and an upstream in a process of its own; the roles are started by each test, as processes that it can kill. `upstreamEnv`: see the testkit's upstream-main.ts. */
-export async function startSystem(form: Form, upstreamEnv: Record<string, string> = {}) {
+export async function startSystem(
+  form: Form,
+  upstreamEnv: Record<string, string> = {},
+  startRedis: () => Promise<TestRedisForm> = startTestRedisForm,
+) {
   const directory = await mkdtemp(join(tmpdir(), 'askonce-fault-'))
   const postgres = await startTestPostgres({ fsync: true })
-  const redis = form === 'redis' ? await startTestRedis({}) : null
+  const redis = form === 'redis' ? await startRedis() : null
   const database = await postgres.createDatabase()
   await migrate(database.url)
   await migrateQueueSchema(database.url)

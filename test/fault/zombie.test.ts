@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import type { Child } from '@askonce/testkit'
-import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { apiKey, call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 import { answer, cases, hang, none } from './zombie-cases.ts'
@@ -172,12 +171,11 @@ async function loseLocks({ form, redis, sql }: System): Promise<void> {
     assert.equal(rows.length, cases.length)
     return
   }
-  const client = new Redis(redis?.url as string)
-  try {
-    const locks = await client.keys('*:lock')
-    assert.equal(locks.length, cases.length)
-    await client.del(...locks)
-  } finally {
-    client.disconnect()
-  }
+  const locks = `redis.call('keys', '*:lock')`
+  const [found = []] = [await redis?.command(`EVAL "return #${locks}" 0`)]
+  assert.equal(
+    found.reduce((sum, reply) => sum + Number(reply.replace(':', '')), 0),
+    cases.length,
+  )
+  await redis?.command(`EVAL "for _, lock in ipairs(${locks}) do redis.call('del', lock) end return 0" 0`)
 }

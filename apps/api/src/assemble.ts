@@ -38,7 +38,7 @@ export interface Assembly {
 
 /** Builds what the routes work with. Nothing is connected before its first use, and everything comes back by itself. */
 export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
-  const { config, databaseUrl, log, metrics } = context
+  const { config, databaseUrl, poolerUrl = null, log, metrics } = context
   const outage = new Outage(log, 'store')
   let closing = false
   // A reading that meets the closed pool is no outage.
@@ -47,6 +47,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   }
   const { db, close: closeDatabase } = openDatabase({
     url: databaseUrl,
+    poolerUrl,
     name: 'askonce api',
     poolSize: config.database.poolSize,
     onError: unavailable,

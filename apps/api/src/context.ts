@@ -14,7 +14,10 @@ import type { WaitHub } from './wait-hub.ts'
 /** What the API is started with. */
 export interface ApiContext {
   config: Config
+  /** Of the server itself. */
   databaseUrl: string
+  /** Of a pooler in transaction mode for the statements that it can carry; null or absent: none. */
+  poolerUrl?: string | null
   queue: QueueConnection
   log: Log
   metrics: Metrics

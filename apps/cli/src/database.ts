@@ -3,9 +3,9 @@ import { embeddedUrl } from '@askonce/embedded'
 import type { Database } from '@askonce/store'
 import { CliError, exitCodes, reasonOf } from './errors.ts'
 
-/** The database of this configuration: DATABASE_URL, else the embedded one if it runs; null: it does not. */
-export function databaseUrl(config: Config): string | null {
-  return config.database.url?.reveal() ?? embeddedUrl(config.dataDir) ?? null
+/** The database server of this configuration, never its pooler: what the environment names, else the embedded one if it runs; null: it does not. */
+export function databaseUrl({ database: { directUrl, url }, dataDir }: Config): string | null {
+  return (directUrl ?? url)?.reveal() ?? embeddedUrl(dataDir) ?? null
 }
 
 /** Runs `use` on the database itself: for what must work without the API. Throws CliError when it is away or not migrated. */

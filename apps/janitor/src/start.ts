@@ -32,7 +32,10 @@ import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
 
 export interface JanitorContext {
   config: Config
+  /** Of the server itself. */
   databaseUrl: string
+  /** Of a pooler in transaction mode for the statements that it can carry; null or absent: none. */
+  poolerUrl?: string | null
   queue: QueueConnection
   log: Log
   metrics: Metrics
@@ -53,8 +56,14 @@ export const sweepBatch = 1_000
 const sweepFilesAtOnce = 10
 
 /** Starts the loops. Any number of janitors run side by side; correctness is in the statements' predicates. */
-export function startJanitor({ config, databaseUrl, queue, log, metrics }: JanitorContext): Promise<Janitor> {
-  const { db, close } = openDatabase({ url: databaseUrl, name: 'askonce janitor', poolSize: config.database.poolSize })
+export function startJanitor(context: JanitorContext): Promise<Janitor> {
+  const { config, databaseUrl, poolerUrl = null, queue, log, metrics } = context
+  const { db, close } = openDatabase({
+    url: databaseUrl,
+    poolerUrl,
+    name: 'askonce janitor',
+    poolSize: config.database.poolSize,
+  })
   const dispatcher = openDispatcher(queue, { onError: () => undefined })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const retentionSeconds = Math.round(config.limits.ledgerRetentionMs / 1000)

@@ -46,13 +46,14 @@ export interface Worker {
 
 /** Starts taking deliveries. Postgres and Redis may be away: it waits for them. */
 export async function startWorker(context: WorkerContext): Promise<Worker> {
-  const { config, databaseUrl, queue, log, metrics } = context
+  const { config, databaseUrl, poolerUrl = null, queue, log, metrics } = context
   const { concurrency, drainMs, leaseMs, spoolDir } = config.worker
   const storeOutage = new Outage(log, 'store')
   const storeFailed = (error: unknown): void => storeOutage.failed(error)
   const queueOutage = new Outage(log, 'queue')
   const { db, close } = openDatabase({
     url: databaseUrl,
+    poolerUrl,
     name: 'askonce worker',
     poolSize: config.database.poolSize,
     onError: storeFailed,

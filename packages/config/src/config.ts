@@ -29,8 +29,13 @@ export type Config = {
   readonly log: { readonly level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent' }
   /** Absolute. */
   readonly dataDir: string
-  /** `url` null: embedded. */
-  readonly database: { readonly url: Secret | null; readonly poolSize: number }
+  readonly database: {
+    /** null: embedded. */
+    readonly url: Secret | null
+    /** Of the server itself, where `url` is a pooler in transaction mode; null: `url` is the server. */
+    readonly directUrl: Secret | null
+    readonly poolSize: number
+  }
   /** `url` null: BullMQ on Postgres. */
   readonly redis: { readonly url: Secret | null }
   readonly bootstrapKey: Secret | null

@@ -66,5 +66,10 @@ export function readEnvironment(env: Given): { values: Environment; problems: st
       problems.push(`${describe(env, lower, doc)}: expected at most ${upper}, which is ${values[upper] / unit}`)
     }
   }
+  if (values.DATABASE_DIRECT_URL && givenValue(env, 'DATABASE_URL') === undefined) {
+    problems.push(
+      'DATABASE_DIRECT_URL is set without DATABASE_URL: set DATABASE_URL to the pooler, or to this server alone',
+    )
+  }
   return { values, problems: [...problems, ...unknownVariables(env)] }
 }

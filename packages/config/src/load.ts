@@ -40,7 +40,7 @@ function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'
     http: { host: env.HOST, port: env.PORT, healthPort: env.ASKONCE_HEALTH_PORT },
     log: { level: env.LOG_LEVEL },
     dataDir,
-    database: { url: env.DATABASE_URL, poolSize: env.ASKONCE_DATABASE_POOL },
+    database: { url: env.DATABASE_URL, directUrl: env.DATABASE_DIRECT_URL, poolSize: env.ASKONCE_DATABASE_POOL },
     redis: { url: env.REDIS_URL },
     bootstrapKey: env.ASKONCE_BOOTSTRAP_KEY,
     worker: {

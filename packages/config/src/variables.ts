@@ -8,6 +8,7 @@ import {
   readOneOf,
   readShare,
 } from './readers.ts'
+import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
 
 const CENTURY = 3_153_600_000
@@ -70,6 +71,18 @@ const data = {
     null,
     (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
   ),
+  DATABASE_DIRECT_URL: variable(
+    {
+      unset: '`DATABASE_URL` is the server itself',
+      accepts: 'postgres:// or postgresql:// address',
+      meaning:
+        'The database server itself, where `DATABASE_URL` is a pooler in transaction mode such as PgBouncer. What needs a session of its own goes here: listeners, heartbeats, migrations, BullMQ on PostgreSQL. The role then needs settings, see [operations](operations.md#pgbouncer).',
+      example: 'postgres://askonce:password@db.example.com:5432/askonce',
+      secret: true,
+    },
+    null,
+    (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
+  ),
   ASKONCE_DATABASE_POOL: integer(
     { unset: 10, min: 2, max: 1000, unit: 'connections' },
     'Connections per process. Statements are grouped, so a few carry thousands of jobs a second; the sum over all processes must stay below the server’s `max_connections`.',
@@ -77,14 +90,14 @@ const data = {
   REDIS_URL: variable(
     {
       unset: 'BullMQ on PostgreSQL',
-      accepts: 'redis:// or rediss:// address',
+      accepts: 'redis://, redis+cluster:// or redis+sentinel:// address; with rediss for TLS',
       meaning:
-        'Redis (7.0 or newer, `noeviction`) for the queue. Only ids pass through it; it may be flushed at any moment.',
+        'Redis (7.0 or newer, `noeviction`) for the queue. Only ids pass through it; it may be flushed at any moment. A cluster by some of its nodes: `redis+cluster://:password@host:6379,host:6379`. Sentinels, and the name that they know the primary by: `redis+sentinel://:password@host:26379,host:26379/name/0`; the password is that of the servers, `?sentinel_password=` and `sentinel_username=` are for the sentinels.',
       example: 'redis://:password@redis.example.com:6379/0',
       secret: true,
     },
     null,
-    (given) => readConnection(given, ['redis:', 'rediss:'], true),
+    readRedisUrl,
   ),
   ASKONCE_DATA_DIR: path(
     '.askonce',

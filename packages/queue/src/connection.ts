@@ -1,15 +1,12 @@
 import { createPostgresBackend, createRedisBackend, type BackendFactory, type QueueOptions } from 'bullmq'
-import { Redis } from 'ioredis'
 import pg from 'pg'
+import { openRedis, type RedisTarget, type Role } from './redis.ts'
 
 /** Where BullMQ keeps its queues. */
-export type QueueConnection = { kind: 'redis'; url: string } | { kind: 'postgres'; url: string }
+export type QueueConnection = RedisTarget | { kind: 'postgres'; url: string }
 
-/** All keys of a queue hash to one slot of a cluster. */
+/** All keys hash to one slot of a cluster, as BullMQ's scripts need it. Another prefix would be another queue: the janitor fills it from Postgres. */
 const redisPrefix = '{askonce}'
-
-/** Longest wait between two attempts to reconnect. */
-const reconnectCapMs = 1_000
 
 /** The BullMQ queue of a lane. */
 export function queueName(lane: string): string {
@@ -24,24 +21,6 @@ export function dispatchId(id: string, dispatch: number): string {
 /** The job that a BullMQ id speaks of. */
 export function jobIdOf(dispatchedId: string): string {
   return dispatchedId.slice(0, 36)
-}
-
-/**
- * `producer`: gives a command up after one try or two seconds. The offline queue stays on: BullMQ sends its first commands before
- * the connection is up, and without the queue they fail the process. `consumer`: blocks, and waits for Redis for ever.
- */
-export type Role = 'producer' | 'consumer'
-
-export function openRedis(url: string, role: Role, onError: (error: Error) => void): Redis {
-  const redis = new Redis(url, {
-    ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
-    connectTimeout: 5_000,
-    retryStrategy: (times) => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5)),
-    // A failover leaves us on a replica: connect again and send the command again.
-    reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 2 : false),
-  })
-  redis.on('error', onError)
-  return redis
 }
 
 /** BullMQ does not listen to the clients that it checks out: a connection that breaks then would end the process. */
@@ -66,8 +45,8 @@ export function bullConnection(
   poolSize: number,
   onError: (error: Error) => void,
 ): BullConnection {
-  if (connection.kind === 'redis') {
-    const redis = openRedis(connection.url, role, onError)
+  if (connection.kind !== 'postgres') {
+    const redis = openRedis(connection, role, onError)
     return {
       options: { connection: redis, prefix: redisPrefix },
       backend: createRedisBackend,

@@ -16,13 +16,17 @@ class CarefulClient extends pg.Client {
   }
 
   override query(...parameters: unknown[]): never {
-    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, prepared(parameters))
+    const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, this.prepare(parameters))
     if (result instanceof Promise) {
       result.catch((error: unknown) => {
         if (endsConnection(error)) void this.end()
       })
     }
     return result as never
+  }
+
+  protected prepare(parameters: unknown[]): unknown[] {
+    return prepared(parameters)
   }
 
   override end(...parameters: [callback?: (error: Error) => void]): never {
@@ -32,8 +36,18 @@ class CarefulClient extends pg.Client {
   }
 }
 
+/** Behind a pooler in transaction mode the session of the next statement does not know what was prepared in this one's. */
+class CarefulUnnamedClient extends CarefulClient {
+  protected override prepare(parameters: unknown[]): unknown[] {
+    return parameters
+  }
+}
+
 /** With the types of node-postgres: its overloads cannot be overridden one by one. */
 export const Client: typeof pg.Client = CarefulClient
+
+/** A {@link Client} that prepares nothing under a name. */
+export const UnnamedClient: typeof pg.Client = CarefulUnnamedClient
 
 /** What `hot` writes before a statement. */
 const hotLabel = /^\s*\/\* hot: ([a-z_]+) \*\//

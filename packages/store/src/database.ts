@@ -1,14 +1,41 @@
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
-import { Client } from './client.ts'
+import { Client, UnnamedClient } from './client.ts'
 import type { Tables } from './tables.ts'
 
 /** How long a statement may wait for a row lock, and run, in milliseconds. */
 export const lockTimeoutMs = 5_000
 export const statementTimeoutMs = 30_000
 
+/**
+ * A kept plan must do for a table that grows from nothing to millions of rows: no reading of whole tables where an index will do, no
+ * plan made for the values of one call, and no compiling, which the costs of such plans would bring about.
+ */
+export const plannerSettings = {
+  enable_seqscan: 'off',
+  enable_mergejoin: 'off',
+  enable_hashjoin: 'off',
+  jit: 'off',
+  plan_cache_mode: 'force_generic_plan',
+}
+
+/**
+ * What every session must have: an acknowledged commit is on disk, and nothing waits for ever. Sent at the start of each session; a
+ * transaction pooler does not pass that on, so behind one the role has to have them (see pooler.ts).
+ */
+export const sessionSettings: Readonly<Record<string, string>> = {
+  synchronous_commit: 'on',
+  lock_timeout: String(lockTimeoutMs),
+  statement_timeout: String(statementTimeoutMs),
+  idle_in_transaction_session_timeout: String(statementTimeoutMs),
+  ...plannerSettings,
+}
+
 export interface DatabaseOptions {
+  /** Of the server itself, where a session is ours alone. */
   url: string
+  /** Of a pooler in transaction mode, which takes `url`'s place for these connections. */
+  poolerUrl?: string | null
   /** Shown in pg_stat_activity. */
   name: string
   /** Most connections at once. */
@@ -33,42 +60,25 @@ const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => u
 
 export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 
-/**
- * A kept plan must do for a table that grows from nothing to millions of rows: no reading of whole tables where an index will do, no
- * plan made for the values of one call, and no compiling, which the costs of such plans would bring about.
- */
-export const plannerSettings = {
-  enable_seqscan: 'off',
-  enable_mergejoin: 'off',
-  enable_hashjoin: 'off',
-  jit: 'off',
-  plan_cache_mode: 'force_generic_plan',
-}
-
-/** What every session must have: an acknowledged commit is on disk, and nothing waits for ever. */
-export function sessionOptions(url: string, name: string): pg.ClientConfig {
+/** How a connection is made. `pooled`: through a pooler in transaction mode, where the next statement may be in another session. */
+export function sessionOptions(url: string, name: string, { pooled = false } = {}): pg.ClientConfig {
+  const options = Object.entries(sessionSettings).map(([setting, value]) => `-c ${setting}=${value}`)
   return {
     connectionString: url,
     application_name: name,
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    options: [
-      '-c synchronous_commit=on',
-      `-c lock_timeout=${lockTimeoutMs}`,
-      `-c statement_timeout=${statementTimeoutMs}`,
-      `-c idle_in_transaction_session_timeout=${statementTimeoutMs}`,
-      ...Object.entries(plannerSettings).map(([setting, value]) => `-c ${setting}=${value}`),
-    ].join(' '),
+    ...(pooled ? {} : { options: options.join(' ') }),
     types: parsers,
   }
 }
 
 /** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
-export function openDatabase({ url, name, poolSize, onError }: DatabaseOptions): Database {
+export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): Database {
   const pool = new pg.Pool({
-    ...sessionOptions(url, name),
-    Client,
+    ...sessionOptions(poolerUrl ?? url, name, { pooled: poolerUrl !== null }),
+    Client: poolerUrl === null ? Client : UnnamedClient,
     max: poolSize,
     idleTimeoutMillis: 30_000,
     // Longer than the statement timeout: a server that vanished without a word must not keep a caller for ever.

@@ -254,6 +254,12 @@ export const events = {
   'database.started': event('info', 'The embedded database answers.', 'address', 'version', 'pid', 'duration_ms'),
   'database.stopped': event('info', 'The embedded database has stopped.', 'duration_ms', 'reason'),
   'schema.migrated': event('info', 'Migrations were applied.', 'count', 'version', 'reason'),
+  'pooler.settings_missing': event(
+    'warn',
+    'The role behind the pooler lacks `count` of the settings that our sessions begin with; `reason` is what to run.',
+    'count',
+    'reason',
+  ),
   'store.unavailable': event('error', 'Postgres cannot be reached; once per outage.', 'reason', 'address'),
   'store.recovered': event('info', 'Postgres answers again.', 'duration_ms', 'address'),
   'queue.unavailable': event(

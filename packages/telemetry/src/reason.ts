@@ -1,5 +1,11 @@
 /** Error classes of ours whose messages hold only our own words. Others' messages may hold a prompt, a row or a password. */
-const ownErrors = new Set(['OverloadedError', 'StoreUnavailableError', 'SchemaVersionError', 'SpoolUnavailableError'])
+const ownErrors = new Set([
+  'OverloadedError',
+  'StoreUnavailableError',
+  'SchemaVersionError',
+  'PoolerError',
+  'SpoolUnavailableError',
+])
 
 /** Deepest chain of causes that is told. */
 const maxCauses = 3

@@ -60,13 +60,21 @@ function startGuardian(): ChildProcess {
 
 /** Path of redis-server: $REDIS_SERVER, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
 export function findRedis(): string {
-  const given = env['REDIS_SERVER']
-  if (given !== undefined) return requireProgram(given, 'REDIS_SERVER')
-  const path = onPath('redis-server') ?? (install('redis-server') ? onPath('redis-server') : undefined)
+  return findProgram('redis-server', 'REDIS_SERVER', 'apt-get install redis-server, brew install redis')
+}
+
+/** Path of pgbouncer: $PGBOUNCER_BIN, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
+export function findPgbouncer(): string {
+  return findProgram('pgbouncer', 'PGBOUNCER_BIN', 'apt-get install pgbouncer, brew install pgbouncer')
+}
+
+function findProgram(name: string, variable: string, howTo: string): string {
+  const given = env[variable]
+  if (given !== undefined) return requireProgram(given, variable)
+  const path = onPath(name) ?? (install(name) ? onPath(name) : undefined)
   if (path !== undefined) return path
   throw new Error(
-    'redis-server is missing, and these tests do not skip. Install it (apt-get install redis-server, brew install redis) ' +
-      'or set REDIS_SERVER to its path',
+    `${name} is missing, and these tests do not skip. Install it (${howTo}) or set ${variable} to its path`,
   )
 }
 

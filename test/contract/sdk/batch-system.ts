@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import Anthropic from '@anthropic-ai/sdk'
 import { allScopes, hashKey, startApi } from '@askonce/api'
-import { loadConfig } from '@askonce/config'
+import { loadConfig, redisAddress } from '@askonce/config'
 import { startJanitor } from '@askonce/janitor'
 import { createApiKey, migrate, openDatabase, type Scope } from '@askonce/store'
 import { createLog, createMetrics } from '@askonce/telemetry'
-import { leakCheck, startTestPostgres, startTestRedis, startUpstream } from '@askonce/testkit'
+import { leakCheck, startTestPostgres, startTestRedisForm, startUpstream } from '@askonce/testkit'
 import { startWorker } from '@askonce/worker'
 import OpenAI, { toFile } from 'openai'
 import pg from 'pg'
@@ -20,7 +20,7 @@ export type BatchSystem = Awaited<ReturnType<typeof startBatchSystem>>
 export async function startBatchSystem(env: Record<string, string> = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'askonce-batch-'))
   const postgres = await startTestPostgres({})
-  const redis = await startTestRedis({})
+  const redis = await startTestRedisForm()
   const upstream = await startUpstream()
   const { url } = await postgres.createDatabase()
   await migrate(url)
@@ -40,7 +40,7 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
   const context = {
     config,
     databaseUrl: url,
-    queue: { kind: 'redis', url: redis.url } as const,
+    queue: redisAddress(redis.url),
     log: createLog({ level: 'silent', role: 'start' }),
     metrics: createMetrics(),
   }

@@ -2,11 +2,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startApi } from '@askonce/api'
-import { loadConfig } from '@askonce/config'
+import { loadConfig, redisAddress } from '@askonce/config'
 import { startJanitor } from '@askonce/janitor'
 import { migrate } from '@askonce/store'
 import { createLog, createMetrics } from '@askonce/telemetry'
-import { leakCheck, startTestPostgres, startTestRedis } from '@askonce/testkit'
+import { leakCheck, startTestPostgres, startTestRedisForm } from '@askonce/testkit'
 import { startWorker } from '@askonce/worker'
 import pg from 'pg'
 
@@ -19,7 +19,7 @@ export async function startRunning(providers: { openai: string; anthropic: strin
   const directory = await mkdtemp(join(tmpdir(), 'askonce-sdk-'))
   const configFile = join(directory, 'config.json')
   await writeFile(configFile, JSON.stringify({ lanes }))
-  const [postgres, redis] = await Promise.all([startTestPostgres(), startTestRedis()])
+  const [postgres, redis] = await Promise.all([startTestPostgres(), startTestRedisForm()])
   const { url } = await postgres.createDatabase()
   await migrate(url)
   const env = {
@@ -37,7 +37,7 @@ export async function startRunning(providers: { openai: string; anthropic: strin
   const context = {
     config: loadConfig(env),
     databaseUrl: url,
-    queue: { kind: 'redis' as const, url: redis.url },
+    queue: redisAddress(redis.url),
     log: createLog({ level: 'silent', role: 'start' }),
     metrics: createMetrics(),
   }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from '@askonce/config'
 import type { Database, LaneRow, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl } from '../database.ts'
+import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
 import { type Check, ok, problem, warn } from './check.ts'
@@ -30,10 +31,14 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
     const checks = [...serverChecks(facts), skew(facts, askedMs, Date.now()), connections(facts, config)]
     const schema = await checkSchema(url, config)
     checks.push(...schema)
-    if (schema[0]?.status === 'ok') checks.push(...(await contentChecks(database, config)))
+    if (schema[0]?.status === 'ok')
+      checks.push(...(await checkPooler(config, url)), ...(await contentChecks(database, config)))
     return checks
   } catch (error) {
-    const what = config.database.url === null ? 'the embedded PostgreSQL' : String(config.database.url)
+    const what =
+      config.database.url === null
+        ? 'the embedded PostgreSQL'
+        : String(config.database.directUrl ?? config.database.url)
     const detail = `${what} does not answer: ${reasonOf(error)}`
     return [problem('postgres', detail, 'Is it running, and are address, user and password in DATABASE_URL right?')]
   } finally {

@@ -1,4 +1,4 @@
-import type { Config } from '@askonce/config'
+import { redisAddress, type Config } from '@askonce/config'
 import { reasonOf } from '../errors.ts'
 import { type Check, ok, problem, warn } from './check.ts'
 
@@ -7,12 +7,11 @@ export async function checkRedis({ redis }: Config): Promise<Check[]> {
   if (redis.url === null) return []
   const queue = await import('@askonce/queue')
   try {
-    const { version, maxmemoryPolicy, appendonly, problems } = await queue.checkRedis(redis.url.reveal())
-    const detail = `Redis ${version}, ${maxmemoryPolicy}, AOF ${appendonly ? 'on' : 'off'}`
-    if (problems.length === 0) return [ok('redis', detail)]
+    const { version, summary, problems } = await queue.checkRedis(redisAddress(redis.url.reveal()))
+    if (problems.length === 0) return [ok('redis', summary)]
     // A Redis that is too old breaks BullMQ; one that forgets only costs time, because Postgres is the truth.
     const broken = Number.parseInt(version, 10) < 7
-    return problems.map((todo, index) => (broken && index === 0 ? problem : warn)('redis', detail, todo))
+    return problems.map((todo, index) => (broken && index === 0 ? problem : warn)('redis', summary, todo))
   } catch (error) {
     const detail = `${String(redis.url)} does not answer: ${reasonOf(error)}`
     return [problem('redis', detail, 'Is it running, and is REDIS_URL right? Until then jobs are accepted and wait.')]

@@ -1,4 +1,4 @@
-import { ConfigError, loadConfig, type Config } from '@askonce/config'
+import { ConfigError, loadConfig, redisAddress, type Config } from '@askonce/config'
 import { embeddedUrl } from '@askonce/embedded'
 import type { QueueConnection } from '@askonce/queue'
 import { exitCodes, refusal } from '../errors.ts'
@@ -18,18 +18,27 @@ export function readConfig(): Config {
   }
 }
 
-/** The database that a separate role or a maintenance command works on: DATABASE_URL, or the embedded one that is running. */
+/**
+ * The database server that a separate role or a maintenance command works on, never a pooler: DATABASE_DIRECT_URL, DATABASE_URL, or the
+ * embedded one that is running.
+ */
 export function databaseUrlOf(config: Config): string {
-  const url = config.database.url?.reveal() ?? embeddedUrl(config.dataDir)
-  if (url !== undefined) return url
+  const { directUrl, url } = config.database
+  const found = (directUrl ?? url)?.reveal() ?? embeddedUrl(config.dataDir)
+  if (found !== undefined) return found
   throw refusal(
     `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.`,
     exitCodes.usage,
   )
 }
 
+/** The pooler in transaction mode in front of the database; null: there is none. */
+export function poolerUrlOf({ database: { directUrl, url } }: Config): string | null {
+  return directUrl === null ? null : (url?.reveal() ?? null)
+}
+
 /** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
 export function queueOf(config: Config, databaseUrl: string): QueueConnection {
   const redis = config.redis.url?.reveal()
-  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : { kind: 'redis', url: redis }
+  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : redisAddress(redis)
 }

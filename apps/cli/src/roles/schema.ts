@@ -1,10 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
-import { assertSchema, isUnavailable, migrate, SchemaVersionError } from '@askonce/store'
+import { assertSchema, isUnavailable, migrate, PoolerError, readPoolerFacts, SchemaVersionError } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
 
 const retryMs = 500
+
+/** What waiting does not mend, in our own words. */
+const ownRefusals = [SchemaVersionError, QueueSchemaError, PoolerError]
 
 /**
  * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
@@ -32,6 +35,15 @@ export async function migrateAll(url: string, log: Log, signal: AbortSignal): Pr
   })
 }
 
+/**
+ * Refuses a pooler behind which an acknowledged commit could be lost, or that leads elsewhere; says which settings its role lacks. Looked at
+ * once per start: `askonce doctor` looks again.
+ */
+export async function requirePooler(poolerUrl: string, url: string, log: Log, signal: AbortSignal): Promise<void> {
+  const { missing, remedy } = await whenAvailable(log, signal, () => readPoolerFacts(poolerUrl, url))
+  if (missing.length > 0) log.event('pooler.settings_missing', { count: missing.length, reason: remedy })
+}
+
 /** A wrong password or a missing database does not mend itself; a server that is away does. */
 async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
   let waiting = false
@@ -41,9 +53,16 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
       if (waiting) log.event('store.recovered')
       return result
     } catch (error) {
-      if (error instanceof SchemaVersionError || error instanceof QueueSchemaError) throw refusal(error.message)
+      if (ownRefusals.some((refused) => error instanceof refused)) throw refusal((error as Error).message)
+      const { message } = error as Error
+      if (/unsupported startup parameter/.test(message)) {
+        throw refusal(
+          `a pooler answers at DATABASE_URL and refuses what our sessions need (${message}). Set DATABASE_DIRECT_URL to the server behind it.`,
+        )
+      }
       if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
-      if (!isUnavailable(error)) throw refusal(`Postgres refuses: ${(error as Error).message}. Check DATABASE_URL.`)
+      if (!isUnavailable(error))
+        throw refusal(`Postgres refuses: ${message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)
       if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
       waiting = true
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)

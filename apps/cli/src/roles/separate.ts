@@ -1,10 +1,10 @@
 import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import { createLog, createMetrics, type Log, type Metrics } from '@askonce/telemetry'
-import { databaseUrlOf, queueOf, readConfig } from './environment.ts'
+import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
 import { startHealthServer } from './health.ts'
 import { refuseToLose } from './lost.ts'
-import { requireSchema } from './schema.ts'
+import { requirePooler, requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
 export type SeparateRole = 'api' | 'worker' | 'janitor'
@@ -12,6 +12,7 @@ export type SeparateRole = 'api' | 'worker' | 'janitor'
 interface Context {
   config: Config
   databaseUrl: string
+  poolerUrl: string | null
   queue: QueueConnection
   log: Log
   metrics: Metrics
@@ -28,12 +29,14 @@ interface Running {
 export async function runSeparate(role: SeparateRole): Promise<void> {
   const config = readConfig()
   const databaseUrl = databaseUrlOf(config)
+  const poolerUrl = poolerUrlOf(config)
   const queue = queueOf(config, databaseUrl)
   const log = createLog({ level: config.log.level, role })
   const metrics = createMetrics()
   const signals = catchSignals()
   await requireSchema(databaseUrl, queue.kind === 'postgres', log, signals.first)
-  const context = { config, databaseUrl, queue, log, metrics }
+  if (poolerUrl !== null) await requirePooler(poolerUrl, databaseUrl, log, signals.first)
+  const context = { config, databaseUrl, poolerUrl, queue, log, metrics }
 
   const running = await startRole(role, context)
   const port = config.http.healthPort

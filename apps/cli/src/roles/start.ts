@@ -8,9 +8,9 @@ import { createLog, createMetrics } from '@askonce/telemetry'
 import { startWorker } from '@askonce/worker'
 import { refusal } from '../errors.ts'
 import { banner } from './banner.ts'
-import { queueOf, readConfig } from './environment.ts'
+import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
 import { refuseToLose } from './lost.ts'
-import { migrateAll } from './schema.ts'
+import { migrateAll, requirePooler } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
 interface Base {
@@ -36,11 +36,14 @@ export async function runStart(): Promise<void> {
   let lost: string[] = []
   try {
     await migrateAll(base.databaseUrl, log, signals.first)
+    const poolerUrl = poolerUrlOf(config)
+    if (poolerUrl !== null) await requirePooler(poolerUrl, base.databaseUrl, log, signals.first)
     const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
     const metrics = createMetrics()
     const context = {
       config: { ...config, bootstrapKey: new Secret(key) },
       databaseUrl: base.databaseUrl,
+      poolerUrl,
       queue: queueOf(config, base.databaseUrl),
       log,
       metrics,
@@ -67,12 +70,16 @@ export async function runStart(): Promise<void> {
 
 async function openBase(config: Config): Promise<Base> {
   const { dataDir } = config
-  const url = config.database.url?.reveal()
   try {
-    if (url !== undefined) {
+    if (config.database.url !== null) {
       await mkdir(dataDir, { recursive: true, mode: 0o700 })
       const owner = await acquireOwner({ dataDir })
-      return { databaseUrl: url, owner, place: String(config.database.url), stop: () => owner.release() }
+      return {
+        databaseUrl: databaseUrlOf(config),
+        owner,
+        place: String(config.database.url),
+        stop: () => owner.release(),
+      }
     }
     const embedded = await startEmbedded({ dataDir, onProgress: say, log: say })
     const place = `${dataDir} (embedded PostgreSQL${embedded.tookOver ? ', taken over from a process that died' : ''})`

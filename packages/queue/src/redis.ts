@@ -1,0 +1,92 @@
+import { Cluster, Redis, type RedisOptions } from 'ioredis'
+
+interface Node {
+  readonly host: string
+  readonly port: number
+}
+
+interface Login {
+  readonly username?: string
+  readonly password?: string
+}
+
+/** One server, a cluster by some of its nodes, or the primary that the sentinels know under a name. */
+export type RedisTarget =
+  | { readonly kind: 'redis'; readonly url: string }
+  | {
+      readonly kind: 'redis-cluster'
+      readonly nodes: readonly Node[]
+      readonly login: Login & { readonly tls: boolean }
+    }
+  | {
+      readonly kind: 'redis-sentinel'
+      readonly sentinels: readonly Node[]
+      readonly primary: string
+      readonly db: number
+      /** Of the servers; TLS is for the sentinels, too. */
+      readonly login: Login & { readonly tls: boolean }
+      readonly sentinelLogin: Login
+    }
+
+/**
+ * `producer`: gives a command up after one try or two seconds. The offline queue stays on: BullMQ sends its first commands before
+ * the connection is up, and without the queue they fail the process. `consumer`: blocks, and waits for Redis for ever.
+ */
+export type Role = 'producer' | 'consumer'
+
+/** Longest wait between two attempts to reconnect. */
+const reconnectCapMs = 1_000
+
+/** How often a cluster is asked who has which slots: a failover that breaks no connection is noticed so. */
+const slotsRefreshMs = 5_000
+
+const retryDelay = (times: number): number => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5))
+
+/** A failover leaves us on a replica: connect again and send the command again. */
+const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
+
+/** Connects, and again whenever the connection is lost, wherever the primary then is. */
+export function openRedis(target: RedisTarget, role: Role, onError: (error: Error) => void): Redis | Cluster {
+  const redis = connect(target, role)
+  redis.on('error', onError)
+  return redis
+}
+
+function connect(target: RedisTarget, role: Role): Redis | Cluster {
+  const options: RedisOptions = {
+    ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
+    connectTimeout: 5_000,
+  }
+  if (target.kind === 'redis') return new Redis(target.url, { ...options, retryStrategy: retryDelay, reconnectOnError })
+  const { tls, ...login } = target.login
+  const secure = tls ? { tls: {} } : {}
+  if (target.kind === 'redis-cluster') {
+    // A cluster says itself who is read-only (MOVED), and its own retries take the place of those for each connection.
+    return new Cluster([...target.nodes], {
+      redisOptions: { ...options, ...login, ...secure },
+      clusterRetryStrategy: retryDelay,
+      slotsRefreshInterval: slotsRefreshMs,
+      // Certificates name hosts, not addresses.
+      ...(tls ? { dnsLookup: (host, callback) => callback(null, host) } : {}),
+    })
+  }
+  const { sentinels, primary, db, sentinelLogin } = target
+  return new Redis({
+    ...options,
+    ...login,
+    ...secure,
+    ...(tls ? { sentinelTLS: {}, enableTLSForSentinelMode: true } : {}),
+    sentinels: [...sentinels],
+    name: primary,
+    db,
+    ...(sentinelLogin.username === undefined ? {} : { sentinelUsername: sentinelLogin.username }),
+    ...(sentinelLogin.password === undefined ? {} : { sentinelPassword: sentinelLogin.password }),
+    sentinelCommandTimeout: 2_000,
+    // A primary that froze, or whose machine vanished, closes no connection: the sentinels say that another one has taken over.
+    failoverDetector: true,
+    sentinelMaxConnections: 3,
+    retryStrategy: retryDelay,
+    sentinelRetryStrategy: retryDelay,
+    reconnectOnError,
+  })
+}
