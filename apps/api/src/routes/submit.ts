@@ -25,7 +25,7 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
 
   const { job: accepted } = result
   // Gone while we waited (deleted, or a very short ttl), or Postgres away: that it was accepted stays true all the same.
-  const row = (await waitForJob(parts, reply, accepted, limitMs).catch(() => null)) ?? accepted
+  const row = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
   const replayed = isReplayed(result)
   void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
   return sendJson(reply, isTerminal(row.state) ? 200 : 202, jobJson(row, parts.lanes, replayed))

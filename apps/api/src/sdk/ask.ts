@@ -48,7 +48,9 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   if (job.streamed) return sendStream(parts, request, reply, { job, after, request: prepared.request })
   if (background) return sendJson(reply, 200, responseOf(job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
-  const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs).then((row) => row ?? job)
+  const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
+    (row) => row ?? job,
+  )
   if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
     return sendKeptAlive(request, reply, settled)
   }
