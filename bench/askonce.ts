@@ -73,15 +73,15 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
     processes: () => children,
     sql,
     async fill(address, count, model) {
-      const items = Math.min(count, 1_000)
+      const requests = evenParts(count)
+      const items = count / requests
       const { accepted, refused } = await load(bench, address, {
         connections: 2,
-        limit: Math.ceil(count / items),
+        limit: requests,
         durationMs: 120_000,
         request: { kind: 'bulk', prefix: bench.fresh('fill'), items, ...(model === undefined ? {} : { model }) },
       })
-      if (accepted !== Math.ceil(count / items))
-        throw new Error(`not everything was accepted: ${JSON.stringify(refused)}`)
+      if (accepted !== requests) throw new Error(`not everything was accepted: ${JSON.stringify(refused)}`)
       await until(
         bench.signal,
         () => notHandedOver(sql),
@@ -107,6 +107,13 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
       await database.drop()
     },
   }
+}
+
+/** The fewest equal parts of at most a thousand. */
+function evenParts(count: number): number {
+  let parts = Math.ceil(count / 1_000)
+  while (count % parts !== 0) parts += 1
+  return parts
 }
 
 function profiled(file: string): Env {

@@ -10,8 +10,9 @@ const concurrency = 200
 export async function drained(bench: Bench, system: Askonce, count: number): Promise<number> {
   await until(
     bench.signal,
-    () => system.count('succeeded'),
-    (done) => done === count,
+    // Counting those that are done would read all of them, twenty times a second.
+    () => system.sql("select from jobs where nullif(state, 'succeeded') is not null limit 1"),
+    (unfinished) => unfinished.length === 0,
     180_000,
   )
   const [row] = await system.sql<{ seconds: number }>(
