@@ -9,7 +9,7 @@ const items = 1_000
 /** Bulk requests, or bulk adds, under way at once. */
 const atOnce = 4
 
-const times = (bench: Bench) => ({ warmUpMs: bench.pick(500, 0), durationMs: bench.pick(3_000, 1_500) })
+const times = (bench: Bench) => ({ warmUpMs: bench.pick(2_000, 0), durationMs: bench.pick(3_000, 1_500) })
 
 function askonce(bench: Bench, form: Form): Contender {
   return {

@@ -11,7 +11,7 @@ function contender(bench: Bench, name: string, address: string, request: LoadReq
   return {
     name,
     async measure() {
-      const times = { warmUpMs: bench.pick(1_000, 300), durationMs: bench.pick(3_000, 700) }
+      const times = { warmUpMs: bench.pick(3_000, 300), durationMs: bench.pick(3_000, 700) }
       const result = await cleanLoad(bench, address, { connections, ...times, request })
       return { rate: result.perSecond, p99: result.p99, generator: result.cpuShare * 100 }
     },

@@ -11,7 +11,7 @@ const connections = 128
 /** Of peers, which are called in the process that submits. */
 const concurrency = 100
 
-const times = (bench: Bench) => ({ warmUpMs: bench.pick(1_000, 300), durationMs: bench.pick(3_000, 700) })
+const times = (bench: Bench) => ({ warmUpMs: bench.pick(3_000, 300), durationMs: bench.pick(3_000, 700) })
 
 function askonce(bench: Bench, form: Form): Contender {
   return {
