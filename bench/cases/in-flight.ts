@@ -5,6 +5,7 @@ import type { Case, Measured } from '../case.ts'
 import { startProvider, upstreamModel, type Provider } from '../upstream.ts'
 import { peakMemoryMb } from '../usage.ts'
 import { drained } from './drain.ts'
+import { steadyRate } from './widen.ts'
 
 const latencyMs = 2_000
 
@@ -18,7 +19,7 @@ async function loopDelayMs(healthPort: number): Promise<number> {
 
 function measure(bench: Bench, provider: Provider): Promise<Measured> {
   const concurrency = bench.pick(2_000, 200)
-  const count = concurrency * bench.pick(5, 2)
+  const count = concurrency * bench.pick(6, 2)
   return withAskonce(bench, 'redis', async (system) => {
     const address = await system.api(provider.env)
     await system.fill(address, count, upstreamModel)
@@ -37,8 +38,12 @@ function measure(bench: Bench, provider: Provider): Promise<Measured> {
       60_000,
     )
     await loopDelayMs(healthPort)
-    const rate = await drained(bench, system, count)
-    return { rate, memory: peakMemoryMb(worker.pid), delay: await loopDelayMs(healthPort) }
+    await drained(bench, system, count)
+    return {
+      rate: await steadyRate(system, count),
+      memory: peakMemoryMb(worker.pid),
+      delay: await loopDelayMs(healthPort),
+    }
   })
 }
 

@@ -1,4 +1,4 @@
-import { withAskonce } from '../askonce.ts'
+import { withAskonce, type Askonce } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
 import { apart, type Case, type Contender } from '../case.ts'
 
@@ -8,6 +8,15 @@ const latencyMs = 200
 const mostPerSecond = (concurrency * 1000) / latencyMs
 
 const nameOf = (workers: number): string => (workers === 1 ? '1 worker' : `${workers} workers`)
+
+/** Ended jobs a second without the first and the last tenth: while work comes in, and when it no longer fills every worker. */
+export async function steadyRate(system: Askonce, count: number): Promise<number> {
+  const [row] = await system.sql<{ seconds: number }>(
+    `select extract(epoch from percentile_disc(0.9) within group (order by completed_at)
+          - percentile_disc(0.1) within group (order by completed_at))::float8 as seconds from jobs`,
+  )
+  return (count * 0.8) / (row?.seconds ?? Number.NaN)
+}
 
 function contender(bench: Bench, workers: number): Contender {
   return {
@@ -27,12 +36,7 @@ function contender(bench: Bench, workers: number): Contender {
           (done) => done === count,
           120_000,
         )
-        // Without the first and the last tenth: while work comes in, and when it no longer fills every worker.
-        const [row] = await system.sql<{ seconds: number }>(
-          `select extract(epoch from percentile_disc(0.9) within group (order by completed_at)
-                - percentile_disc(0.1) within group (order by completed_at))::float8 as seconds from jobs`,
-        )
-        return { rate: (count * 0.8) / (row?.seconds ?? Number.NaN) }
+        return { rate: await steadyRate(system, count) }
       }),
   }
 }

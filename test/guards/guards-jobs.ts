@@ -42,7 +42,7 @@ export const jobGuards: readonly Guard[] = [
     test: 'test/integration/store/submit-races.test.ts',
     name: 'a take-over does not ask, under the lock, whether the key is expired',
     promise: 2,
-    guarded: ' and j.expires_at <= now()',
+    guarded: '\n        and ${checked(sql`j.expires_at <= now()`)}',
     broken: '',
   },
   {
@@ -50,8 +50,8 @@ export const jobGuards: readonly Guard[] = [
     test: 'test/integration/store/submit-races.test.ts',
     name: 'a failed key runs again although it was paid for meanwhile',
     promise: 3,
-    guarded: 'j.fingerprint = i.fingerprint and ${mayRunUnasked}',
-    broken: 'j.fingerprint = i.fingerprint',
+    guarded: 'j.fingerprint = i.fingerprint`)} and ${mayRunUnasked}',
+    broken: 'j.fingerprint = i.fingerprint`)}',
   },
   {
     ...again,
@@ -118,8 +118,8 @@ export const jobGuards: readonly Guard[] = [
     ...claim,
     name: 'a delivery that comes twice, or after the end, is claimed again',
     promise: 3,
-    guarded: " and j.state = 'queued' and j.run_at",
-    broken: ' and j.run_at',
+    guarded: "sql`j.state = 'queued' and j.run_at",
+    broken: 'sql`j.run_at',
   },
   {
     ...claim,

@@ -187,8 +187,8 @@ export const processGuards: readonly Guard[] = [
     test: 'test/integration/store/database.test.ts',
     name: 'a commit does not wait for the disk',
     promise: 1,
-    guarded: "'-c synchronous_commit=on'",
-    broken: "'-c synchronous_commit=off'",
+    guarded: "synchronous_commit: 'on'",
+    broken: "synchronous_commit: 'off'",
   },
   {
     file: 'apps/janitor/src/reconcile.ts',

@@ -33,6 +33,8 @@ export interface ClaimsOptions {
   mayClaim: () => boolean
 }
 
+/** Few enough that what follows for all of them, the calls, holds up the event loop for milliseconds only. */
+const maxRows = 100
 /** After this long another worker may probe a breaker: the prober has died, or its call is slow. */
 const probeMs = 60_000
 
@@ -45,7 +47,7 @@ export class Claims {
     this.options = options
     this.group = new GroupCommit({
       commit: (deliveries) => this.commit(deliveries),
-      maxRows: 500,
+      maxRows,
       maxBytes: Number.POSITIVE_INFINITY,
       maxWaiting: Number.POSITIVE_INFINITY, // bounded by the consumers' concurrency
       concurrency: 2,

@@ -24,6 +24,8 @@ const firstRetryMs = 100
 const retryCapMs = 2_000
 /** An answer that is not stored by then is written to disk: a server that says nothing at all may take half a minute to fail. */
 const spoolAfterMs = 2_000
+/** Few enough that what follows for all of them holds up the event loop for milliseconds only. */
+const maxRows = 100
 /** Answers that statements under way may hold in memory. */
 const submittedBytes = 24 * 1024 * 1024
 
@@ -60,7 +62,7 @@ export class Recorder {
     this.options = options
     this.group = new GroupCommit({
       commit: (ends) => this.commit(ends),
-      maxRows: 500,
+      maxRows,
       maxBytes: 8 * 1024 * 1024,
       maxWaiting: Number.POSITIVE_INFINITY, // bounded by what is in flight
       concurrency: 2,
