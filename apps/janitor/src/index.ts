@@ -1,1 +1,1 @@
-export { startJanitor, sweepBatch, type Janitor, type JanitorContext } from './start.ts'
+export { startJanitor, type Janitor, type JanitorContext } from './start.ts'

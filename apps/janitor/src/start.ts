@@ -14,15 +14,10 @@ import {
   reclaimAttempts,
   Session,
   settledChannel,
-  sweepAttempts,
-  sweepBatches,
-  sweepDecisions,
-  sweepExpired,
-  sweepFiles,
-  sweepStreamChunks,
-  sweepWorkers,
+  sweepsOf,
   takeBackDispatches,
   takeDueJobs,
+  type Swept,
 } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { BatchDriver } from './batches/driver.ts'
@@ -51,9 +46,6 @@ const dispatchBatch = 500
 const batch = 500
 /** A worker ends its call for its timeout; this long after that something is wrong with it. */
 const overdueGraceMs = 60_000
-export const sweepBatch = 1_000
-/** A file may have 200 MB. */
-const sweepFilesAtOnce = 10
 
 /** Starts the loops. Any number of janitors run side by side; correctness is in the statements' predicates. */
 export function startJanitor(context: JanitorContext): Promise<Janitor> {
@@ -66,7 +58,6 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   })
   const dispatcher = openDispatcher(queue, { onError: () => undefined })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
-  const retentionSeconds = Math.round(config.limits.ledgerRetentionMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
   const batches = new BatchDriver({ db, config, dispatcher, log })
@@ -148,46 +139,31 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     if (ids.length > 0) log.event('job.uncertain_expired', { count: ids.length, error_code: 'uncertain_expired' })
     return ids.length >= batch
   })
-  const swept = (what: string, count: number, startedAt: number): void => {
-    if (count === 0) return
-    metrics.swept.inc({ what }, count)
-    log.event(
-      'sweep.done',
-      { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) },
-      'debug',
-    )
-  }
-  loop('sweep jobs', config.janitor.sweepIntervalMs, async () => {
-    const startedAt = performance.now()
-    const count = await sweepExpired(db, sweepBatch)
-    swept('jobs', count, startedAt)
-    return count >= sweepBatch
+  const sweeps = sweepsOf(db, {
+    ledgerSeconds: Math.floor(config.limits.ledgerRetentionMs / 1000),
+    batchSeconds: Math.floor(config.limits.batchRetentionMs / 1000),
   })
-  loop('sweep streams', 60_000, async () => {
-    const startedAt = performance.now()
-    const count = await sweepStreamChunks(db, sweepBatch)
-    swept('stream chunks', count, startedAt)
-    return count >= sweepBatch
-  })
+  const sweep =
+    (...names: readonly Swept[]) =>
+    async (): Promise<boolean> => {
+      let isMore = false
+      for (const what of names) {
+        const startedAt = performance.now()
+        const count = await sweeps[what].run()
+        if (count >= sweeps[what].full) isMore = true
+        if (count === 0) continue
+        metrics.swept.inc({ what }, count)
+        const fields = { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) }
+        log.event('sweep.done', fields, 'debug')
+      }
+      return isMore
+    }
+  loop('sweep jobs', config.janitor.sweepIntervalMs, sweep('jobs'))
+  loop('sweep streams', 60_000, sweep('stream chunks'))
   loop('batches', 250, () => batches.round())
   const results = loop('batch results', 500, () => batches.collectHinted())
-  loop('sweep files', 30_000, async () => {
-    const startedAt = performance.now()
-    const files = await sweepFiles(db, sweepFilesAtOnce)
-    swept('files', files, startedAt)
-    const ended = await sweepBatches(db, Math.round(config.limits.batchRetentionMs / 1000))
-    swept('batches', ended, startedAt)
-    return files >= sweepFilesAtOnce || ended > 0
-  })
-  loop('sweep ledger', 60_000, async () => {
-    const startedAt = performance.now()
-    const count = await sweepAttempts(db, retentionSeconds, sweepBatch)
-    swept('attempts', count, startedAt)
-    const decisions = await sweepDecisions(db, retentionSeconds, sweepBatch)
-    swept('decisions', decisions, startedAt)
-    swept('workers', await sweepWorkers(db), startedAt)
-    return Math.max(count, decisions) >= sweepBatch
-  })
+  loop('sweep files', 30_000, sweep('files', 'batches'))
+  loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'workers'))
 
   const listener = new Session({
     url: databaseUrl,

@@ -6,6 +6,8 @@ import type { Db } from './tables.ts'
 type Kind = 'value' | 'rows' | 'text' | 'built'
 
 interface Written {
+  /** The template that it was written from, which is the same object each time. */
+  strings: readonly string[]
   text: string
   kinds: readonly Kind[]
 }
@@ -27,6 +29,8 @@ export function hot<Row>(
 ): (strings: readonly string[], ...parts: readonly unknown[]) => Promise<Row[]> {
   return async (strings, ...parts) => {
     const known = written.get(name) ?? write(db, name, strings, parts)
+    // Otherwise one of them would run in the other's place.
+    if (known.strings !== strings) throw new Error(`two statements are called ${name}`)
     const parameters: unknown[] = []
     for (const [index, part] of parts.entries()) {
       const kind = known.kinds[index]
@@ -57,7 +61,7 @@ function write(db: Db, name: string, strings: readonly string[], parts: readonly
       add(parameters.length === 0 ? 'text' : 'built', sql, parameters.length)
     } else add('value', '$1', 1)
   }
-  const result = { text, kinds }
+  const result = { strings, text, kinds }
   written.set(name, result)
   return result
 }

@@ -1,3 +1,4 @@
+import type { Sweep } from '@askonce/store'
 import type { Command } from 'commander'
 import { withDatabase } from '../database.ts'
 import { exitCodes } from '../errors.ts'
@@ -5,12 +6,6 @@ import { count } from '../format.ts'
 import { examples, integer } from '../options.ts'
 import { catchSignals } from '../roles/signals.ts'
 import { print, printJson } from '../terminal.ts'
-
-/** Rows of one batch: a transaction of some tens of milliseconds, which nobody has to wait for. */
-const batchRows = 1000
-
-/** A file may have 200 MB. */
-const batchFiles = 10
 
 /** `askonce sweep`. */
 export function addSweep(program: Command): void {
@@ -32,29 +27,31 @@ async function sweep({ maxBatches, json }: { maxBatches?: number; json?: boolean
   // Heard as the first process of a container, too, where a signal that nobody listens to does nothing.
   const { first: stopped } = catchSignals()
   await withDatabase(async ({ db }, { limits }) => {
-    const store = await import('@askonce/store')
+    const { sweepsOf } = await import('@askonce/store')
+    const sweeps = sweepsOf(db, {
+      ledgerSeconds: Math.floor(limits.ledgerRetentionMs / 1000),
+      batchSeconds: Math.floor(limits.batchRetentionMs / 1000),
+    })
     let left = maxBatches ?? Number.POSITIVE_INFINITY
     const goesOn = (): boolean => left > 0 && !stopped.aborted
-    const drain = async (full: number, batch: () => Promise<number>): Promise<number> => {
+    const drain = async ({ run, full }: Sweep): Promise<number> => {
       let swept = 0
       for (; goesOn(); left -= 1) {
-        const rows = await batch()
+        const rows = await run()
         swept += rows
         // Short of a full batch: what is left expired since, or is held by another sweeper.
         if (rows < full) break
       }
       return swept
     }
-    const retentionSeconds = Math.floor(limits.ledgerRetentionMs / 1000)
-    const batchSeconds = Math.floor(limits.batchRetentionMs / 1000)
     const swept = {
-      jobs: await drain(batchRows, () => store.sweepExpired(db, batchRows)),
-      stream_chunks: await drain(batchRows, () => store.sweepStreamChunks(db, batchRows)),
-      files: await drain(batchFiles, () => store.sweepFiles(db, batchFiles)),
-      batches: await drain(1, () => store.sweepBatches(db, batchSeconds)),
-      attempts: await drain(batchRows, () => store.sweepAttempts(db, retentionSeconds, batchRows)),
-      decisions: await drain(batchRows, () => store.sweepDecisions(db, retentionSeconds, batchRows)),
-      workers: goesOn() ? await store.sweepWorkers(db) : 0,
+      jobs: await drain(sweeps.jobs),
+      stream_chunks: await drain(sweeps['stream chunks']),
+      files: await drain(sweeps.files),
+      batches: await drain(sweeps.batches),
+      attempts: await drain(sweeps.attempts),
+      decisions: await drain(sweeps.decisions),
+      workers: await drain(sweeps.workers),
     }
     const done = goesOn()
     if (stopped.aborted) process.exitCode = exitCodes.interrupted

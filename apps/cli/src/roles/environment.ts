@@ -1,6 +1,6 @@
 import { ConfigError, loadConfig, redisAddress, type Config } from '@askonce/config'
-import { embeddedUrl } from '@askonce/embedded'
 import type { QueueConnection } from '@askonce/queue'
+import { databaseUrl } from '../database.ts'
 import { exitCodes, refusal } from '../errors.ts'
 
 /** The configuration, or a {@link refusal} that lists every problem. */
@@ -23,9 +23,8 @@ export function readConfig(): Config {
  * embedded one that is running.
  */
 export function databaseUrlOf(config: Config): string {
-  const { directUrl, url } = config.database
-  const found = (directUrl ?? url)?.reveal() ?? embeddedUrl(config.dataDir)
-  if (found !== undefined) return found
+  const found = databaseUrl(config)
+  if (found !== null) return found
   throw refusal(
     `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.`,
     exitCodes.usage,
