@@ -1,8 +1,13 @@
 import { sql, type RawBuilder } from 'kysely'
 
 /**
- * A condition on rows that are found by other means: no index is tried for it. Of a partial index over `state = 'queued'` the planner
- * may believe that it is nearly empty, and read all of it.
+ * A condition on rows that are found by other means: no index is tried for it, and no join is made by it. Of a partial index over `state =
+ * 'queued'` the planner may believe that it is nearly empty, and read all of it. And where it believes that a table has one row, it begins
+ * a join with that table and reads all of it.
+ *
+ * So a hot statement finds rows of a large table in one of two ways, which leave the planner no choice: `j.id = any(array(select …))`, for
+ * rows that are locked or changed, with `checked` for what else joins them; or a lateral look-up by key with a limit, for rows that are
+ * only read.
  */
 export function checked(condition: RawBuilder<unknown>): RawBuilder<boolean> {
   return sql<boolean>`coalesce(${condition}, false)`

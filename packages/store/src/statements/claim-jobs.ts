@@ -61,12 +61,11 @@ export async function claimJobs(
       ${lockOrder}
       for update of j skip locked
     ),
-    given_back as (update jobs j set dispatched_at = null from due where j.id = due.id and not due.lane_open),
+    given_back as (update jobs j set dispatched_at = null where j.id = any(array(select id from due where not lane_open))),
     claimed as (
       update jobs j
       set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
-      from due
-      where j.id = due.id and due.lane_open
+      where j.id = any(array(select id from due where lane_open))
       returning j.*
     ),
     opened as (

@@ -40,8 +40,7 @@ export async function takeDueJobs(db: Db, limit: number): Promise<Dispatch[]> {
       where w.lane is not null and (l.name is null or l.state = 'open' or (l.state in ('paused', 'breaker') and l.until <= now()))
     )
     update jobs j set dispatch = j.dispatch + 1, dispatched_at = now()
-    from due
-    where j.id = due.id
+    where j.id = any(array(select id from due))
     returning j.id, j.dispatch, j.lane, j.priority
   `
   return rows
@@ -71,17 +70,21 @@ export async function readDispatched(
   return rows
 }
 
+const stillDispatched = checked(sql`j.state = 'queued' and j.dispatched_at is not null`)
+
 /** Takes back hand-overs that BullMQ has lost: the dispatch loop makes new ones. Only while nothing else has happened. */
 export async function takeBackDispatches(db: Db, lost: readonly { id: string; dispatch: number }[]): Promise<number> {
   const rows = await hot<unknown>(db, 'take_back_dispatches')`
     with lost as (
       select j.id
       from ${new Rows(lost, { id: ['uuid', (row) => row.id], dispatch: ['integer', (row) => row.dispatch] }, 'i')}
-      join jobs j on j.id = i.id and j.dispatch = i.dispatch
-      where ${checked(sql`j.state = 'queued' and j.dispatched_at is not null`)}
-      for update of j skip locked
+      cross join lateral (
+        select j.id from jobs j
+        where j.id = i.id and ${stillDispatched} and j.dispatch = i.dispatch
+        limit 1 for update skip locked
+      ) j
     )
-    update jobs j set dispatched_at = null from lost where j.id = lost.id
+    update jobs j set dispatched_at = null where j.id = any(array(select id from lost))
     returning j.id
   `
   return rows.length

@@ -128,8 +128,12 @@ export async function reclaimAttempts(
       null::text as provider_request_id, null::bigint as input_tokens, null::bigint as output_tokens, null::numeric as cost_usd,
       null::bytea as response, null::text as content_type,
       null::text as answer_id, null::bytea as error_response, null::text as error_content_type, '' as flags
-    from attempts a
-    where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
+    from (
+      select a.job_id, a.attempt from attempts a
+      where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
+      -- Found before they are sorted: the primary key has them in order, but among all that have ended.
+      offset 0
+    ) a
     order by a.job_id, a.attempt desc
     limit ${limit}
   ) i`
@@ -179,6 +183,9 @@ const after = sql`(select i.was_on_uncertain as on_uncertain, i.was_max_paid_att
     i.was_consented_paid as consented_paid, c.paid) j`
 const mayRunAfter = sql`(select ${mayRun} from ${after})`
 const mayRunUnaskedAfter = sql`(select ${mayRunUnasked} from ${after})`
+const sameJob = checked(sql`j.id = i.job_id`)
+const sameAttempt = checked(sql`a.job_id = d.job_id and a.attempt = d.attempt`)
+const sameFound = checked(sql`j.id = d.found`)
 /** Nobody has ended it meanwhile, or only as maybe. */
 const endable = checked(sql`(a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))`)
 
@@ -192,12 +199,12 @@ async function run(
     with input as materialized (select * from ${source}),
     locked as materialized (
       select i.*, j.id as found, ${kept}
-      from input i join jobs j on j.id = i.job_id
+      from input i join jobs j on j.id = any(array(select job_id from input)) and ${sameJob}
       ${lockOrder} for update of j
     ),
     gone as (
       select i.*, j.id as found, ${kept}
-      from input i left join jobs j on j.id = i.job_id
+      from input i left join lateral (select * from jobs where id = i.job_id limit 1) j on true
       where j.id is null
     ),
     decided as materialized (
@@ -230,7 +237,9 @@ async function run(
         i.was_state = 'running' and i.was_attempt = i.attempt as owned,
         case when i.action = 'rerun' and i.was_deadline_at <= now() then ${deadlineError} else i.error::jsonb end as job_error
       from (select * from locked union all select * from gone) i
-      join attempts a on a.job_id = i.job_id and a.attempt = i.attempt
+      cross join lateral (
+        select tenant_id, lane, generation from attempts where job_id = i.job_id and attempt = i.attempt limit 1
+      ) a
       cross join lateral (
         select
           i.was_paid - (i.billing = 'none')::int as paid,
@@ -246,7 +255,7 @@ async function run(
         cost_usd = d.cost_usd
       from decided d
       where
-        a.job_id = d.job_id and a.attempt = d.attempt
+        a.job_id = any(array(select job_id from decided)) and ${sameAttempt}
         and ${endable}
       returning d.*
     ),
@@ -284,7 +293,7 @@ async function run(
         answer_attempt = case when d.next = 'succeeded' then d.attempt else d.was_answer_attempt end,
         flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else d.was_flags end
       from recorded d
-      where j.id = d.found
+      where j.id = any(array(select found from recorded)) and ${sameFound}
       returning d.job_id, d.attempt, d.tenant_id, d.lane, d.next, j.state, j.answer_attempt
     )
     select

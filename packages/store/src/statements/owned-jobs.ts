@@ -17,7 +17,7 @@ export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow
       ${lockOrder}
       for update
     )
-    update jobs j set owner_batch = null from unfinished u where j.id = u.id
+    update jobs j set owner_batch = null where j.id = any(array(select id from unfinished))
     returning ${jobColumnsWithoutResponse}
   `
   return rows

@@ -13,9 +13,10 @@ export interface KeyRow extends JobRow {
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const rows = await hot<KeyRow>(db, 'read_by_keys')`
     select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
-    from jobs j
-    join unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
-      on j.tenant_id = k.tenant_id and j.idempotency_key = k.idempotency_key
+    from unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
+    cross join lateral (
+      select * from jobs where tenant_id = k.tenant_id and idempotency_key = k.idempotency_key limit 1
+    ) j
   `
   return rows
 }
@@ -33,7 +34,7 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
   const rows = await hot<{ id: string }>(db, 'read_settled')`
     select i.id
     from unnest(${ids}::uuid[]) as i (id)
-    left join jobs j on j.id = i.id
+    left join lateral (select id, state from jobs where id = i.id limit 1) j on true
     where j.id is null or j.state not in ('queued', 'running')
   `
   return rows.map(({ id }) => id)

@@ -45,12 +45,13 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
       select
         j.id, i.dispatch,
         case when j.state = 'cancelled' or j.owner_batch = i.owner_batch then i.owner_batch end as owner_batch
-      from jobs j join input i on i.id = j.id
-      where ${checked(sql`(j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint`)} and ${mayRunUnasked} and ${notExpired}
+      from jobs j, input i
+      where j.id = any(array(select id from input)) and ${checked(sql`j.id = i.id`)} and ${checked(sql`(j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint`)} and ${mayRunUnasked} and ${notExpired}
       ${lockOrder}
       for update of j
     )
-    update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t where j.id = t.id
+    update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t
+    where j.id = any(array(select id from t)) and ${checked(sql`j.id = t.id`)}
     returning ${jobColumnsWithoutResponse}
   `
   return rows

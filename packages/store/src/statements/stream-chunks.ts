@@ -53,8 +53,7 @@ export async function nameAnswers(
   await hot(db, 'name_answers')`
     with named as (
       select j.id, n.answer_id
-      from jobs j
-      join ${new Rows<(typeof names)[number]>(
+      from jobs j, ${new Rows<(typeof names)[number]>(
         names,
         {
           job_id: ['uuid', (name) => name.jobId],
@@ -62,12 +61,14 @@ export async function nameAnswers(
           answer_id: ['text', (name) => name.answerId],
         },
         'n',
-      )} on j.id = n.job_id and j.attempt = n.attempt
-      where ${checked(sql`j.state = 'running'`)}
+      )}
+      where j.id = any(${names.map(({ jobId }) => jobId)}::uuid[])
+        and ${checked(sql`j.id = n.job_id and j.attempt = n.attempt and j.state = 'running'`)}
       ${lockOrder}
       for update of j
     )
-    update jobs j set answer_id = named.answer_id from named where j.id = named.id and ${checked(sql`j.state = 'running'`)}
+    update jobs j set answer_id = named.answer_id from named
+    where j.id = any(array(select id from named)) and ${checked(sql`j.id = named.id and j.state = 'running'`)}
   `
 }
 
@@ -124,7 +125,7 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       },
       'i',
     )}
-    left join jobs j on j.id = i.job_id and ${notExpired}
+    left join lateral (select * from jobs j where j.id = i.job_id and ${notExpired} limit 1) j on true
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
@@ -162,7 +163,7 @@ export async function deleteStreamChunks(
       { job_id: ['uuid', (one) => one.jobId], attempt: ['integer', (one) => one.attempt] },
       'a',
     )}
-    where c.job_id = any(${attempts.map(({ jobId }) => jobId)}::uuid[]) and c.job_id = a.job_id and c.attempt = a.attempt
+    where c.job_id = any(${attempts.map(({ jobId }) => jobId)}::uuid[]) and ${checked(sql`c.job_id = a.job_id and c.attempt = a.attempt`)}
   `
 }
 

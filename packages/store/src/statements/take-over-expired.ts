@@ -12,11 +12,16 @@ import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-
 export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<JobRow>(db, 'take_over_expired')`
     with n as (select * from ${new Rows(jobs, newJobColumns, 'n')}),
+    known as (
+      select j.id from n
+      cross join lateral (
+        select id from jobs where tenant_id = n.tenant_id and idempotency_key = n.idempotency_key limit 1
+      ) j
+    ),
     expired as (
       select j.id as old_id, j.tenant_id, j.idempotency_key
       from jobs j
-      where (j.tenant_id, j.idempotency_key) in (select n.tenant_id, n.idempotency_key from n)
-        and ${checked(sql`j.expires_at <= now()`)}
+      where j.id = any(array(select id from known)) and ${checked(sql`j.expires_at <= now()`)}
       ${lockOrder}
       for update
     )
@@ -33,7 +38,7 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null
     from expired e
     join n on n.tenant_id = e.tenant_id and n.idempotency_key = e.idempotency_key
-    where j.id = e.old_id
+    where j.id = any(array(select old_id from expired)) and ${checked(sql`j.id = e.old_id`)}
     returning ${jobColumnsWithoutResponse}
   `
   return rows

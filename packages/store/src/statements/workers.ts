@@ -37,7 +37,7 @@ export interface OpenAttempt {
 export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAttempt[]> {
   const rows = await hot<OpenAttempt>(db, 'read_open_attempts')`
     select a.job_id as "jobId", a.attempt, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
-    from attempts a left join jobs j on j.id = a.job_id
+    from attempts a left join lateral (select state, attempt from jobs where id = a.job_id limit 1) j on true
     where a.worker_id = ${workerId}::uuid and a.finished_at is null
   `
   return rows
