@@ -81,6 +81,13 @@ export const endGuards: readonly Guard[] = [
     broken: '\n      order by j.id <> all(array(select job_id from input limit 1)), j.id\n      for update of j\n',
   },
   {
+    ...ends,
+    name: 'the end of a call is left out of the ledger when its job is deleted or taken over meanwhile',
+    promise: 4,
+    guarded: 'if (ended.length === ends.length) return ended',
+    broken: 'return ended',
+  },
+  {
     ...policies,
     name: 'the policy fail holds',
     promise: 3,

@@ -42,7 +42,7 @@ export const jobGuards: readonly Guard[] = [
     test: 'test/integration/store/submit-races.test.ts',
     name: 'a take-over does not ask, under the lock, whether the key is expired',
     promise: 2,
-    guarded: '\n        and ${checked(sql`j.expires_at <= now()`)}',
+    guarded: ' and ${checked(sql`j.expires_at <= now()`)}',
     broken: '',
   },
   {
