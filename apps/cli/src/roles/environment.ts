@@ -37,7 +37,7 @@ export function poolerUrlOf({ database: { directUrl, url } }: Config): string | 
 }
 
 /** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
-export function queueOf(config: Config, databaseUrl: string): QueueConnection {
+export function queueOf(config: Config, postgresUrl: string): QueueConnection {
   const redis = config.redis.url?.reveal()
-  return redis === undefined ? { kind: 'postgres', url: databaseUrl } : redisAddress(redis)
+  return redis === undefined ? { kind: 'postgres', url: postgresUrl } : redisAddress(redis)
 }

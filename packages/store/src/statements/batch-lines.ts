@@ -1,6 +1,6 @@
 import type { JobError, JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { notExpired } from '../fragments.ts'
+import { checked, notExpired } from '../fragments.ts'
 import { unnest } from '../rows.ts'
 import type { Db } from '../tables.ts'
 import type { LeasedBatch } from './batch-scan.ts'
@@ -72,7 +72,8 @@ export async function openLines(
         },
         'i',
       )}
-      where l.batch_id = o.id and l.line = i.line and l.state = 'ready'
+      where l.batch_id = ${id}::uuid and l.line = any(${lines.map(({ line }) => line)}::integer[])
+        and ${checked(sql`l.batch_id = o.id and l.line = i.line and l.state = 'ready'`)}
     )
     select exists (select from owned) as owned
   `.execute(db)
@@ -185,7 +186,8 @@ export async function reopenLines(
       { line: ['integer', ({ line }) => line], job_id: ['uuid', ({ jobId }) => jobId] },
       'i',
     )}
-    where l.batch_id = ${batchId}::uuid and l.line = i.line and l.state = 'open'
+    where l.batch_id = ${batchId}::uuid and l.line = any(${lines.map(({ line }) => line)}::integer[])
+      and ${checked(sql`l.line = i.line and l.state = 'open'`)}
   `.execute(db)
   await sql`update batches set submitted = submitted - ${lines.length} where id = ${batchId}::uuid`.execute(db)
 }

@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import { checked } from '../fragments.ts'
 import { unnest } from '../rows.ts'
 import type { BatchRow, Db } from '../tables.ts'
 import { batchColumns } from './batches.ts'
@@ -110,7 +111,8 @@ export async function writeResults(db: Db, batch: BatchRow, results: readonly Li
       },
       'i',
     )}
-    where l.batch_id = ${batch.id}::uuid and l.line = i.line and l.state <> 'done'
+    where l.batch_id = ${batch.id}::uuid and l.line = any(${placed.map(({ line }) => line)}::integer[])
+      and ${checked(sql`l.line = i.line and l.state <> 'done'`)}
   `.execute(db)
   const count = (outcome: LineResult['outcome']): number => results.filter((line) => line.outcome === outcome).length
   const sum = (of: (line: LineResult) => number): number => results.reduce((total, line) => total + of(line), 0)
