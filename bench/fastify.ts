@@ -27,9 +27,15 @@ export async function takeSample(
   return { status: response.status, headers, body }
 }
 
+export interface Floor {
+  address: string
+  processes: readonly Child[]
+  stop(): Promise<void>
+}
+
 /** Starts a bare Fastify that gives this answer to every request, and resolves with its address. */
-export async function startFastify(bench: Bench, sample: Sample): Promise<{ child: Child; address: string }> {
+export async function startFastify(bench: Bench, sample: Sample): Promise<Floor> {
   const { child, line } = bench.spawn(program, { args: [await bench.file(sample)] })
   const { address } = JSON.parse(await line(/"address"/, 60_000)) as { address: string }
-  return { child, address }
+  return { address, processes: [child], stop: async () => void (await child.kill()) }
 }

@@ -1,9 +1,12 @@
+import type { Child } from '@askonce/testkit'
 import { prepareAskonce, type Askonce } from './askonce.ts'
 import { until, type Bench } from './bench.ts'
 import { cleanLoad } from './load.ts'
 
 export interface Succeeded {
   system: Askonce
+  /** The API alone. */
+  processes: readonly Child[]
   address: string
   /** Keys are `<prefix>-<n>`, n below `count`. */
   prefix: string
@@ -16,6 +19,7 @@ export async function startWithAnswers(bench: Bench, count: number): Promise<Suc
   const system = await prepareAskonce(bench, 'redis')
   try {
     const address = await system.api()
+    const processes = [...system.processes()]
     const worker = await system.worker({ ASKONCE_SIMULATED_LATENCY_MS: '0' })
     const prefix = bench.fresh('answered')
     const request = { kind: 'submit', prefix } as const
@@ -29,7 +33,7 @@ export async function startWithAnswers(bench: Bench, count: number): Promise<Suc
     worker.signal('SIGTERM')
     await worker.exited
     const rows = await system.sql<{ id: string }>('select id from jobs order by created_at limit 500')
-    return { system, address, prefix, count, ids: rows.map(({ id }) => id) }
+    return { system, processes, address, prefix, count, ids: rows.map(({ id }) => id) }
   } catch (error) {
     await system.stop()
     throw error

@@ -1,4 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import type { Child } from '@askonce/testkit'
+import type { Bench } from './bench.ts'
+import type { Measured } from './case.ts'
 
 /** Ticks a second of /proc, on every Linux that Node runs on. */
 const ticksPerSecond = 100
@@ -21,6 +24,30 @@ export function cpuMsOfTree(pid: number): number {
     .filter((name) => /^\d+$/.test(name))
     .filter((name) => parentOf(name) === pid)
   return [pid, ...children.map(Number)].reduce((sum, one) => sum + cpuMsOrNone(one), 0)
+}
+
+/** CPU of one unit of work, in microseconds: of Askonce's processes together, and of the servers. Where it comes from, a rate is explained. */
+export const cpuFigures = ['own cpu', 'postgres cpu', 'redis cpu'].map((name) => ({ name, unit: 'µs' }))
+
+/** Runs a load; what it cost for each of the units that it counted, warm-up included, is added to the figures it measured. */
+export async function withCpu(
+  bench: Bench,
+  processes: readonly Child[],
+  run: () => Promise<{ measured: Measured; units: number }>,
+): Promise<Measured> {
+  const now = (): number[] => [
+    processes.reduce((sum, { pid }) => sum + cpuMsOf(pid), 0),
+    cpuMsOfTree(bench.postgres.pid),
+    cpuMsOf(bench.redis.pid),
+  ]
+  const before = now()
+  const { measured, units } = await run()
+  const after = now()
+  const costs = cpuFigures.map(({ name }, index) => {
+    const ms = (after[index] ?? Number.NaN) - (before[index] ?? Number.NaN)
+    return [name, (ms * 1000) / units] as const
+  })
+  return { ...measured, ...Object.fromEntries(costs) }
 }
 
 /** Most memory that a process has had, in MB of 10^6 bytes. */

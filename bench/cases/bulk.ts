@@ -4,6 +4,7 @@ import { apart, type Case, type Contender } from '../case.ts'
 import { cleanLoad } from '../load.ts'
 import { peerRate, peerTitles } from '../peer.ts'
 import type { PeerName } from '../peers/peer.ts'
+import { cpuFigures, withCpu } from '../usage.ts'
 
 const items = 1_000
 /** Bulk requests, or bulk adds, under way at once. */
@@ -17,16 +18,17 @@ function askonce(bench: Bench, form: Form): Contender {
     measure: () =>
       withAskonce(bench, form, async (system) => {
         const address = await system.api()
-        const result = await cleanLoad(bench, address, {
-          connections: atOnce,
-          ...times(bench),
-          request: { kind: 'bulk', prefix: bench.fresh('bulk'), items },
+        return await withCpu(bench, system.processes(), async () => {
+          const result = await cleanLoad(bench, address, {
+            connections: atOnce,
+            ...times(bench),
+            request: { kind: 'bulk', prefix: bench.fresh('bulk'), items },
+          })
+          const stored = await system.count('queued')
+          const units = result.accepted * items
+          if (stored !== units) throw new Error(`${units} were accepted and ${stored} are stored`)
+          return { measured: { rate: result.perSecond * items, generator: result.cpuShare * 100 }, units }
         })
-        const stored = await system.count('queued')
-        if (stored !== result.accepted * items) {
-          throw new Error(`${result.accepted * items} were accepted and ${stored} are stored`)
-        }
-        return { rate: result.perSecond * items, generator: result.cpuShare * 100 }
       }),
   }
 }
@@ -44,10 +46,7 @@ function peer(bench: Bench, name: PeerName): Contender {
 export const bulk: Case = {
   name: 'bulk',
   title: 'Jobs a second in bulks of 1,000, four at once',
-  figures: [
-    { name: 'rate', unit: 'jobs/s' },
-    { name: 'generator', unit: '% of a core' },
-  ],
+  figures: [{ name: 'rate', unit: 'jobs/s' }, { name: 'generator', unit: '% of a core' }, ...cpuFigures],
   targets: [
     { figure: 'rate', of: 'Askonce', against: 'BullMQ on Redis', bound: 'at least', factor: 1 },
     { figure: 'rate', of: 'Askonce without Redis', against: 'BullMQ on Postgres', bound: 'at least', factor: 1 },

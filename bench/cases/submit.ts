@@ -6,6 +6,7 @@ import { apiKey, submissionOf } from '../load/spec.ts'
 import { cleanLoad } from '../load.ts'
 import { peerRate, peerTitles } from '../peer.ts'
 import { peerNames, type PeerName } from '../peers/peer.ts'
+import { cpuFigures, withCpu } from '../usage.ts'
 
 const connections = 128
 /** Of peers, which are called in the process that submits. */
@@ -20,14 +21,14 @@ function askonce(bench: Bench, form: Form): Contender {
       withAskonce(bench, form, async (system) => {
         const address = await system.api()
         const prefix = bench.fresh('submit')
-        const result = await cleanLoad(bench, address, {
-          connections,
-          ...times(bench),
-          request: { kind: 'submit', prefix },
+        return await withCpu(bench, system.processes(), async () => {
+          const request = { kind: 'submit', prefix } as const
+          const result = await cleanLoad(bench, address, { connections, ...times(bench), request })
+          const stored = await system.count('queued')
+          if (stored !== result.accepted) throw new Error(`${result.accepted} were accepted and ${stored} are stored`)
+          const measured = { rate: result.perSecond, p99: result.p99, generator: result.cpuShare * 100 }
+          return { measured, units: result.accepted }
         })
-        const stored = await system.count('queued')
-        if (stored !== result.accepted) throw new Error(`${result.accepted} were accepted and ${stored} are stored`)
-        return { rate: result.perSecond, p99: result.p99, generator: result.cpuShare * 100 }
       }),
   }
 }
@@ -49,6 +50,7 @@ export const submit: Case = {
     { name: 'rate', unit: 'jobs/s' },
     { name: 'p99', unit: 'ms' },
     { name: 'generator', unit: '% of a core' },
+    ...cpuFigures,
   ],
   targets: [
     { figure: 'rate', of: 'Askonce', against: 'pg-boss', bound: 'at least', factor: 5 },
@@ -77,7 +79,7 @@ export const submit: Case = {
     const peers = peerNames.map((name) => peer(bench, name))
     return {
       contenders: [askonce(bench, 'redis'), askonce(bench, 'embedded'), ...peers, floor],
-      close: async () => void (await server.child.kill()),
+      close: () => server.stop(),
     }
   },
 }

@@ -1,5 +1,5 @@
 import { parseKeyText, type Json, type JsonObject } from '@askonce/core'
-import { bodyFault, bulkBody, maxBulkItems } from '@askonce/intake'
+import { bulkBody, checkBody, maxBulkItems } from '@askonce/intake'
 import { Problem } from './problem.ts'
 import { parseText } from './request-body.ts'
 
@@ -19,8 +19,7 @@ export function splitBulk(text: string, isNdjson: boolean): BulkItem[] {
 
 function jobsOf(text: string): BulkItem[] {
   const { value, textOf } = parseText(text)
-  const checked = bulkBody.safeParse(value, { reportInput: true })
-  if (!checked.success) throw bodyFault(checked.error)
+  checkBody(bulkBody, value)
   return (value as { jobs: Json[] }).jobs.map((body) => () => ({ body, textOf }))
 }
 

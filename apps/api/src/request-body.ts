@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { JsonError, parseJson, type ParsedJson } from '@askonce/core'
-import { bodyFault } from '@askonce/intake'
+import { checkBody } from '@askonce/intake'
 import type { z } from 'zod'
 import { Problem } from './problem.ts'
 
@@ -49,7 +49,5 @@ export function parseText(text: string, what = 'The body'): ParsedJson {
 /** A body checked by a schema. Without a body the schema sees `{}`: every member of such a body is optional. */
 export function readBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.infer<Schema> {
   const empty = body === undefined || (Buffer.isBuffer(body) && body.length === 0)
-  const checked = schema.safeParse(empty ? {} : parseText(decodeBody(body)).value, { reportInput: true })
-  if (!checked.success) throw bodyFault(checked.error)
-  return checked.data
+  return checkBody(schema, empty ? {} : parseText(decodeBody(body)).value)
 }

@@ -11,7 +11,7 @@ import {
 import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
-import { bodyFault } from './issues.ts'
+import { checkBody } from './issues.ts'
 import { providerRequests, unstreamedRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
@@ -100,9 +100,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   }
 
   const fromSubmission = ({ tenantId, key, body, textOf }: SubmissionInput): PreparedJob => {
-    const checked = schema.safeParse(body, { reportInput: true })
-    if (!checked.success) throw bodyFault(checked.error)
-    const { operation, request: _copy, stream, ...options } = checked.data
+    const { operation, request: _copy, stream, ...options } = checkBody(schema, body)
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
     checkUnstreamed(operation, request)
@@ -165,15 +163,12 @@ function seconds(value: number | undefined): number | undefined {
 
 /** @returns the model */
 function checkRequest(operation: Operation, request: JsonObject, base: readonly string[]): string {
-  const checked = providerRequests[operation].safeParse(request, { reportInput: true })
-  if (!checked.success) throw bodyFault(checked.error, base)
-  return checked.data.model
+  return checkBody(providerRequests[operation], request, base).model
 }
 
 /** Natively the envelope asks for a stream, and everything runs in the background. */
 function checkUnstreamed(operation: Operation, request: JsonObject): void {
-  const checked = unstreamedRequests[operation].safeParse(request, { reportInput: true })
-  if (!checked.success) throw bodyFault(checked.error, ['request'])
+  checkBody(unstreamedRequests[operation], request, ['request'])
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */

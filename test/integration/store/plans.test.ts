@@ -10,6 +10,7 @@ import {
   nameAnswers,
   notify,
   readDispatched,
+  readAnswers,
   readJobs,
   readOpenAttempts,
   readSettled,
@@ -115,6 +116,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   await counted('read_by_keys', () => submitBatch(db, jobs))
   await counted('disown_jobs', () => submitBatch(db, again({ ownerBatch: null })))
   await counted('read_jobs', () => readJobs(db, ids))
+  await counted('read_answers', () => readAnswers(db, ids))
   await counted('read_settled', () => readSettled(db, ids))
   await counted('read_dispatched', () => readDispatched(db, 0, null, rows))
   const lost = await counted('take_back_dispatches', () =>

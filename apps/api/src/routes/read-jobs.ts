@@ -28,7 +28,9 @@ async function get(parts: Parts, request: FastifyRequest, reply: FastifyReply): 
 }
 
 async function getResponse(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const row = await jobInPath(parts, request)
+  const id = idOf(request)
+  const row = isJobId(id) ? await parts.jobs.readAnswer(request.caller.tenantId, id) : null
+  if (row === null) throw noSuchJob()
   if (row.response === null) {
     throw new Problem('not_found', `The job is ${row.state}; it has no stored answer.`, {
       param: 'id',

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { canonicalize, isSettled, isTerminal, type JsonObject, type Operation } from '@askonce/core'
-import { bodyFault, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
+import { checkBody, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -103,9 +103,7 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   const text = request.headers['askonce-options']
   if (text === undefined) return {}
   try {
-    const checked = schema.safeParse(parseText(String(text), 'it').value, { reportInput: true })
-    if (checked.success) return checked.data
-    throw bodyFault(checked.error)
+    return checkBody(schema, parseText(String(text), 'it').value)
   } catch (error) {
     const { message } = error as Error
     throw new Problem('invalid_request', `Askonce-Options: ${message}`, { param: 'Askonce-Options' })
