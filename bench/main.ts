@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { describeCommit, describeMachine, writePage } from '../test/chaos/report.ts'
 import { postgresSettings, query, startBench } from './bench.ts'
@@ -56,6 +56,13 @@ servers ran on the same cores. ${names.join(', ')}.
 ${renderMarkdown(cases.map(({ summary }) => summary))}`
 }
 
+/** Which markers a report goes between: of a run of one case its own, if the page has them. */
+function blockOf(path: string, { cases }: Run): string {
+  const own = cases.length === 1 ? `bench-${cases[0]?.summary.name}` : 'bench'
+  const page = existsSync(path) ? readFileSync(path, 'utf8') : ''
+  return page.includes(`<!-- ${own}:begin -->`) ? own : 'bench'
+}
+
 async function main(args: readonly string[]): Promise<number> {
   let options: BenchOptions | 'help'
   try {
@@ -97,7 +104,7 @@ async function main(args: readonly string[]): Promise<number> {
   for (const { summary } of run.cases) say(`${renderText(summary)}\n`)
   if (options.profile !== null) printProfiles(options.profile, say)
   if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(run, null, 2)}\n`)
-  if (options.report !== null) writePage(options.report, 'bench', report(run))
+  if (options.report !== null) writePage(options.report, blockOf(options.report, run), report(run))
   const errors = run.cases.flatMap((one) => one.errors)
   if (options.smoke) say('a smoke run: its figures mean nothing')
   say(`${run.minutes.toFixed(1)} minutes; ${errors.length} measurements failed`)

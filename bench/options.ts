@@ -30,7 +30,7 @@ beside the targets. Ends with code 0 whether or not targets are met, and with 1 
   --sweep-rows N   expired rows of the case sweep (default 1000000)
   --json FILE      write all measurements as JSON
   --report FILE    write the table as Markdown; a file with the markers <!-- bench:begin --> and <!-- bench:end --> keeps what
-                   stands around them
+                   stands around them; of one case alone, those of its own name (bench-age) if the file has them
   --profile DIR    write CPU profiles of Askonce's processes to DIR, and print what they spend most on; slows them down
   --help           this text
 

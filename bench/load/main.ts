@@ -30,7 +30,7 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
     }
     case 'replay': {
       // All over the table: no two neighbours follow each other.
-      const known = (n * 7_919) % request.count
+      const known = ((n * 7_919) % request.count) * (request.every ?? 1)
       return post('/v1/jobs', submissionOf(request.prefix, known), { 'idempotency-key': `${request.prefix}-${known}` })
     }
     case 'bulk': {

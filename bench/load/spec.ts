@@ -5,8 +5,8 @@ export const apiKey = 'bench-key-0123456789'
 export type LoadRequest =
   /** POST /v1/jobs, each with a new key. */
   | { kind: 'submit'; prefix: string; waitSeconds?: number; model?: string }
-  /** POST /v1/jobs with the keys of the first `count` submissions, over and over. */
-  | { kind: 'replay'; prefix: string; count: number }
+  /** POST /v1/jobs with `count` known keys, over and over: the first, and then every so-manieth. */
+  | { kind: 'replay'; prefix: string; count: number; every?: number }
   /** POST /v1/jobs/bulk, each with `items` new keys. */
   | { kind: 'bulk'; prefix: string; items: number; model?: string }
   /** GET of these paths, over and over. */

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt, version, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
 import { openDispatcher, type QueueConnection } from '@askonce/queue'
@@ -43,6 +44,8 @@ export interface Janitor {
 }
 
 const dispatchBatch = 500
+/** A stop waits no longer for a sweep that rests. */
+const longestRestMs = 1_000
 const batch = 500
 /** A worker ends its call for its timeout; this long after that something is wrong with it. */
 const overdueGraceMs = 60_000
@@ -150,11 +153,14 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       for (const what of names) {
         const startedAt = performance.now()
         const count = await sweeps[what].run()
-        if (count >= sweeps[what].full) isMore = true
+        const tookMs = performance.now() - startedAt
         if (count === 0) continue
         metrics.swept.inc({ what }, count)
-        const fields = { loop: `sweep ${what}`, count, duration_ms: Math.round(performance.now() - startedAt) }
-        log.event('sweep.done', fields, 'debug')
+        log.event('sweep.done', { loop: `sweep ${what}`, count, duration_ms: Math.round(tookMs) }, 'debug')
+        if (count < sweeps[what].full) continue
+        isMore = true
+        // Nobody waits for a sweep, and others wait for what it keeps busy: it rests as long as it works.
+        await sleep(Math.min(tookMs, longestRestMs))
       }
       return isMore
     }
