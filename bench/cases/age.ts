@@ -40,8 +40,8 @@ function contender(bench: Bench, name: string, { system, address, prefix, count 
       await system.sql(`delete from jobs where state = 'queued'`)
       await system.sql('vacuum jobs')
       const replay = async (keys: number): Promise<number> => {
-        const request = { kind: 'replay', prefix, count: keys, every: Math.floor(count / keys) } as const
-        return (await cleanLoad(bench, address, { connections, ...times, request })).perSecond
+        const known = { kind: 'replay', prefix, count: keys, every: Math.floor(count / keys) } as const
+        return (await cleanLoad(bench, address, { connections, ...times, request: known })).perSecond
       }
       // The same number of keys, all over the table: what its depth costs. And each only once: what the disk costs.
       const replayed = await replay(Math.min(young, count))
