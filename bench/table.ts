@@ -26,7 +26,7 @@ interface TargetText {
 
 function targetText({ figure, of, against, bound, factor, reached, met }: TargetSummary, unit: string): TargetText {
   return {
-    what: against === null ? `${of}, ${figure}` : `${of} ÷ ${against}`,
+    what: against === null ? `${of}, ${figure}` : `${of} ÷ ${against}${figure === 'rate' ? '' : `, ${figure}`}`,
     wanted: against === null ? `${bound} ${readable(factor)} ${unit}` : `${bound} ${readable(factor)}`,
     reached: reached === null ? '?' : readable(reached),
     verdict: met === null ? 'not measured' : met ? 'met' : 'missed',

@@ -1,6 +1,6 @@
 import { prepareAskonce, type Askonce } from '../askonce.ts'
 import type { Bench } from '../bench.ts'
-import type { Case, Contender } from '../case.ts'
+import type { Case, Contender, Measured } from '../case.ts'
 import { cleanLoad } from '../load.ts'
 import { insertTerminalRows } from '../terminal-rows.ts'
 
@@ -29,28 +29,36 @@ async function prepare(bench: Bench, count: number): Promise<Aged> {
   }
 }
 
-function contender(bench: Bench, name: string, { system, address, prefix, count }: Aged): Contender {
+/** What follows the writing of gigabytes is the disk's: the first measurement of each table is not counted. */
+function contender(bench: Bench, name: string, aged: Aged): Contender {
+  let rested = false
   return {
     name,
     async measure() {
-      const times = { warmUpMs: 2_000, durationMs: bench.pick(8_000, 1_000) }
-      const request = { kind: 'submit', prefix: bench.fresh('submit') } as const
-      const submitted = await cleanLoad(bench, address, { connections, ...times, request })
-      // As many as there were, so that every round meets the same number of rows.
-      await system.sql(`delete from jobs where state = 'queued'`)
-      await system.sql('vacuum jobs')
-      const replay = async (keys: number): Promise<number> => {
-        const known = { kind: 'replay', prefix, count: keys, every: Math.floor(count / keys) } as const
-        return (await cleanLoad(bench, address, { connections, ...times, request: known })).perSecond
-      }
-      // The same number of keys, all over the table: what its depth costs. And each only once: what the disk costs.
-      const replayed = await replay(Math.min(young, count))
-      const once = await replay(count)
-      const made = await system.count('queued')
-      if (made > 0) throw new Error(`${made} keys were new that should have had their answers`)
-      return { submit: submitted.perSecond, replay: replayed, 'replay of any': once, p99: submitted.p99 }
+      if (!rested) await measure(bench, aged)
+      rested = true
+      return await measure(bench, aged)
     },
   }
+}
+
+async function measure(bench: Bench, { system, address, prefix, count }: Aged): Promise<Measured> {
+  const times = { warmUpMs: 2_000, durationMs: bench.pick(8_000, 1_000) }
+  const request = { kind: 'submit', prefix: bench.fresh('submit') } as const
+  const submitted = await cleanLoad(bench, address, { connections, ...times, request })
+  // As many as there were, so that every round meets the same number of rows.
+  await system.sql(`delete from jobs where state = 'queued'`)
+  await system.sql('vacuum jobs')
+  const replay = async (keys: number): Promise<number> => {
+    const known = { kind: 'replay', prefix, count: keys, every: Math.floor(count / keys) } as const
+    return (await cleanLoad(bench, address, { connections, ...times, request: known })).perSecond
+  }
+  // The same number of keys, all over the table: what its depth costs. And each only once: what the disk costs.
+  const replayed = await replay(Math.min(young, count))
+  const once = await replay(count)
+  const made = await system.count('queued')
+  if (made > 0) throw new Error(`${made} keys were new that should have had their answers`)
+  return { submit: submitted.perSecond, replay: replayed, 'replay of any': once, p99: submitted.p99 }
 }
 
 export const age: Case = {
