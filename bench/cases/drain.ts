@@ -66,13 +66,13 @@ export const drain: Case = {
   open: (bench) =>
     Promise.resolve(
       apart([
-        askonce(bench, 'redis', bench.pick(8_000, 1_000)),
-        askonce(bench, 'embedded', bench.pick(2_000, 1_000)),
-        peer(bench, 'bullmq-redis', bench.pick(15_000, 1_000)),
-        peer(bench, 'bullmq-postgres', bench.pick(2_000, 500)),
+        askonce(bench, 'redis', bench.pick(40_000, 1_000)),
+        askonce(bench, 'embedded', bench.pick(10_000, 1_000)),
+        peer(bench, 'bullmq-redis', bench.pick(80_000, 1_000)),
+        peer(bench, 'bullmq-postgres', bench.pick(10_000, 500)),
         peer(bench, 'pg-boss', bench.pick(1_000, 500)),
         peer(bench, 'graphile-worker', bench.pick(10_000, 500)),
-        peer(bench, 'dbos', bench.pick(1_000, 200)),
+        peer(bench, 'dbos', bench.pick(3_000, 200)),
       ]),
     ),
 }

@@ -20,7 +20,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer 
     replayed,
     streamed: row.streamed,
   })
-  const tail = JSON.stringify({
+  const middle = JSON.stringify({
     error: row.error,
     flags: row.flags,
     waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane) : null,
@@ -32,21 +32,19 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer 
       maybe_paid_attempts: Math.max(0, row.paid - row.billed - (row.state === 'running' ? 1 : 0)),
     },
     metadata: row.metadata ?? {},
-    created_at: row.created_at,
-    run_at: row.run_at,
-    started_at: row.started_at,
-    completed_at: row.completed_at,
-    deadline_at: row.deadline_at,
-    expires_at: row.expires_at,
   })
+  const times = `"created_at":${time(row.created_at)},"run_at":${time(row.run_at)},"started_at":${time(row.started_at)},"completed_at":${time(row.completed_at)},"deadline_at":${time(row.deadline_at)},"expires_at":${time(row.expires_at)}}`
   // Most answers to submissions have no response yet: one buffer instead of five.
   // A stream is no JSON: it is read at /response and /events.
-  if (row.response === null || !isJson(row)) return Buffer.from(`${head.slice(0, -1)},"response":null,${tail.slice(1)}`)
-  return Buffer.concat([
-    Buffer.from(`${head.slice(0, -1)},"response":`),
-    row.response,
-    Buffer.from(`,${tail.slice(1)}`),
-  ])
+  const before = `${head.slice(0, -1)},"response":`
+  const after = `,${middle.slice(1, -1)},${times}`
+  if (row.response === null || !isJson(row)) return Buffer.from(`${before}null${after}`)
+  return Buffer.concat([Buffer.from(before), row.response, Buffer.from(after)])
+}
+
+/** As JSON.stringify writes it, which takes more than twice as long for it; of a job there are six. */
+function time(value: Date | null): string {
+  return value === null ? 'null' : `"${value.toISOString()}"`
 }
 
 function isJson({ streamed, response_content_type: type }: JobRow): boolean {

@@ -23,7 +23,7 @@ export class KeyRing {
   /** The key's record; null: unknown or revoked. Rejects when it is not remembered and Postgres does not answer. */
   find(key: string): Promise<FoundApiKey | null> {
     const hash = hashKey(key)
-    const id = hash.toString('base64')
+    const id = hash.toString('latin1')
     const known = this.known.get(id)
     if (known !== undefined) return Promise.resolve(known)
     if (this.unknown.get(id) !== undefined) return Promise.resolve(null)

@@ -1,4 +1,4 @@
-import { createHash, randomInt } from 'node:crypto'
+import { hash, randomInt } from 'node:crypto'
 import { createApiKey, type ApiKey, type Db, type Scope } from '@askonce/store'
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -10,7 +10,7 @@ export const allScopes: Scope[] = ['submit', 'read', 'admin']
 
 /** SHA-256 of a key: what the database keeps of it. */
 export function hashKey(key: string): Buffer {
-  return createHash('sha256').update(key).digest()
+  return hash('sha256', key, 'buffer')
 }
 
 /** The first characters, for recognising a key in a list: fewer of a key that a person chose. */

@@ -8,7 +8,7 @@ import { patiently } from './patience.ts'
 
 const maxRows = 500
 const maxBytes = 8 * 1024 * 1024
-const concurrency = 3
+const concurrency = 2
 /** Request bodies that may wait, in bytes: the number of submissions alone does not bound memory. */
 const maxWaitingBytes = 256 * 1024 * 1024
 /** A batch that meets a broken connection is sent again, with the same ids, for so long. */

@@ -12,7 +12,7 @@ import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
 import { checkBody } from './issues.ts'
-import { providerRequests, unstreamedRequests } from './provider-request.ts'
+import { nativeRequests, providerRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
 const defaultPriority = 5
@@ -69,8 +69,10 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const { limits, lanes } = config
   const schema = submissionSchema(limits)
 
-  const fromRequest = ({ tenantId, key, operation, request, text, base, options }: AskedRequest): PreparedJob => {
-    const model = checkRequest(operation, request, base)
+  const rowOf = (
+    { tenantId, key, operation, request, text, base, options }: AskedRequest,
+    model: string,
+  ): PreparedJob => {
     const bytes = Buffer.from(text)
     if (bytes.length > limits.maxRequestBytes) {
       const detail = `${toPointer(base) || 'The body'} has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
@@ -99,17 +101,21 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     }
   }
 
+  const fromRequest = (asked: AskedRequest): PreparedJob =>
+    rowOf(asked, checkBody(providerRequests[asked.operation], asked.request, asked.base).model)
+
   const fromSubmission = ({ tenantId, key, body, textOf }: SubmissionInput): PreparedJob => {
     const { operation, request: _copy, stream, ...options } = checkBody(schema, body)
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
-    checkUnstreamed(operation, request)
-    const asked = { tenantId, key, operation, base: ['request'], options }
-    if (stream !== true) return fromRequest({ ...asked, request, text: textOf(request) })
+    const base = ['request']
+    const { model } = checkBody(nativeRequests[operation], request, base)
+    const asked = { tenantId, key, operation, base, options }
+    if (stream !== true) return rowOf({ ...asked, request, text: textOf(request) }, model)
     if (operation === 'embeddings') {
       throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
     }
-    return fromRequest({ ...asked, ...streaming(request, textOf(request)) })
+    return rowOf({ ...asked, ...streaming(request, textOf(request)) }, model)
   }
   return { fromSubmission, fromRequest }
 }
@@ -159,16 +165,6 @@ export function wholeSeconds(ms: number): number {
 
 function seconds(value: number | undefined): number | undefined {
   return value === undefined ? undefined : value * 1000
-}
-
-/** @returns the model */
-function checkRequest(operation: Operation, request: JsonObject, base: readonly string[]): string {
-  return checkBody(providerRequests[operation], request, base).model
-}
-
-/** Natively the envelope asks for a stream, and everything runs in the background. */
-function checkUnstreamed(operation: Operation, request: JsonObject): void {
-  checkBody(unstreamedRequests[operation], request, ['request'])
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */

@@ -44,13 +44,16 @@ export const providerRequests = {
 
 const unstreamed = off('submit with "stream": true beside `operation` to follow the answer as it comes')
 
-/** What the native surface asks besides: streams are asked for in the envelope, and nothing is left running at the provider. */
-export const unstreamedRequests = {
-  'chat.completions': z.looseObject({ stream: unstreamed }),
-  messages: z.looseObject({ stream: unstreamed }),
-  responses: z.looseObject({
+/**
+ * The same where the native surface asks: streams are asked for in the envelope, and nothing is left running at the provider. In one
+ * schema, so that a body is walked through once.
+ */
+export const nativeRequests = {
+  'chat.completions': providerRequests['chat.completions'].extend({ stream: unstreamed }),
+  messages: providerRequests.messages.extend({ stream: unstreamed }),
+  responses: providerRequests.responses.safeExtend({
     stream: unstreamed,
     background: off('a job runs in the background anyway, and the answer would be a mere receipt'),
   }),
-  embeddings: z.looseObject({}),
+  embeddings: providerRequests.embeddings,
 } as const satisfies Record<Operation, z.ZodType>
