@@ -1,13 +1,14 @@
 import type { JobRow } from '@askonce/store'
 import type { LaneBook } from './lane-book.ts'
 
-const comma = Buffer.from(',')
+/** A piece of JSON: text, or bytes where a stored answer is in it. Text is cheaper to put together than buffers are. */
+export type JsonPiece = string | Buffer
 
 /**
  * The JSON of a job. The stored answer's bytes are put in as they are: parsing and writing them again could change a number,
  * and costs more than all the rest.
  */
-export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer {
+export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPiece {
   const head = JSON.stringify({
     id: row.id,
     object: 'job',
@@ -34,12 +35,11 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): Buffer 
     metadata: row.metadata ?? {},
   })
   const times = `"created_at":${time(row.created_at)},"run_at":${time(row.run_at)},"started_at":${time(row.started_at)},"completed_at":${time(row.completed_at)},"deadline_at":${time(row.deadline_at)},"expires_at":${time(row.expires_at)}}`
-  // Most answers to submissions have no response yet: one buffer instead of five.
   // A stream is no JSON: it is read at /response and /events.
   const before = `${head.slice(0, -1)},"response":`
   const after = `,${middle.slice(1, -1)},${times}`
-  if (row.response === null || !isJson(row)) return Buffer.from(`${before}null${after}`)
-  return Buffer.concat([Buffer.from(before), row.response, Buffer.from(after)])
+  if (row.response === null || !isJson(row)) return `${before}null${after}`
+  return joined([before, row.response, after])
 }
 
 /** As JSON.stringify writes it, which takes more than twice as long for it; of a job there are six. */
@@ -51,17 +51,34 @@ function isJson({ streamed, response_content_type: type }: JobRow): boolean {
   return !streamed || type?.includes('event-stream') !== true
 }
 
+/** The bytes of pieces that follow each other. */
+export function joined(pieces: Iterable<JsonPiece>): Buffer {
+  const buffers: Buffer[] = []
+  let text = ''
+  for (const piece of pieces) {
+    if (typeof piece === 'string') {
+      text += piece
+      continue
+    }
+    if (text !== '') buffers.push(Buffer.from(text))
+    text = ''
+    buffers.push(piece)
+  }
+  if (text !== '') buffers.push(Buffer.from(text))
+  return buffers.length === 1 ? (buffers[0] as Buffer) : Buffer.concat(buffers)
+}
+
 /** One page of a list from the JSON of its items. */
-export function listJson(items: readonly Buffer[], nextCursor: string | null): Buffer {
-  return Buffer.concat([
+export function listJson(items: readonly JsonPiece[], nextCursor: string | null): Buffer {
+  return joined([
     listHead,
-    ...items.flatMap((item, index) => (index === 0 ? [item] : [comma, item])),
+    ...items.flatMap((item, index) => (index === 0 ? [item] : [',', item])),
     listTail(nextCursor),
   ])
 }
 
-export const listHead = Buffer.from('{"object":"list","data":[')
+export const listHead = '{"object":"list","data":['
 
-export function listTail(nextCursor: string | null): Buffer {
-  return Buffer.from(`],"has_more":${nextCursor !== null},"next_cursor":${JSON.stringify(nextCursor)}}`)
+export function listTail(nextCursor: string | null): string {
+  return `],"has_more":${nextCursor !== null},"next_cursor":${JSON.stringify(nextCursor)}}`
 }

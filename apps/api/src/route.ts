@@ -68,11 +68,11 @@ export function isJobId(text: string): boolean {
 }
 
 /** Sends JSON that is ready. */
-export function sendJson(reply: FastifyReply, status: number, json: Buffer | object): FastifyReply {
+export function sendJson(reply: FastifyReply, status: number, json: string | Buffer | object): FastifyReply {
   return reply
     .code(status)
     .header('content-type', 'application/json; charset=utf-8')
-    .send(Buffer.isBuffer(json) ? json : JSON.stringify(json))
+    .send(typeof json === 'string' || Buffer.isBuffer(json) ? json : JSON.stringify(json))
 }
 
 /** All values of a header, one per line that was sent: Node joins them, and then one with a comma looks like two. */

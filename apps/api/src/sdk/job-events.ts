@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Parts } from '../context.ts'
 import { noSuchJob } from '../change.ts'
-import { jobJson } from '../job-view.ts'
+import { jobJson, joined } from '../job-view.ts'
 import { idOf, isJobId, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { Problem } from '../problem.ts'
@@ -33,7 +33,7 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
     ending: async () => {
       const row = await parts.jobs.read(job.tenant_id, job.id)
       if (row === null) throw noSuchJob()
-      return Buffer.concat([Buffer.from('event: job\ndata: '), jobJson(row, parts.lanes), Buffer.from('\n\n')])
+      return joined(['event: job\ndata: ', jobJson(row, parts.lanes), '\n\n'])
     },
   })
 }
