@@ -1,11 +1,10 @@
 import { freePort } from '@askonce/embedded'
-import { withAskonce } from '../askonce.ts'
+import { withAskonce, type Askonce } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
 import type { Case, Measured } from '../case.ts'
 import { startProvider, upstreamModel, type Provider } from '../upstream.ts'
 import { peakMemoryMb } from '../usage.ts'
 import { drained } from './drain.ts'
-import { steadyRate } from './widen.ts'
 
 const latencyMs = 2_000
 
@@ -15,6 +14,20 @@ async function loopDelayMs(healthPort: number): Promise<number> {
   const seconds = /^nodejs_eventloop_lag_p99_seconds (\S+)$/m.exec(page)?.[1]
   if (seconds === undefined) throw new Error('the worker does not say how late its event loop is')
   return Number(seconds) * 1000
+}
+
+/**
+ * Ended jobs a second from when the first `first` have ended: whole rounds of calls. They come in waves, two seconds apart, so a rate between
+ * two other moments says as much about where in a wave these lie.
+ */
+async function rateAfter(system: Askonce, first: number, count: number): Promise<number> {
+  const [row] = await system.sql<{ seconds: number }>(
+    `select extract(epoch from max(completed_at) - (
+       select completed_at from jobs order by completed_at offset $1 limit 1
+     ))::float8 as seconds from jobs`,
+    [first - 1],
+  )
+  return (count - first) / (row?.seconds ?? Number.NaN)
 }
 
 function measure(bench: Bench, provider: Provider): Promise<Measured> {
@@ -40,7 +53,7 @@ function measure(bench: Bench, provider: Provider): Promise<Measured> {
     await loopDelayMs(healthPort)
     await drained(bench, system, count)
     return {
-      rate: await steadyRate(system, count),
+      rate: await rateAfter(system, concurrency, count),
       memory: peakMemoryMb(worker.pid),
       delay: await loopDelayMs(healthPort),
     }

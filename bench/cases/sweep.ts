@@ -120,7 +120,10 @@ async function measure(bench: Bench): Promise<Measured> {
   return await withAskonce(bench, 'redis', async (system) => {
     const address = await system.api()
     const all: Repeat[] = []
-    for (let n = 0; n < repeats; n += 1) all.push(await repeat(bench, system, address, n))
+    // One before them that is not counted: a page of an index that a vacuum has emptied is used again only after the vacuum that follows, so
+    // the second filling takes new ones and every later one finds them.
+    await repeat(bench, system, address, 0)
+    for (let n = 1; n <= repeats; n += 1) all.push(await repeat(bench, system, address, n))
     const of = (pick: (one: Repeat) => number): number => median(all.map(pick))
     const last = (pick: (size: Sizes) => number): number => {
       const each = all.map((one) => pick(one.sizes))

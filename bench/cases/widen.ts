@@ -10,7 +10,7 @@ const mostPerSecond = (concurrency * 1000) / latencyMs
 const nameOf = (workers: number): string => (workers === 1 ? '1 worker' : `${workers} workers`)
 
 /** Ended jobs a second without the first and the last tenth: while work comes in, and when it no longer fills every worker. */
-export async function steadyRate(system: Askonce, count: number): Promise<number> {
+async function steadyRate(system: Askonce, count: number): Promise<number> {
   const [row] = await system.sql<{ seconds: number }>(
     `select extract(epoch from percentile_disc(0.9) within group (order by completed_at)
           - percentile_disc(0.1) within group (order by completed_at))::float8 as seconds from jobs`,
