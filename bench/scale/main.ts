@@ -5,13 +5,13 @@ import { startBench, type Bench } from '../bench.ts'
 import { readOptions } from '../options.ts'
 import { median } from '../stats.ts'
 import { readable } from '../table.ts'
-import { parts, predict, type Costs, type Setup } from './model.ts'
+import { parts, predict, type Setup } from './model.ts'
 import { replaying, submitting, working, type Point } from './points.ts'
 
 const usage = `Usage: npm run measure:scale -- [options]
 
-Measures Askonce with one and with several processes of each kind on this machine, and what a job costs each part. A model of three lines
-(bench/scale/model.ts) predicts every point from the costs of the smallest setup of its kind; both are printed beside each other.
+Measures what one process of each kind does on this machine, alone and with a share of the load, and what a job costs each part. From that
+a small model (bench/scale/model.ts) predicts what several processes do; they are measured too, and both are printed beside each other.
 
   --rounds N     measurements of each point (default 3); medians are shown
   --report FILE  write the tables between <!-- scale:begin --> and <!-- scale:end --> of a page
@@ -21,90 +21,138 @@ Measures Askonce with one and with several processes of each kind on this machin
 Needs Redis, an idle machine and about six minutes.
 `
 
-/** A kind of work, measured with several numbers of processes; the costs are those of the first. */
+/** A kind of work: what one process does with all of the load, and setups that are predicted. */
 interface Series {
   name: string
   unit: string
-  setups: readonly { name: string; setup: Omit<Setup, 'cores'>; measure: (bench: Bench) => Promise<Point> }[]
+  /** One process with so many connections, or calls, of its own. */
+  alone: (bench: Bench, load: number) => Promise<Point>
+  /** All of the load. */
+  load: number
+  setups: readonly {
+    name: string
+    processes: number
+    /** Of each process. */
+    load: number
+    calls: Setup['calls']
+    measure: (bench: Bench) => Promise<Point>
+  }[]
 }
 
+const connections = 128
+const atOnce = 200
 const callMs = 200
 const each = 25
 /** What is done around a call: its claim before, and storing its answer. */
 const aroundMs = 10
 
+function apis(measure: (bench: Bench, apis: number, connections: number) => Promise<Point>) {
+  return {
+    alone: (bench: Bench, load: number) => measure(bench, 1, load),
+    load: connections,
+    setups: [
+      {
+        name: '2 APIs',
+        processes: 2,
+        load: connections / 2,
+        calls: null,
+        measure: (bench: Bench) => measure(bench, 2, connections / 2),
+      },
+    ],
+  }
+}
+
+const drained = (bench: Bench, load: number): Promise<Point> => working(bench, 1, load, 0)
+
 function callers(workers: number): Series['setups'][number] {
-  const calls = { each, ms: callMs + aroundMs }
   return {
     name: `${workers} worker${workers === 1 ? '' : 's'} with ${each} calls of ${callMs} ms`,
-    setup: { processes: { worker: workers }, calls },
+    processes: workers,
+    // When cores give out, groups are full: then a job costs what it costs a worker that is never idle.
+    load: atOnce,
+    calls: { each, ms: callMs + aroundMs },
     measure: (bench) => working(bench, workers, each, callMs),
   }
 }
 
-function apis(count: number, measure: (bench: Bench, count: number) => Promise<Point>): Series['setups'][number] {
-  return {
-    name: count === 1 ? '1 API' : `${count} APIs`,
-    setup: { processes: { api: count, generator: count }, calls: null },
-    measure: (bench) => measure(bench, count),
-  }
-}
-
-function drainers(workers: number): Series['setups'][number] {
-  return {
-    name: `${workers} worker${workers === 1 ? '' : 's'}, calls that take no time`,
-    setup: { processes: { worker: workers }, calls: null },
-    measure: (bench) => working(bench, workers, 200 / workers, 0),
-  }
-}
-
 const series: readonly Series[] = [
-  { name: 'accepting', unit: 'submissions/s', setups: [apis(1, submitting), apis(2, submitting)] },
-  { name: 'replaying', unit: 'replays/s', setups: [apis(1, replaying), apis(2, replaying)] },
-  { name: 'working', unit: 'jobs/s', setups: [drainers(1), drainers(2)] },
-  { name: 'calling', unit: 'jobs/s', setups: [callers(1), callers(2), callers(4)] },
+  { name: 'accepting', unit: 'submissions/s', ...apis(submitting) },
+  { name: 'replaying', unit: 'replays/s', ...apis(replaying) },
+  {
+    name: 'working',
+    unit: 'jobs/s',
+    alone: drained,
+    load: atOnce,
+    setups: [
+      {
+        name: '2 workers, calls that take no time',
+        processes: 2,
+        load: atOnce / 2,
+        calls: null,
+        measure: (bench) => working(bench, 2, atOnce / 2, 0),
+      },
+      ...[1, 2, 4].map(callers),
+    ],
+  },
 ]
 
 function middle(points: readonly Point[]): Point {
-  const costOf = (part: (typeof parts)[number]): number => median(points.map(({ costs }) => costs[part] ?? 0))
+  const of = (pick: (point: Point) => number): number => median(points.map(pick))
   return {
-    perSecond: median(points.map(({ perSecond }) => perSecond)),
-    costs: Object.fromEntries(parts.map((part) => [part, costOf(part)])),
+    perSecond: of(({ perSecond }) => perSecond),
+    costs: Object.fromEntries(parts.map((part) => [part, of(({ costs }) => costs[part] ?? 0)])),
+    busy: of(({ busy }) => busy),
   }
 }
 
-function costsRow(name: string, costs: Costs): string {
+function costsRow(name: string, load: number, { perSecond, costs, busy }: Point): string {
   const cells = parts.map((part) => ((costs[part] ?? 0) === 0 ? '' : (costs[part] as number).toFixed(3)))
-  return `| ${name} | ${cells.join(' | ')} |`
+  return `| ${name} | ${load} | ${readable(perSecond)} | ${Math.round(busy * 100)} % | ${cells.join(' | ')} |`
 }
 
 async function measureAll(bench: Bench, rounds: number, say: (text: string) => void): Promise<string> {
   const cores = availableParallelism()
   const rows: string[] = []
-  const costRows: string[] = []
-  for (const { name, unit, setups } of series) {
-    let costs: Costs | null = null
-    for (const { name: setupName, setup, measure } of setups) {
-      const points: Point[] = []
-      for (let round = 0; round < rounds; round += 1) points.push(await measure(bench))
-      const { perSecond, costs: found } = middle(points)
-      if (costs === null) costRows.push(costsRow(name, found))
-      costs ??= found
-      const { perSecond: predicted, bound } = predict(costs, { cores, ...setup })
+  const alone: string[] = []
+  const repeated = async (measure: () => Promise<Point>): Promise<Point> => {
+    const points: Point[] = []
+    for (let round = 0; round < rounds; round += 1) points.push(await measure())
+    return middle(points)
+  }
+  for (const one of series) {
+    const known = new Map<number, Point>()
+    const calibrated = async (load: number): Promise<Point> => {
+      const found = known.get(load) ?? (await repeated(() => one.alone(bench, load)))
+      if (!known.has(load)) {
+        alone.push(costsRow(one.name, load, found))
+        say(alone.at(-1) ?? '')
+      }
+      known.set(load, found)
+      return found
+    }
+    const { busy: usable } = await calibrated(one.load)
+    for (const { name, processes, load, calls, measure } of one.setups) {
+      const { perSecond: predicted, bound } = predict(await calibrated(load), { cores, usable, processes, calls })
+      const { perSecond } = await repeated(() => measure(bench))
       const off = Math.round((predicted / perSecond - 1) * 100)
-      const row = `| ${name} | ${setupName} | ${readable(perSecond)} ${unit} | ${readable(predicted)} | ${off > 0 ? '+' : ''}${off} % | ${bound} |`
-      rows.push(row)
-      say(row)
+      rows.push(
+        `| ${one.name} | ${name} | ${readable(perSecond)} ${one.unit} | ${readable(predicted)} | ${off > 0 ? '+' : ''}${off} % | ${bound} |`,
+      )
+      say(rows.at(-1) ?? '')
     }
   }
   return [
+    'Measured alone, CPU in ms for each unit:',
+    '',
+    `| one process | at once | a second | cores busy | ${parts.join(' | ')} |`,
+    `|---|---|---|---|${parts.map(() => '---|').join('')}`,
+    ...alone,
+    '',
+    'Predicted from that:',
+    '',
     '| work | setup | measured | predicted | off by | bound by |',
     '|---|---|---|---|---|---|',
     ...rows,
-    '',
-    `| CPU ms of one job | ${parts.join(' | ')} |`,
-    `|---|${parts.map(() => '---|').join('')}`,
-    ...costRows,
   ].join('\n')
 }
 

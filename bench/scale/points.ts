@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { cpus } from 'node:os'
 import { withAskonce, type Askonce } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
 import { cleanLoad } from '../load.ts'
@@ -11,6 +12,24 @@ import type { Costs, Part } from './model.ts'
 export interface Point {
   perSecond: number
   costs: Costs
+  /** How much of the machine's cores was used meanwhile, 0 to 1. */
+  busy: number
+}
+
+/** Time of all cores, since the machine started. */
+function coreTimes(): { idle: number; all: number } {
+  const times = cpus().map((core) => core.times)
+  const all = times.reduce((sum, { user, nice, sys, idle, irq }) => sum + user + nice + sys + idle + irq, 0)
+  return { idle: times.reduce((sum, { idle }) => sum + idle, 0), all }
+}
+
+/** Asked again later, it says how much of the cores was used in between. */
+function watchCores(): () => number {
+  const before = coreTimes()
+  return () => {
+    const after = coreTimes()
+    return 1 - (after.idle - before.idle) / (after.all - before.all)
+  }
 }
 
 /** CPU milliseconds of every part that runs. */
@@ -39,18 +58,18 @@ interface Apis {
 }
 
 const warmUpMs = 1_500
-const connections = 128
 
-/** Requests a second that so many APIs answer, each with a load generator of its own. */
+/** Requests a second that so many APIs answer, each with a load generator of its own that keeps so many connections busy. */
 async function requests(
   bench: Bench,
   { addresses, pids }: Apis,
+  connections: number,
   requestOf: (index: number) => LoadSpec['request'],
-  durationMs: number,
 ): Promise<Point> {
+  const durationMs = bench.pick(5_000, 1_000)
   const run = (index: number, ms: number): ReturnType<typeof cleanLoad> =>
     cleanLoad(bench, addresses[index] as string, {
-      connections: Math.ceil(connections / addresses.length),
+      connections,
       warmUpMs: 0,
       durationMs: ms,
       request: requestOf(index),
@@ -58,8 +77,10 @@ async function requests(
   await Promise.all(addresses.map((_, index) => run(index, warmUpMs)))
   const apis = { api: pids }
   const before = cpu(bench, apis)
+  const busy = watchCores()
   const results = await Promise.all(addresses.map((_, index) => run(index, durationMs)))
   const after = cpu(bench, apis)
+  const share = busy()
   const count = results.reduce((sum, { accepted }) => sum + accepted, 0)
   const generator = results.reduce(
     (sum, { cpuShare, accepted, perSecond }) => sum + cpuShare * (accepted / perSecond) * 1000,
@@ -68,30 +89,26 @@ async function requests(
   return {
     perSecond: results.reduce((sum, { perSecond }) => sum + perSecond, 0),
     costs: { ...perJob(before, after, count), generator: generator / count },
+    busy: share,
   }
 }
 
-export function submitting(bench: Bench, apis: number): Promise<Point> {
-  return withAskonce(bench, 'redis', async (system) => {
-    return requests(
-      bench,
-      await startApis(system, [], apis),
-      () => ({ kind: 'submit', prefix: bench.fresh('scale') }),
-      bench.pick(5_000, 1_000),
-    )
-  })
+/** Submissions a second of new keys. */
+export function submitting(bench: Bench, apis: number, connections: number): Promise<Point> {
+  return withAskonce(bench, 'redis', async (system) =>
+    requests(bench, await startApis(system, [], apis), connections, () => ({
+      kind: 'submit',
+      prefix: bench.fresh('scale'),
+    })),
+  )
 }
 
 /** Replays a second of keys that have their answers. */
-export async function replaying(bench: Bench, apis: number): Promise<Point> {
+export async function replaying(bench: Bench, apis: number, connections: number): Promise<Point> {
   const { system, address, prefix, count } = await startWithAnswers(bench, 500)
   try {
-    return await requests(
-      bench,
-      await startApis(system, [address], apis),
-      () => ({ kind: 'replay', prefix, count }),
-      bench.pick(5_000, 1_000),
-    )
+    const all = await startApis(system, [address], apis)
+    return await requests(bench, all, connections, () => ({ kind: 'replay', prefix, count }))
   } finally {
     await system.stop()
   }
@@ -100,9 +117,8 @@ export async function replaying(bench: Bench, apis: number): Promise<Point> {
 /** Queued jobs a second to stored answers, between the first fifth and the last tenth of them. */
 export function working(bench: Bench, workers: number, each: number, latencyMs: number): Promise<Point> {
   return withAskonce(bench, 'redis', async (system) => {
-    const perWorker =
-      latencyMs === 0 ? bench.pick(10_000, 1_000) / workers : (each * 1000 * bench.pick(6, 2)) / latencyMs
-    const count = Math.round(perWorker * workers)
+    const count =
+      latencyMs === 0 ? bench.pick(24_000, 1_000) : Math.round((workers * each * 1000 * bench.pick(6, 2)) / latencyMs)
     const address = await system.api()
     await system.fill(address, count)
     const janitor = await system.janitor()
@@ -119,8 +135,10 @@ export function working(bench: Bench, workers: number, each: number, latencyMs: 
     const doneBefore = await untilDone(0.2)
     const startedAt = performance.now()
     const before = cpu(bench, processes)
+    const busy = watchCores()
     const done = (await untilDone(0.9)) - doneBefore
     const seconds = (performance.now() - startedAt) / 1000
-    return { perSecond: done / seconds, costs: perJob(before, cpu(bench, processes), done) }
+    const share = busy()
+    return { perSecond: done / seconds, costs: perJob(before, cpu(bench, processes), done), busy: share }
   })
 }

@@ -2,26 +2,27 @@ import { describe, expect, it } from 'vitest'
 import { predict } from '../../bench/scale/model.ts'
 
 describe('the model of docs/scaling.md', () => {
-  const none = { cores: 8, processes: {}, calls: null }
+  const setup = { cores: 8, usable: 1, processes: 1, calls: null }
 
-  it('is bound by all cores when everything shares them', () => {
-    expect(predict({ api: 0.5, postgres: 0.25, generator: 0.25 }, { ...none, cores: 1 })).toEqual({
-      perSecond: 1000,
-      bound: 'all cores',
-    })
+  it('is bound by what can be used of all cores when everything shares them', () => {
+    const one = { perSecond: 900, costs: { api: 0.5, postgres: 0.25, generator: 0.25 } }
+    expect(predict(one, { ...setup, cores: 1, usable: 0.8 })).toEqual({ perSecond: 800, bound: 'all cores' })
   })
 
-  it('is bound by one core of a single-threaded part, and less so by two of them', () => {
-    const costs = { api: 0.5, postgres: 0.25 }
-    expect(predict(costs, none)).toEqual({ perSecond: 2000, bound: 'one core for each api' })
-    expect(predict(costs, { ...none, processes: { api: 2 } }).perSecond).toBe(4000)
+  it('is bound by what one process did, times the processes', () => {
+    const one = { perSecond: 1800, costs: { api: 0.5, postgres: 0.25 } }
+    expect(predict(one, setup)).toEqual({ perSecond: 1800, bound: 'one core for each process' })
+    expect(predict(one, { ...setup, processes: 2 }).perSecond).toBe(3600)
+  })
+
+  it('is bound by the one thread of Redis', () => {
+    const one = { perSecond: 1800, costs: { api: 0.5, redis: 0.25 } }
+    expect(predict(one, { ...setup, processes: 4 })).toEqual({ perSecond: 4000, bound: 'one core for redis' })
   })
 
   it('is bound by the calls under way', () => {
     const calls = { each: 25, ms: 200 }
-    expect(predict({ worker: 0.1 }, { ...none, processes: { worker: 4 }, calls })).toEqual({
-      perSecond: 500,
-      bound: 'calls under way',
-    })
+    const one = { perSecond: 4000, costs: { worker: 0.1 } }
+    expect(predict(one, { ...setup, processes: 4, calls })).toEqual({ perSecond: 500, bound: 'calls under way' })
   })
 })
