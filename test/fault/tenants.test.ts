@@ -169,9 +169,10 @@ describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
       next_cursor: string
     }
     const reads = ['/v1/jobs', '/v1/jobs?limit=200', `/v1/jobs?limit=200&cursor=${page.next_cursor}`, '/v1/spend']
+    const ledgers = ['/v1/attempts?key=a-succeeded', '/v1/attempts?key=own']
     const all = [...states].map((state) => `/v1/jobs?state=${state}`)
     const open = ['/healthz', '/readyz', '/metrics', '/openapi.json', '/v1/lanes']
-    for (const path of [...reads, ...all, ...open]) {
+    for (const path of [...reads, ...ledgers, ...all, ...open]) {
       const { status, text } = await ask(otherKey, { method: 'GET', path })
       expect([path, status]).toEqual([path, 200])
       const words = [secret, apiKey, 'a-succeeded', ...ids.values()].filter((word) => text.includes(word))
