@@ -9,7 +9,9 @@ import { apiKey, call, chat, submit, until } from './system.ts'
 const askonce = new URL('../../apps/cli/bin/askonce.js', import.meta.url).pathname
 const jobs = 1_000
 
-// DESIGN.md §1: accepted means durable, never paid twice unasked; on the one-process form that a laptop runs.
+// DESIGN.md §1.1 and §1.3: accepted means durable, never paid twice unasked; on the one-process form that a laptop runs.
+// Not covered: a power cut. What a killed process had written is still in the system's cache; that it would be on the disk is Postgres'
+// own promise, and that of the disk.
 describe('askonce start, killed and started again', () => {
   let directory: string
   let upstream: Upstream

@@ -31,6 +31,7 @@ function normal({ status, headers, text }: Answer, key: string): Answer {
 }
 
 // DESIGN.md §1.2 and API.md: a key belongs to its tenant, and nothing tells one tenant about another.
+// Not covered: load. A tenant that submits much makes all others wait, and they can see that.
 describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
   let system: System
   let address: string
