@@ -44,6 +44,7 @@ create table attempts (
   constraint attempts_outcome_check CHECK ((outcome = ANY (ARRAY['answered'::text, 'surplus'::text, 'unstorable'::text, 'rejected'::text, 'failed'::text, 'paused'::text, 'alarmed'::text, 'unknown'::text, 'lost'::text, 'cancelled'::text, 'drained'::text, 'unsent'::text]))),
   constraint attempts_pkey PRIMARY KEY (job_id, attempt)
 );
+CREATE INDEX attempts_by_key ON public.attempts USING btree (tenant_id, idempotency_key, started_at);
 CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, started_at);
 CREATE INDEX attempts_open ON public.attempts USING btree (worker_id) WHERE (finished_at IS NULL);
 CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);

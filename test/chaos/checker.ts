@@ -25,6 +25,8 @@ export interface Evidence {
   /** Calls that the upstream would bill, by key. Read before the ledger. */
   calls: ReadonlyMap<string, number>
   ledger: ReadonlyMap<string, LedgerEvidence>
+  /** Retries with consent that were carried out, by key, as the table of decisions has them. Null: it could not be read. */
+  consents: ReadonlyMap<string, number> | null
   /** Null while the run goes on: then nothing can be said yet about what is lost or held. */
   jobs: ReadonlyMap<string, JobEvidence> | null
 }
@@ -33,6 +35,7 @@ export interface Evidence {
 interface AskedKey {
   policy: Policy
   maxPaid: number
+  /** How often somebody has asked for a retry with consent, or was about to. */
   consents: number
   ids: Set<string>
   answers: Set<string>
@@ -82,7 +85,7 @@ const ended = new Set(['succeeded', 'failed', 'cancelled', 'uncertain'])
  * It does not look at keys that were asked for and never accepted beyond what they cost: whether they exist is open.
  */
 export function check(evidence: Evidence): Finding[] {
-  const { asked, calls, ledger, jobs } = evidence
+  const { asked, calls, ledger, consents, jobs } = evidence
   const findings: Finding[] = []
   const find = (promise: Finding['promise'], key: string, what: string, count = 1): void => {
     findings.push({ promise, key, what, count })
@@ -101,7 +104,9 @@ export function check(evidence: Evidence): Finding[] {
     const known = asked.keys.get(key)
     const sent = ledger.get(key)?.sent ?? 0
     if (made > sent) find('missing in the ledger', key, `${made} calls, ${sent} attempts that may be them`, made - sent)
-    const allowed = known === undefined ? 0 : unaskedBudget(known) + known.consents
+    // One that was refused or never arrived allows nothing, and one that nobody asked for neither.
+    const carriedOut = consents === null ? Infinity : (consents.get(key) ?? 0)
+    const allowed = known === undefined ? 0 : unaskedBudget(known) + Math.min(known.consents, carriedOut)
     if (made > allowed) find('beyond the budget', key, `${made} calls, ${allowed} allowed`, made - allowed)
   }
   return findings

@@ -69,7 +69,7 @@ export class Client {
     return replies
   }
 
-  /** Accepts a second charge for a held job. It counts as consent whether or not the request arrives. */
+  /** Accepts a second charge for a held job. Whether that arrives, and is done, the table of decisions says. */
   async consent({ id, key }: JobReply): Promise<void> {
     await this.options.record.append([{ type: 'consent', key }])
     await this.call(this.address(), 'POST', `/v1/jobs/${id}/retry`, { accept_duplicate_charge: true }, {}, 0)

@@ -12,7 +12,7 @@ export type Entry =
   | { type: 'accepted'; key: string; id: string }
   /** An answer was shown. */
   | { type: 'answer'; key: string; sha: string }
-  /** About to ask for a retry that accepts a second charge: one more payment is allowed from now on. */
+  /** About to ask for a retry that accepts a second charge: if it is carried out, one more payment is allowed from now on. */
   | { type: 'consent'; key: string }
   /** What the API said when everything was over. */
   | { type: 'final'; key: string; id: string; state: string; sha: string | null }

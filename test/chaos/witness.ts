@@ -8,6 +8,11 @@ interface LedgerRow {
   sent: number
 }
 
+interface ConsentRow {
+  key: string
+  consents: number
+}
+
 interface JobRow extends JobEvidence {
   key: string
 }
@@ -16,6 +21,10 @@ const ledgerByKey = `
   select idempotency_key as key, count(*)::int as rows,
          (count(*) filter (where billing is null or billing <> 'none'))::int as sent
   from attempts group by 1`
+
+const consentsByKey = `
+  select idempotency_key as key, count(*)::int as consents
+  from decisions where action = 'retry' and accept_duplicate_charge group by 1`
 
 const allJobs = `
   select idempotency_key as key, id, state, paid, tries, max_attempts as "maxAttempts",
@@ -41,11 +50,13 @@ export class Witness {
 
   /** Promises that are already broken; while Postgres is away, those that need no ledger. */
   async lookMeanwhile(): Promise<Finding[]> {
-    // In this order: a call is preceded by its row in the ledger and by its line in a record.
+    // In this order: a call is preceded by its row in the ledger, by the decision that allowed it, and by its line in a record.
     const { byKey } = await this.fleet.upstream.calls()
     const rows = await this.fleet.sql<LedgerRow>(ledgerByKey).catch(() => null)
+    const decided = await this.fleet.sql<ConsentRow>(consentsByKey).catch(() => null)
     this.readRecords()
-    const findings = check({ asked: this.book, calls: byKey, ledger: ledgerOf(rows ?? []), jobs: null })
+    const consents = decided === null ? null : consentsOf(decided)
+    const findings = check({ asked: this.book, calls: byKey, ledger: ledgerOf(rows ?? []), consents, jobs: null })
     return rows === null ? findings.filter(({ promise }) => promise !== 'missing in the ledger') : findings
   }
 
@@ -53,16 +64,21 @@ export class Witness {
   async evidence(): Promise<Evidence> {
     const { all, byKey } = await this.fleet.upstream.calls()
     const ledger = ledgerOf(await this.fleet.sql<LedgerRow>(ledgerByKey))
+    const consents = consentsOf(await this.fleet.sql<ConsentRow>(consentsByKey))
     const jobs = new Map((await this.fleet.sql<JobRow>(allJobs)).map(({ key, ...job }) => [key, job]))
     this.readRecords()
     this.last = { calls: all, ledgerRows: [...ledger.values()].reduce((sum, { rows }) => sum + rows, 0) }
-    return { asked: this.book, calls: byKey, ledger, jobs }
+    return { asked: this.book, calls: byKey, ledger, consents, jobs }
   }
 
   /** Totals of the last evidence. */
   get totals(): { calls: number; ledgerRows: number } {
     return this.last
   }
+}
+
+function consentsOf(rows: readonly ConsentRow[]): Map<string, number> {
+  return new Map(rows.map(({ key, consents }) => [key, consents]))
 }
 
 function ledgerOf(rows: readonly LedgerRow[]): Map<string, LedgerEvidence> {

@@ -165,6 +165,38 @@ describe('get', () => {
     expect((await run('get', id, '--attempts', '--decisions')).code).toBe(2)
   })
 
+  it('--attempts by key finds the ledger of jobs that are gone, and says whose an attempt is where there are several', async () => {
+    const [id = ''] = await jobs('answer', 'k')
+    const job = server.jobs.get(id)
+    if (job === undefined) throw new Error('it was not submitted')
+    server.jobs.delete(id)
+    expect(await run('get', 'k')).toMatchObject({ code: 1, stderr: 'askonce: no job has the key k\n' })
+    expect(await run('get', id, '--attempts')).toMatchObject({ code: 1 })
+    server.gone.push(job)
+    const one = await run('get', 'k', '--attempts')
+    expect([one.code, one.stdout]).toEqual([0, expect.stringContaining('1 call: 1 billed; cost: $0.25')])
+    expect(one.stdout).not.toContain('JOB')
+    const earlier = '0199c0de-0000-7000-8000-000000000000'
+    server.gone.unshift({ ...job, id: earlier })
+    const { stdout } = await run('get', '--key', 'k', '--attempts')
+    expect(stdout).toMatch(/^JOB +# +RUN/m)
+    expect(stdout.indexOf(earlier)).toBeLessThan(stdout.indexOf(id))
+    expect(stdout).toContain('2 calls: 2 billed; cost: $0.50\nPaid twice: no\n')
+    const { data } = JSON.parse((await run('get', 'k', '--attempts', '--json')).stdout) as { data: unknown[] }
+    expect(data).toMatchObject([{ job_id: earlier }, { job_id: id }])
+  })
+
+  it('--attempts of a job that was never called says so', async () => {
+    const [id = ''] = await jobs('hang', 'k')
+    const job = server.jobs.get(id)
+    if (job !== undefined) job.paid = 0
+    expect(await run('get', 'k', '--attempts')).toMatchObject({ code: 0, stdout: 'No attempt yet.\n' })
+    expect(await run('get', 'nobody', '--attempts')).toMatchObject({
+      code: 1,
+      stderr: 'askonce: no job has the key nobody\n',
+    })
+  })
+
   it('--attempts says what was paid twice', async () => {
     const [id = ''] = await jobs('answer', 'k')
     const job = server.jobs.get(id)

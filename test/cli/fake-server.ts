@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import { decideMany, decisionsAbout } from './fake-decisions.ts'
 import { isOpen, jobText, settle, submitOne, waitFor } from './fake-jobs.ts'
-import { ledgerText, spendText } from './fake-spend.ts'
+import { keyLedgerText, ledgerText, spendText } from './fake-spend.ts'
 import type { Decision, FakeJob, FakeServer, Verb } from './fake-state.ts'
 
 const apiKey = 'fake-key-0123456789'
@@ -31,6 +31,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     url: '',
     apiKey,
     jobs: new Map(),
+    gone: [],
     bulks: [],
     decisions: [],
     matching: null,
@@ -115,6 +116,10 @@ async function handle(
     )
   }
   if (url.pathname === '/v1/spend') return send(200, spendText(url.search))
+  if (url.pathname === '/v1/attempts') {
+    const key = url.searchParams.get('key')
+    return send(200, keyLedgerText([...fake.gone, ...fake.jobs.values()].filter((one) => one.key === key)))
+  }
   if (url.pathname === '/v1/jobs/bulk') {
     const { jobs } = JSON.parse(body) as { jobs: { key: string; operation: string; request: object }[] }
     fake.bulks.push(jobs.map(({ key }) => key))

@@ -35,8 +35,19 @@ export function spendText(query: string): string {
   return text.replaceAll('"cost_usd":1.5', '"cost_usd":1.50000000000000000001')
 }
 
-export function ledgerText({ paid, model }: FakeJob): string {
-  const data = Array.from({ length: paid }, (_, index) => ({
+/** The ledger of a job. */
+export function ledgerText(job: FakeJob): string {
+  return ledgerOf(attemptsOf(job), [job])
+}
+
+/** The ledger of the jobs that a key has named, in the order of their ids; it says of each attempt whose it is. */
+export function keyLedgerText(jobs: readonly FakeJob[]): string {
+  const all = jobs.flatMap((job) => attemptsOf(job).map((attempt) => Object.assign({ job_id: job.id }, attempt)))
+  return ledgerOf(all, jobs)
+}
+
+function attemptsOf({ paid, model }: FakeJob): object[] {
+  return Array.from({ length: paid }, (_, index) => ({
     attempt: index + 1,
     generation: 1,
     outcome: 'answered',
@@ -53,14 +64,18 @@ export function ledgerText({ paid, model }: FakeJob): string {
     output_tokens: 5,
     cost_usd: 0.25,
   }))
+}
+
+function ledgerOf(data: readonly object[], jobs: readonly FakeJob[]): string {
+  const duplicates = jobs.reduce((sum, { paid }) => sum + Math.max(0, paid - 1), 0)
   const summary = {
-    duplicate: paid > 1 ? 'yes' : 'no',
+    duplicate: duplicates > 0 ? 'yes' : 'no',
     ...noSpend,
-    calls: paid,
-    billed: paid,
-    cost_usd: paid / 4,
-    duplicates: Math.max(0, paid - 1),
-    duplicate_cost_usd: Math.max(0, paid - 1) / 4,
+    calls: data.length,
+    billed: data.length,
+    cost_usd: data.length / 4,
+    duplicates,
+    duplicate_cost_usd: duplicates / 4,
   }
   return JSON.stringify({ object: 'list', data, has_more: false, next_cursor: null, summary })
 }

@@ -30,6 +30,8 @@ export interface FakeServer {
   url: string
   apiKey: string
   jobs: Map<string, FakeJob>
+  /** Jobs that have expired or were deleted: only the ledger knows them. */
+  gone: FakeJob[]
   /** Keys of each bulk submission. */
   bulks: string[][]
   /** Method and path of each request. */

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { chat, ledger, startSystem, submit, until, untilState, type System } from './system.ts'
 
 // DESIGN.md §1.3: never paid twice without somebody having chosen it. With look-ups an answer that was paid for and lost is fetched
-// before anything is paid again. They do not cover an answer that the provider stores only after the next call has left.
+// before anything is paid again. Not covered: an answer that the provider stores only after the next call has left.
 let system: System
 let address: string
 beforeAll(async () => {

@@ -19,6 +19,7 @@ import {
 const answered = { outcome: 'answered', billing: 'billed' }
 
 // DESIGN.md §1.3 and §4: never paid twice unasked, and a storage failure is not a job failure: an answer in hand is stored in the end.
+// Not covered: a machine that takes its disk along. What only that spool had is a maybe then, and the policy decides.
 // Each starts several processes, and servers again: more than a minute on a busy machine.
 describe.each<Form>([formOfRun])(
   'FAULTS 5, answer in hand and Postgres gone (%s form)',

@@ -8,6 +8,7 @@ const mebibyte = 1024 * 1024
 const answers = 300
 
 // DESIGN.md §4: the worker keeps answers in hand and on disk while Postgres is away; the memory does not grow with their number.
+// Not covered: what the calls under way hold, which grows with the concurrency, and a spool that cannot be written (spool-trouble.test.ts).
 describe('FAULTS 5, many large answers and Postgres gone (redis form)', () => {
   let system: System
   beforeAll(async () => {

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
 // DESIGN.md §1.1: accepted means durable, whatever dies and whatever Redis loses.
+// Not covered: the producer's knowledge. Whoever got no reply and never asks again does not learn that the job was accepted, and paid.
 describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit and hand-over (%s form)', (form) => {
   let system: System
   beforeAll(async () => {

@@ -7,7 +7,8 @@ import { apiKey, chat, startSystem, until, type System } from './system.ts'
 const askonce = new URL('../../apps/cli/bin/askonce.js', import.meta.url).pathname
 const lines = 200
 
-// DESIGN.md §1: a producer that crashes sends everything again; only missing keys are paid for.
+// DESIGN.md §1.2 and §1.3: a producer that crashes sends everything again; only missing keys are paid for.
+// Not covered: an input that is edited between the runs. A line without a key of its own then has another key, and is paid for.
 describe('askonce batch, killed and run again', () => {
   let system: System
   let address: string

@@ -13,7 +13,9 @@ interface Batch {
   request_counts: { total: number; completed: number; failed: number }
 }
 
-// Every step of a batch is a commit, and any process goes on behind it.
+// DESIGN.md §1.1 and §1.3 for the lines of a file: every step of a batch is a commit, and any process goes on behind it.
+// Not covered: a cancellation, or the end of the window, between two kills, and uploads that are cut off (test/contract/sdk has those
+// without kills). Batches of the Anthropic routes have the same driver.
 describe('a batch whose processes are killed', () => {
   let system: System
   beforeAll(async () => {

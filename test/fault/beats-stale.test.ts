@@ -21,7 +21,7 @@ interface Variant {
 }
 
 // DESIGN.md §1.3 and §8: dead means seen dead. Nobody pays again because a clock went on while nothing could be seen.
-// What the guard does not cover: a worker that stays silent for a whole lease after the others are back is declared dead, and
+// Not covered: a worker that stays silent for a whole lease after the others are back is declared dead, and
 // is right to be. A machine that really sleeps stops its monotonic clocks as well, which is easier than what is tried here.
 describe.each<Variant>([{ form: formOfRun, outage: given ?? 20 }])(
   'FAULTS 10, all beats stale at once ($form form)',

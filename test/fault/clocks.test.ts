@@ -25,7 +25,7 @@ function off(minutes: number): Record<string, string> {
 type Times = Record<'created_at' | 'run_at' | 'deadline_at' | 'expires_at', string>
 
 // DESIGN.md §2 and §8: leases, deadlines, expiry and due times go by the database's clock, whatever the machines believe.
-// What it does not cover: the database's own clock. When that jumps ahead, answers expire early and jobs run early.
+// Not covered: the database's own clock. When that jumps ahead, answers expire early and jobs run early.
 describe.each<Form>([formOfRun])('FAULTS 10, clocks ten minutes off (%s form)', (form) => {
   let system: System
   /** APIs whose clocks are ahead and behind. */

@@ -23,6 +23,7 @@ interface Attempt {
 
 // DESIGN.md §1.3 and §4: what a provider's answer means, line by line of ERRORS.md, from the submission to the ledger. The tables are
 // those of the provider's own tests; what is added here is what the job, the lane and the books make of each verdict.
+// Not covered: whether a provider really bills nothing for what it refuses with its own error object. We take its word.
 describe('FAULTS 8, the error table through the whole system (redis form)', () => {
   let system: System
   let address: string

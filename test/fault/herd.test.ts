@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { call, chat, startSystem, submit, until, type Form, type System } from './system.ts'
 
 // DESIGN.md §1.2: one key, one answer; §3: one submission makes the job run, the others attach.
+// Not covered: a herd larger than an API queues, which is told to come back (503), and one whose key expires meanwhile (sweep.test.ts).
 describe.each<Form>(['redis', 'embedded'])('FAULTS 1, herd (%s form)', (form) => {
   let system: System
   let addresses: string[]

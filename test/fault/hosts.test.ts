@@ -15,6 +15,7 @@ interface Host {
 }
 
 /**
+ * DESIGN.md §1.3 and §8, where processes share no machine: a host that is cut off costs what its policies allow, and no more.
  * Two hosts, each with an API, a worker and a janitor on an address and with a data directory of its own, that share nothing but Postgres
  * and Redis and reach those over links of their own.
  * Not covered: clocks that differ (clocks.test.ts has them), and hosts that see different servers.

@@ -17,6 +17,7 @@ import {
 const poolSize = 5
 
 /**
+ * DESIGN.md §1.1, §1.3 and §8 hold through a pooler, which keeps no session: nothing accepted is lost, and no call is made twice.
  * The whole system with PgBouncer in transaction mode between its processes and Postgres. docs/operations.md says what goes around it.
  * Not covered: another program that uses the same role through the same pooler and leaves settings behind in its sessions.
  */

@@ -74,6 +74,8 @@ async function startRoles(system: System): Promise<string> {
  * The whole system on Redis Cluster and behind Sentinel. DESIGN.md §1.5 again: what a failover forgets comes back from Postgres.
  * Not covered: a cluster over several machines, TLS, and a network that parts old primary and sentinels.
  */
+// DESIGN.md §1.5 for Redis of several nodes: whatever a failover loses, every accepted job ends, and none runs twice because of it.
+// Not covered: shards that move to other nodes while jobs run, and a network that leaves each worker a primary of its own.
 describe('Redis Cluster', () => {
   let system: System
   let redis: TestRedisCluster

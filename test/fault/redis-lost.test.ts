@@ -33,7 +33,8 @@ function jobsOf(of: () => { system: System; address: string }) {
   return { submitAll, finished, expectOneCallEach }
 }
 
-// DESIGN.md §1.5: Postgres is the truth, Redis is a wake-up, and may be flushed at any moment.
+// DESIGN.md §1.1 and §1.5: Postgres is the truth, Redis is a wake-up, and may be flushed at any moment.
+// Not covered: the wait. While Redis is away nothing is called. Clusters and sentinels are in redis-forms.test.ts.
 describe('FAULTS 9, Redis lost with 10,000 jobs queued and some running', () => {
   let system: System
   let address: string

@@ -10,6 +10,7 @@ import { healthPort } from './worker-health.ts'
 const answered = [{ attempt: 1, outcome: 'answered', billing: 'billed' }]
 
 // DESIGN.md §4: a storage failure is not a job failure, and an answer in hand is never lost in silence.
+// Not covered: a disk that says it has synced and has not, and an answer in memory alone when its worker is killed: a maybe, both times.
 // Each starts several processes, and servers again: more than a minute on a busy machine.
 describe('FAULTS 5, trouble with the spool (redis form)', { timeout: 120_000 }, () => {
   let system: System

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { leakCheck, reapAll, spawnNode, startUpstream, type Child, type Upstream } from '@askonce/testkit'
@@ -9,7 +9,9 @@ import { apiKey, call, chat, submit, until } from './system.ts'
 const askonce = new URL('../../apps/cli/bin/askonce.js', import.meta.url).pathname
 const jobs = 1_000
 
-// DESIGN.md §1: accepted means durable, never paid twice unasked; on the one-process form that a laptop runs.
+// DESIGN.md §1.1 and §1.3: accepted means durable, never paid twice unasked; on the one-process form that a laptop runs.
+// Not covered: a power cut. What a killed process had written is still in the system's cache; that it would be on the disk is Postgres'
+// own promise, and that of the disk.
 describe('askonce start, killed and started again', () => {
   let directory: string
   let upstream: Upstream
@@ -100,7 +102,36 @@ describe('askonce start, killed and started again', () => {
     child.signalGroup('SIGINT')
     expect(await child.exited).toEqual({ code: 0, signal: null })
   }, 120_000)
+
+  test('a spool that cannot be written: /readyz stays 200 and says so until it is repaired; answers go to Postgres', async () => {
+    const spool = join(directory, 'data', 'spool')
+    await rm(spool, { recursive: true, force: true })
+    await writeFile(spool, 'in the way')
+    const { child, address } = await start()
+    await child.waitForLine(/"event":"spool\.unavailable"/, 30_000)
+    const ready = async () => {
+      const response = await fetch(`${address}/readyz`)
+      return { code: response.status, ...((await response.json()) as Ready) }
+    }
+    const trouble = await until(ready, ({ checks }) => checks.worker.reason?.includes(spool) === true, 10_000)
+    expect(trouble).toMatchObject({ code: 200, status: 'degraded', checks: { worker: { ok: false } } })
+    const metrics = async () => (await fetch(`${address}/metrics`)).text()
+    expect(await metrics()).toContain('\naskonce_spool_writable 0\n')
+    expect((await submit(address, 'unneeded', chat('unneeded'), 30)).body.state).toBe('succeeded')
+    await rm(spool)
+    // The worker looks every half minute.
+    const well = await until(ready, ({ status }) => status === 'ready', 45_000)
+    expect(well).toMatchObject({ code: 200, checks: { worker: { ok: true, reason: null } } })
+    expect(await metrics()).toContain('\naskonce_spool_writable 1\n')
+    child.signalGroup('SIGINT')
+    expect(await child.exited).toEqual({ code: 0, signal: null })
+  }, 120_000)
 })
+
+interface Ready {
+  status: string
+  checks: { worker: { ok: boolean; reason: string | null } }
+}
 
 interface Bulk {
   data: { job: { state: string } }[]

@@ -2,7 +2,9 @@ import { openDatabase, sweepExpired, type Database } from '@askonce/store'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { apiKey, call, chat, run, startSystem, submit, until, untilState, type System } from './system.ts'
 
-// DESIGN.md §2: expired is a predicate; the sweep only removes what no request can see any more.
+// DESIGN.md §1.2 and §2: a stored answer is there until it expires; the sweep only removes what no request can see any more.
+// Not covered: a clock of the database that jumps ahead, by which answers expire early. Files, batches and the ledger have sweeps of their
+// own, in test/integration/store.
 describe('FAULTS 7, sweep races (redis form)', () => {
   let system: System
   let address: string

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { call, chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
 // DESIGN.md §1.3: never paid twice without somebody having chosen it, and every paid attempt is in the ledger.
+// Not covered: whether the lost call was billed. Nobody on our side can know, so under `rerun` it may be paid for again, by choice.
 describe.each<Form>(['redis', 'embedded'])('FAULTS 4, worker killed after the provider accepted (%s form)', (form) => {
   let system: System
   let address: string

@@ -3,7 +3,9 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { chat, ledger, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
-// DESIGN.md §8: a worker that dies before its claim commits costs nothing and is replaced within 10 s.
+// DESIGN.md §1.3 and §8: a worker that dies before its claim commits costs nothing and is replaced within 10 s; a claim whose reply was
+// lost is never sent. Not covered: a worker that dies between the commit of its claim and the call. From outside that looks like a call
+// that was made, and costs a maybe.
 describe.each<Form>(['redis', 'embedded'])('FAULTS 3, worker killed before its claim commits (%s form)', (form) => {
   let system: System
   let address: string

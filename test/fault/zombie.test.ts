@@ -5,7 +5,7 @@ import { apiKey, call, chat, ledger, startSystem, submit, until, untilState, typ
 import { answer, cases, hang, none } from './zombie-cases.ts'
 
 // DESIGN.md §1.2 and §1.3: an answer once read never changes, and what was paid for is in the ledger, whoever comes late.
-// What the fence does not cover: the money. A frozen worker looks like a dead one, so under `rerun` its call is paid for twice.
+// Not covered: the money. A frozen worker looks like a dead one, so under `rerun` its call is paid for twice.
 describe.each<Form>(['redis', 'embedded'])(
   'FAULTS 6, a worker frozen beyond its lease and thawed (%s form)',
   (form) => {

@@ -16,11 +16,21 @@ interface Doctored {
   job?: Partial<JobEvidence> | null
   calls?: number
   sent?: number
+  consents?: number | null
 }
 
 /** One key that was accepted, called once, answered `one`, and says so to everybody; with what the test changes about it. */
 function evidence(doctored: Doctored = {}): Evidence {
-  const { policy = 'rerun', maxPaid = 2, entries = [], final = {}, job = {}, calls = 1, sent = 1 } = doctored
+  const {
+    policy = 'rerun',
+    maxPaid = 2,
+    entries = [],
+    final = {},
+    job = {},
+    calls = 1,
+    sent = 1,
+    consents = 0,
+  } = doctored
   const asked = new Book()
   asked.add([
     { type: 'asked', key: 'k', policy, maxPaid },
@@ -33,6 +43,7 @@ function evidence(doctored: Doctored = {}): Evidence {
     asked,
     calls: new Map([['k', calls]]),
     ledger: new Map([['k', { rows: sent, sent }]]),
+    consents: consents === null ? null : new Map([['k', consents]]),
     jobs: new Map(job === null ? [] : [['k', { ...done, ...job }]]),
   }
 }
@@ -84,7 +95,7 @@ describe('the checker of the chaos run', () => {
     expect(found({ final: { state: 'uncertain', sha: null } })).toEqual([])
     const asked = new Book()
     asked.add([{ type: 'asked', key: 'k', policy: 'hold', maxPaid: 1 }])
-    expect(check({ asked, calls: new Map(), ledger: new Map(), jobs: new Map() })).toEqual([])
+    expect(check({ asked, calls: new Map(), ledger: new Map(), consents: new Map(), jobs: new Map() })).toEqual([])
   })
 
   test('two answers: shown twice, shown and stored, shown and told at the end', () => {
@@ -115,11 +126,26 @@ describe('the checker of the chaos run', () => {
   ])('beyond the budget: policy %s with max_paid_attempts %i allows %i, and one more for each consent', (...row) => {
     const [policy, maxPaid, allowed] = row
     const consent: Entry = { type: 'consent', key: 'k' }
-    const over = (calls: number, entries: Entry[]): string[] => found({ policy, maxPaid, entries, calls, sent: calls })
+    const over = (calls: number, entries: Entry[]): string[] =>
+      found({ policy, maxPaid, entries, calls, sent: calls, consents: entries.length })
     expect(over(allowed, [])).toEqual([])
     expect(over(allowed + 1, [])).toEqual(['beyond the budget'])
     expect(over(allowed + 1, [consent])).toEqual([])
     expect(over(allowed + 2, [consent])).toEqual(['beyond the budget'])
+  })
+
+  test('beyond the budget: a consent counts when somebody gave it and it was carried out', () => {
+    const asked: Entry[] = [1, 2].map(() => ({ type: 'consent', key: 'k' }))
+    const second = (entries: Entry[], consents: number | null): string[] =>
+      found({ policy: 'hold', entries, consents, calls: 2, sent: 2 })
+    // Refused, or it never arrived.
+    expect(second(asked, 0)).toEqual(['beyond the budget'])
+    expect(second(asked, 1)).toEqual([])
+    // The database says that somebody did, and nobody did.
+    expect(second([], 1)).toEqual(['beyond the budget'])
+    // Postgres is away: what was asked for may have been done.
+    expect(second(asked, null)).toEqual([])
+    expect(found({ policy: 'hold', entries: asked, consents: 1, calls: 3, sent: 3 })).toEqual(['beyond the budget'])
   })
 
   test('beyond the budget: a call for a key that nobody asked for', () => {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { transitions } from '@askonce/core'
 import { createMetrics } from '@askonce/telemetry'
 import { describe, expect, it } from 'vitest'
@@ -26,6 +26,27 @@ describe('docs/operations.md', () => {
     const named = [...pages.matchAll(/`(askonce_[a-z_]*[a-z])[`{]/g)].map(([, name]) => name)
     expect(named.length).toBeGreaterThan(20)
     expect(named.filter((name) => !known.has(name))).toEqual([])
+  })
+})
+
+describe('docs/reliability.md', () => {
+  const page = readFileSync('docs/reliability.md', 'utf8')
+  const files = readdirSync('test/fault').filter((name) => name.endsWith('.test.ts'))
+
+  it('has every fault test in its table', () => {
+    const [, chapter = ''] = /^## The fault tests$([^]*?)^## /m.exec(page) ?? []
+    const named = new Set([...chapter.matchAll(/`([a-z-]+)`/g)].map(([, name]) => `${name}.test.ts`))
+    expect(files.length).toBeGreaterThan(20)
+    expect(files.filter((name) => !named.has(name))).toEqual([])
+  })
+
+  it('is right that each names its promise, and what it does not cover', () => {
+    const silent = files.filter((name) => {
+      const text = readFileSync(`test/fault/${name}`, 'utf8')
+      const head = text.slice(0, text.search(/^ *test(?:\(|\.each)/m))
+      return !/DESIGN\.md §\d/.test(head) || !/Not covered: /.test(head)
+    })
+    expect(silent).toEqual([])
   })
 })
 

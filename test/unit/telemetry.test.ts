@@ -131,6 +131,18 @@ describe('metrics', () => {
     expect(names.filter((name) => !/^(askonce|process|nodejs)_/.test(name))).toEqual([])
   })
 
+  it('shows figures of workers only where there is a worker, never as zero of a process that is none', async () => {
+    const metrics = createMetrics()
+    const ofWorkers = /^askonce_(?:spool_writable|spool_files|claims_held_back|unstored_answers)[ {].*$/gm
+    expect((await metrics.render()).text.match(ofWorkers)).toBeNull()
+    metrics.spoolWritable.set(0)
+    metrics.claimsHeldBack.set(0)
+    expect((await metrics.render()).text.match(ofWorkers)).toEqual([
+      'askonce_spool_writable 0',
+      'askonce_claims_held_back 0',
+    ])
+  })
+
   it('reads the database once for scrapes that come together, and not again at once', async () => {
     const metrics = createMetrics()
     let reads = 0

@@ -38,7 +38,7 @@ export interface Assembly {
 
 /** Builds what the routes work with. Nothing is connected before its first use, and everything comes back by itself. */
 export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
-  const { config, databaseUrl, poolerUrl = null, log, metrics } = context
+  const { config, databaseUrl, poolerUrl = null, log, metrics, workerProblems = null } = context
   const outage = new Outage(log, 'store')
   let closing = false
   // A reading that meets the closed pool is no outage.
@@ -94,7 +94,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     waits,
     streams,
     lanes,
-    readiness: new Readiness(db, databaseUrl, dispatcher),
+    readiness: new Readiness({ db, databaseUrl, dispatcher, workerProblems }),
     refreshLanes: () => watch.refresh(),
     announce: (news, ids) => {
       if (news === 'settled') {

@@ -21,6 +21,8 @@ export interface ApiContext {
   queue: QueueConnection
   log: Log
   metrics: Metrics
+  /** Why the worker in this process cannot work at this moment; absent: there is none. */
+  workerProblems?: () => Promise<string[]>
 }
 
 /** What the routes work with. */

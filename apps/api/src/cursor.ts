@@ -7,26 +7,66 @@ export interface Position {
   id: string
 }
 
+/** Position of an attempt among those of its key. */
+export interface AttemptPosition {
+  startedAt: string
+  jobId: string
+  attempt: number
+}
+
 const databaseTime = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?$/
 
 /** Opaque to clients: they get it and give it back. */
 export function toCursor({ createdAt, id }: Position): string {
-  return Buffer.from(JSON.stringify([createdAt, id])).toString('base64url')
+  return encode([createdAt, id])
 }
 
 /** @throws Problem `invalid_request` when it is none of ours */
 export function readCursor(text: string, param: string): Position {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(text, 'base64url').toString())
-    const [createdAt, id] = Array.isArray(value) ? (value as unknown[]) : []
-    if (typeof createdAt === 'string' && typeof id === 'string' && isTime(createdAt) && isJobId(id))
-      return { createdAt, id }
-  } catch {
-    // Not JSON: told below.
-  }
-  throw new Problem('invalid_request', `${param}: is not a cursor of this server`, { param })
+  const [createdAt, id, ...rest] = decode(text)
+  if (isTime(createdAt) && isId(id) && rest.length === 0) return { createdAt, id }
+  throw foreign(param)
 }
 
-function isTime(text: string): boolean {
-  return databaseTime.test(text) && !Number.isNaN(Date.parse(text.replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00')))
+export function toAttemptCursor({ startedAt, jobId, attempt }: AttemptPosition): string {
+  return encode([startedAt, jobId, attempt])
+}
+
+/** @throws Problem `invalid_request` when it is none of ours */
+export function readAttemptCursor(text: string, param: string): AttemptPosition {
+  const [startedAt, jobId, attempt, ...rest] = decode(text)
+  if (isTime(startedAt) && isId(jobId) && isNumber(attempt) && rest.length === 0) return { startedAt, jobId, attempt }
+  throw foreign(param)
+}
+
+function encode(parts: readonly (string | number)[]): string {
+  return Buffer.from(JSON.stringify(parts)).toString('base64url')
+}
+
+/** Empty for what is no array in JSON. */
+function decode(text: string): unknown[] {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(text, 'base64url').toString())
+    return Array.isArray(value) ? value : []
+  } catch {
+    return []
+  }
+}
+
+function foreign(param: string): Problem {
+  return new Problem('invalid_request', `${param}: is not a cursor of this server`, { param })
+}
+
+function isId(value: unknown): value is string {
+  return typeof value === 'string' && isJobId(value)
+}
+
+/** Of an attempt: what fits the column. */
+function isNumber(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) > 0 && Number(value) < 2 ** 31
+}
+
+function isTime(value: unknown): value is string {
+  if (typeof value !== 'string' || !databaseTime.test(value)) return false
+  return !Number.isNaN(Date.parse(value.replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00')))
 }

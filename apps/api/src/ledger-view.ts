@@ -53,9 +53,8 @@ export function withTotals(head: object, totals: LedgerTotals): string {
   return `${start},"cost_usd":${cost_usd},"duplicate_cost_usd":${duplicate_cost_usd},"possible_duplicate_cost_usd":${possible_duplicate_cost_usd}}`
 }
 
-/** A whole list with a summary beside it, from the JSON of its items. */
-export function summarisedList(items: readonly string[], summary: string): Buffer {
-  return Buffer.from(
-    `{"object":"list","data":[${items.join(',')}],"has_more":false,"next_cursor":null,"summary":${summary}}`,
-  )
+/** A list with a summary beside it, from the JSON of its items. Without a cursor it is whole. */
+export function summarisedList(items: readonly string[], summary: string, next: string | null = null): Buffer {
+  const page = `"has_more":${next !== null},"next_cursor":${JSON.stringify(next)}`
+  return Buffer.from(`{"object":"list","data":[${items.join(',')}],${page},"summary":${summary}}`)
 }

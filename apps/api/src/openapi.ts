@@ -21,6 +21,8 @@ const named: Record<string, z.ZodType> = {
   Attempt: ledger.attempt,
   LedgerSummary: ledger.ledgerSummary,
   AttemptList: ledger.attemptList,
+  KeyAttempt: ledger.keyAttempt,
+  KeyAttemptList: ledger.keyAttemptList,
   Decision: ledger.decision,
   DecisionList: ledger.decisionList,
   SpendRow: ledger.spendRow,

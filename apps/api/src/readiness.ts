@@ -13,7 +13,19 @@ export interface Checks {
   database: Check
   schema: Check
   queue: Check
+  /** Of the worker in this process; absent where there is none. */
+  worker?: Check
 }
+
+export interface ReadinessOptions {
+  db: Db
+  databaseUrl: string
+  dispatcher: Dispatcher
+  workerProblems: (() => Promise<string[]>) | null
+}
+
+/** The message is our own words. */
+class WorkerTroubleError extends Error {}
 
 /** One look serves the askers of this long: probes come from everywhere and need no key. */
 const cacheMs = 1_000
@@ -21,17 +33,13 @@ const limitMs = 3_000
 
 /** Whether this process could serve now. */
 export class Readiness {
-  private readonly db: Db
-  private readonly databaseUrl: string
-  private readonly dispatcher: Dispatcher
+  private readonly options: ReadinessOptions
   private schemaIsCurrent = false
   private underWay: Promise<Checks> | null = null
   private last: { checks: Checks; atMs: number } | null = null
 
-  constructor(db: Db, databaseUrl: string, dispatcher: Dispatcher) {
-    this.db = db
-    this.databaseUrl = databaseUrl
-    this.dispatcher = dispatcher
+  constructor(options: ReadinessOptions) {
+    this.options = options
   }
 
   /** Never rejects, and takes three seconds at most. */
@@ -44,12 +52,14 @@ export class Readiness {
   }
 
   private async look(): Promise<Checks> {
-    const [database, schema, queue] = await Promise.all([
-      attempt(() => ping(this.db)),
+    const { db, dispatcher, workerProblems } = this.options
+    const [database, schema, queue, worker] = await Promise.all([
+      attempt(() => ping(db)),
       attempt(() => this.checkSchema()),
-      attempt(() => this.dispatcher.ping()),
+      attempt(() => dispatcher.ping()),
+      workerProblems === null ? null : attempt(() => refuseProblems(workerProblems)),
     ])
-    const checks = { database, schema, queue }
+    const checks = { database, schema, queue, ...(worker === null ? {} : { worker }) }
     this.last = { checks, atMs: performance.now() }
     return checks
   }
@@ -57,9 +67,14 @@ export class Readiness {
   /** Once it has been right, it stays right for this process: migrations only go forward, by somebody who stops it first. */
   private async checkSchema(): Promise<void> {
     if (this.schemaIsCurrent) return
-    await assertSchema(this.databaseUrl)
+    await assertSchema(this.options.databaseUrl)
     this.schemaIsCurrent = true
   }
+}
+
+async function refuseProblems(read: () => Promise<string[]>): Promise<void> {
+  const problems = await read()
+  if (problems.length > 0) throw new WorkerTroubleError(problems.join('; '))
 }
 
 async function attempt(run: () => Promise<void>): Promise<Check> {
@@ -67,6 +82,7 @@ async function attempt(run: () => Promise<void>): Promise<Check> {
     await patiently(run(), undefined, limitMs)
     return { ok: true, reason: null }
   } catch (error) {
-    return { ok: false, reason: error instanceof SchemaVersionError ? error.message : errorReason(error) }
+    const ours = error instanceof SchemaVersionError || error instanceof WorkerTroubleError
+    return { ok: false, reason: ours ? error.message : errorReason(error) }
   }
 }

@@ -162,6 +162,7 @@ export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly A
 
 function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
   const { method, path, scope, query, accepts, streamed = false } = route
+  const mayBeAbsent = query.safeParse({}).success
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
       scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
@@ -177,7 +178,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
-        if (!request.url.includes('?')) return
+        if (mayBeAbsent && !request.url.includes('?')) return
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)
         request.query = checked.data

@@ -20,6 +20,8 @@ export interface Totals {
 }
 
 interface Attempt {
+  /** In the ledger of a key. */
+  job_id?: string
   attempt: number
   generation: number
   outcome: string | null
@@ -34,12 +36,20 @@ interface Attempt {
   cost_usd: number | null
 }
 
-/** The ledger of a job: its attempts, and what they come to. */
-export function showAttempts({ data, summary }: { data: Attempt[]; summary: Totals }): void {
+export interface Ledger {
+  data: Attempt[]
+  has_more: boolean
+  summary: Totals
+}
+
+/** The ledger of a job or a key: its attempts, and what they come to. */
+export function showAttempts({ data, has_more: more, summary }: Ledger): void {
   if (data.length === 0) return print('No attempt yet.')
+  const several = new Set(data.map(({ job_id: id }) => id)).size > 1
   print(
     table<Attempt>(
       [
+        ...(several ? [{ title: 'JOB', value: ({ job_id: id }: Attempt) => id ?? '' }] : []),
         { title: '#', value: ({ attempt }) => String(attempt), right: true },
         { title: 'RUN', value: ({ generation }) => String(generation), right: true },
         { title: 'OUTCOME', value: ({ outcome }) => outcome ?? 'open' },
@@ -54,6 +64,7 @@ export function showAttempts({ data, summary }: { data: Attempt[]; summary: Tota
       data,
     ),
   )
+  if (more) print(`These are the first ${data.length} of ${summary.calls}.`)
   print(`\n${callsOf(summary)}; cost: ${dollars(summary.cost_usd)}${unpricedOf(summary)}`)
   print(`Paid twice: ${duplicatesOf(summary)}`)
 }

@@ -28,6 +28,7 @@ export class BackPressure {
     this.log = log
     this.metrics = metrics
     this.onChange = onChange
+    metrics.claimsHeldBack.set(0)
   }
 
   /** Why no claims are made; null: they are. */

@@ -38,6 +38,7 @@ export class Safekeeping {
     this.options = options
     this.outage = new Outage(options.log.child({ file: options.spool.directory }), 'spool')
     options.metrics.spoolWritable.set(1)
+    this.report()
   }
 
   /** What is wrong with the directory; null: nothing that is known. */

@@ -21,6 +21,12 @@ export function createMetrics() {
     new Counter<Label>({ name: prefix + name, help, labelNames, registers })
   const gauge = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Gauge<Label>({ name: prefix + name, help, labelNames, registers })
+  // Absent until somebody sets it: at zero, an API or a janitor would speak for workers, and alerts on zero would lie.
+  const gaugeOfWorkers = (name: string, help: string) => {
+    const made = gauge(name, help)
+    made.remove()
+    return made
+  }
   const histogram = <Label extends string>(name: string, help: string, buckets: number[], ...labelNames: Label[]) =>
     new Histogram<Label>({ name: prefix + name, help, buckets, labelNames, registers })
 
@@ -40,11 +46,11 @@ export function createMetrics() {
     httpRequests: counter('http_requests_total', 'Answered requests', 'route', 'status'),
     httpDuration: histogram('http_request_duration_seconds', 'Answered requests', httpBuckets, 'route'),
     waiters: gauge('waiters', 'Requests that wait for their job'),
-    spoolFiles: gauge('spool_files', 'Answers on disk that wait for the database'),
-    spoolWritable: gauge('spool_writable', '1 while the spool directory can be written, else 0'),
+    spoolFiles: gaugeOfWorkers('spool_files', 'Answers on disk that wait for the database'),
+    spoolWritable: gaugeOfWorkers('spool_writable', '1 while the spool directory can be written, else 0'),
     spoolSetAside: counter('spool_set_aside_total', 'Files of the spool that are left to a person', 'why'),
     unstoredAnswers: gauge('unstored_answers', 'Paid answers that could not be stored so far: memory, disk', 'where'),
-    claimsHeldBack: gauge('claims_held_back', '1 while no claims are made because answers cannot be stored'),
+    claimsHeldBack: gaugeOfWorkers('claims_held_back', '1 while no claims are made because answers cannot be stored'),
     laneState,
     redispatched: counter('redispatched_total', 'Hand-overs that BullMQ had lost'),
     reclaimed: counter('reclaimed_total', 'Attempts taken from dead workers'),

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -67,6 +68,16 @@ function readOptions(): Options | 'help' {
   }
 }
 
+/** What runs against each other, as installed. */
+function describeVersions(): string {
+  const load = createRequire(import.meta.url)
+  const peers = ['bullmq', 'pg-boss'].map((name) => {
+    const { version } = load(`${name}/package.json`) as { version: string }
+    return `${name} ${version}`
+  })
+  return [`Askonce ${describeCommit()}`, `Node ${process.versions.node}`, ...peers].join(', ')
+}
+
 function say(text: string): void {
   process.stdout.write(`${text}\n`)
 }
@@ -109,6 +120,7 @@ async function main(): Promise<number> {
     return 0
   }
   const machine = describeMachine()
+  const versions = describeVersions()
   const plan = schedule(options.seed, options.seconds * 1_000, options.flush)
   const rows: Row[] = []
   for (const name of systems) rows.push(await runOne(name, plan, options))
@@ -116,13 +128,13 @@ async function main(): Promise<number> {
   const { seconds, rate, seed, drain, flush } = options
   const command = `npm run chaos:compare -- --seconds ${seconds} --drain ${drain} --rate ${rate} --seed ${seed}${flush ? '' : ' --no-flush'}`
   const table = renderRows(rows)
-  say(`\n${table}\n`)
+  say(`\n${versions}\n\n${table}\n`)
   if (options.out !== undefined) {
-    writeFileSync(options.out, `${JSON.stringify({ command, plan, rows }, null, 2)}\n`)
+    writeFileSync(options.out, `${JSON.stringify({ command, versions, plan, rows }, null, 2)}\n`)
   }
   if (options.report !== undefined) {
     const faults = plan.map(({ atMs, kind }) => `${(atMs / 1000).toFixed(0)} s ${kind}`).join(', ')
-    const head = `Command: \`${command}\`. ${new Date().toISOString().slice(0, 10)}, ${machine}, Askonce ${describeCommit()}.`
+    const head = `Command: \`${command}\`. ${new Date().toISOString().slice(0, 10)}, ${machine}, ${versions}.`
     writePage(options.report, 'compare', `${head}\nFaults: ${faults}.\n\n${table}`)
   }
   return 0

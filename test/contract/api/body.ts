@@ -46,6 +46,9 @@ export interface Item extends Body {
   from_state: string
   to_state: string
   accept_duplicate_charge: boolean
+  // An attempt.
+  job_id: string
+  attempt: number
   // Spend.
   date: string
   provider: string

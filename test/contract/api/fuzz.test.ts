@@ -208,7 +208,8 @@ describe(`whatever is sent, the server is not at fault (seed ${seed})`, () => {
       fc.asyncProperty(anyQuery(json.data[0]?.id ?? '', json.next_cursor ?? ''), async ({ id, query }) => {
         for (const path of ['', '/response', '/attempts', '/decisions'])
           await expectNoFault('GET', `/v1/jobs/${id}${path}`)
-        for (const path of ['/v1/jobs', '/v1/spend', `/v1/jobs/${id}`]) await expectNoFault('GET', `${path}?${query}`)
+        for (const path of ['/v1/jobs', '/v1/spend', '/v1/attempts', `/v1/jobs/${id}`])
+          await expectNoFault('GET', `${path}?${query}`)
         for (const change of ['retry', 'fail']) await expectNoFault('POST', `/v1/jobs/${id}/${change}?${query}`, {})
       }),
       { numRuns: 60 },

@@ -37,6 +37,9 @@ async function insert({ at, billing = 'billed', cost = null, tenant = 'default',
   )
 }
 
+const someJob = '0199c0de-0000-7000-8000-000000000001'
+const cursorOf = (...parts: (string | number)[]): string => Buffer.from(JSON.stringify(parts)).toString('base64url')
+
 const day = (ago: number): string => new Date(Date.now() - ago * 86_400_000).toISOString().slice(0, 10)
 
 describe('GET /v1/jobs/{id}/attempts', () => {
@@ -92,6 +95,95 @@ describe('GET /v1/jobs/{id}/attempts', () => {
     await harness.answer(await harness.claim(id), '{"a":1}')
     await harness.call('DELETE', `/v1/jobs/${id}`)
     expect(await summary(id)).toMatchObject({ billed: 1, cost_usd: 0.0025, duplicate: 'no' })
+  })
+})
+
+describe('GET /v1/attempts', () => {
+  const ledger = (query: string, key?: string): Promise<Reply> =>
+    harness.call('GET', `/v1/attempts${query}`, key === undefined ? {} : { key })
+
+  /** The key of an answered job whose time is over. */
+  async function expired(key: string): Promise<string> {
+    const { id } = (await harness.submit(key, chat('x'))).json
+    await harness.answer(await harness.claim(id), '{"a":1}')
+    await harness.sql(`update jobs set expires_at = now() - interval '1 second' where id = $1`, [id])
+    return id
+  }
+
+  it('has what a key cost, whatever became of its jobs: expired, taken over, swept', async () => {
+    const first = await expired('k')
+    expect((await harness.call('GET', '/v1/jobs?key=k')).json.data).toEqual([])
+    const one = await ledger('?key=k')
+    expect(one.status).toBe(200)
+    expect(one.json).toMatchObject({
+      object: 'list',
+      data: [{ job_id: first, attempt: 1, outcome: 'answered', billing: 'billed', cost_usd: 0.0025 }],
+      has_more: false,
+      next_cursor: null,
+      summary: { duplicate: 'no', calls: 1, billed: 1, cost_usd: 0.0025 },
+    })
+    // Another request may have the key now; its attempts are not duplicates of those before.
+    const { id: second } = (await harness.submit('k', chat('y'))).json
+    await harness.answer(await harness.claim(second), '{"a":2}')
+    const { json } = await ledger('?key=k')
+    expect(json.data.map(({ job_id: id, attempt }) => [id, attempt])).toEqual([
+      [first, 1],
+      [second, 1],
+    ])
+    expect(json.summary).toMatchObject({ duplicate: 'no', calls: 2, billed: 2, cost_usd: 0.005 })
+    await harness.call('DELETE', `/v1/jobs/${second}`)
+    expect((await ledger('?key=k')).text).toBe(JSON.stringify(json))
+  })
+
+  it('shows a job that is there beside its own ledger, and nothing of a key without attempts', async () => {
+    const { id } = (await harness.submit('open', chat('x'))).json
+    const empty = { data: [], has_more: false, next_cursor: null, summary: { calls: 0, duplicate: 'no' } }
+    expect((await ledger('?key=open')).json).toMatchObject(empty)
+    expect((await ledger('?key=never')).json).toMatchObject(empty)
+    await harness.claim(id)
+    const [own] = (await harness.call('GET', `/v1/jobs/${id}/attempts`)).json.data
+    expect((await ledger('?key=open')).json.data).toEqual([{ job_id: id, ...own }])
+    // As the header may have it.
+    expect((await ledger('?key=%22open%22')).json.data).toHaveLength(1)
+  })
+
+  it('goes from page to page, with the sums of all of them', async () => {
+    const ids = [await expired('k'), await expired('k'), await expired('k')]
+    const seen: unknown[] = []
+    let cursor: string | null = ''
+    while (cursor !== null) {
+      const more: string = cursor === '' ? '' : `&cursor=${cursor}`
+      const { json } = await ledger(`?key=k&limit=2${more}`)
+      expect(json.summary).toMatchObject({ calls: 3, billed: 3 })
+      expect(json.has_more).toBe(json.next_cursor !== null)
+      seen.push(...json.data.map(({ job_id: id }) => id))
+      cursor = json.next_cursor
+    }
+    expect(seen).toEqual(ids)
+  })
+
+  it('is for the tenant alone, and for keys that may read', async () => {
+    await expired('k')
+    const other = await harness.keyFor('other', ['read'])
+    expect((await ledger('?key=k', other)).json).toMatchObject({ data: [], summary: { calls: 0, cost_usd: 0 } })
+    expect((await ledger('?key=k', await harness.keyFor('default', ['submit']))).status).toBe(403)
+  })
+
+  it.each([
+    ['', 'key', 'invalid_request'],
+    ['?key=a&key=b', 'key', 'invalid_request'],
+    ['?key=', 'key', 'idempotency_key_invalid'],
+    ['?key=%C3%A4', 'key', 'idempotency_key_invalid'],
+    ['?key=k&limit=0', 'limit', 'invalid_request'],
+    ['?key=k&limit=201', 'limit', 'invalid_request'],
+    ['?key=k&cursor=x', 'cursor', 'invalid_request'],
+    // That of another list, and one with a number that no column holds.
+    [`?key=k&cursor=${cursorOf('2026-03-01 00:00:00+00', someJob)}`, 'cursor', 'invalid_request'],
+    [`?key=k&cursor=${cursorOf('2026-03-01 00:00:00+00', someJob, 2 ** 31)}`, 'cursor', 'invalid_request'],
+    ['?key=k&state=failed', 'state', 'invalid_request'],
+  ])('refuses %s', async (query, param, code) => {
+    const { status, json } = await ledger(query)
+    expect([status, json.code, json.error.param]).toEqual([400, code, param])
   })
 })
 

@@ -262,6 +262,54 @@ describe('a late answer', () => {
   })
 })
 
+// FAULTS 10: a success of an earlier run is adopted, any other end of it is ledger only.
+describe('an attempt of a run before this one', () => {
+  const runs: [string, Parameters<typeof insertJob>[1]][] = [
+    ['is queued', { state: 'queued', attempt: 1, tries: 0, paid: 1 }],
+    ['runs', { state: 'running', attempt: 2, tries: 1, paid: 2 }],
+  ]
+  /** A job in its second generation, and attempt 1 of its first. */
+  const earlier = async (columns: Parameters<typeof insertJob>[1], attempt: object): Promise<string> => {
+    const id = await insertJob(store, { generation: 2, ...columns })
+    await insertAttempt(store, id, { generation: 1, ...attempt })
+    if (columns?.state === 'running') await insertAttempt(store, id, { attempt: 2, generation: 2 })
+    return id
+  }
+
+  it.each(runs)('answers while the job %s again: it is adopted, and the run is over', async (_, columns) => {
+    for (const attempt of [{}, { billing: 'maybe', outcome: 'lost' }]) {
+      const id = await earlier(columns, attempt)
+      const [ended] = await end(ending(id, 'answer'))
+      expect(ended).toMatchObject({ recorded: true, movedTo: 'succeeded', answerAttempt: 1 })
+      expect(await jobRow(store, id)).toMatchObject({
+        state: 'succeeded',
+        generation: 2,
+        answer_attempt: 1,
+        response: Buffer.from('{"answer":"late"}'),
+        tries: columns?.['tries'],
+        paid: columns?.['paid'],
+        billed: 1,
+      })
+      expect(await attemptRow(store, id)).toMatchObject({ generation: 1, outcome: 'answered', billing: 'billed' })
+      if (columns?.state !== 'running') continue
+      const [own] = await end(ending(id, 'answer', { attempt: 2 }))
+      expect(own).toMatchObject({ recorded: true, movedTo: null, answerAttempt: 1 })
+      expect(await attemptRow(store, id, 2)).toMatchObject({ outcome: 'surplus', billing: 'billed' })
+    }
+  })
+
+  it.each(runs)('ends otherwise while the job %s again: ledger only', async (_, columns) => {
+    for (const action of ['unknown', 'stop', 'rerun', 'unstorable'] as const) {
+      const id = await earlier(columns, {})
+      const { state, generation, attempt, tries, run_at: runAt, error } = await jobRow(store, id)
+      expect(await end(ending(id, action))).toMatchObject([{ recorded: true, movedTo: null, state }])
+      const after = { state, generation, attempt, tries, run_at: runAt, error, response: null, answer_attempt: null }
+      expect([action, await jobRow(store, id)]).toMatchObject([action, after])
+      expect((await attemptRow(store, id))['finished_at']).not.toBeNull()
+    }
+  })
+})
+
 describe('late evidence', () => {
   const held = async (columns: Parameters<typeof insertJob>[1] = {}): Promise<string> => {
     const id = await insertJob(store, { state: 'uncertain', on_uncertain: 'hold', ...columns })

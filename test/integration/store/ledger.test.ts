@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Billing, Outcome } from '@askonce/core'
-import { readLedger, readSpend, type LedgerTotals, type SpendRow } from '@askonce/store'
+import { readKeyLedger, readLedger, readSpend, type LedgerTotals, type SpendRow } from '@askonce/store'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { insertAttempt, useStore } from './fixture.ts'
 
@@ -130,6 +130,73 @@ describe('readLedger', () => {
       possible_duplicates: 1,
       possible_duplicate_cost_usd: '0.2000000002',
     })
+  })
+})
+
+describe('readKeyLedger', () => {
+  const [first, second] = ['0199c0de-0000-7000-8000-000000000001', '0199c0de-0000-7000-8000-000000000002']
+  type After = Parameters<typeof readKeyLedger>[1]['after']
+  const ask = (given: { tenantId?: string; key?: string; limit?: number; after?: After } = {}) =>
+    readKeyLedger(store.db, { tenantId: 'default', key: 'key', limit: 50, after: null, ...given })
+  const gist = (rows: readonly { job_id: string; attempt: number }[]): unknown[] =>
+    rows.map(({ job_id: id, attempt }) => [id, attempt])
+
+  beforeEach(async () => {
+    // Two jobs that the key has named one after the other, the second of them twice in the same microsecond, and what is not meant.
+    const at = (minute: number): string => `2026-03-10T12:0${minute}:00.000001Z`
+    const billed = { billing: 'billed', cost_usd: '0.1' }
+    await insertAttempt(store, first, { started_at: at(1), ...billed, outcome: 'answered' })
+    await insertAttempt(store, second, { started_at: at(2), billing: 'maybe' })
+    await insertAttempt(store, second, { started_at: at(2), attempt: 2, ...billed, outcome: 'answered' })
+    await insertAttempt(store, randomUUID(), { started_at: at(1), tenant_id: 'other', ...billed })
+    await insertAttempt(store, randomUUID(), { started_at: at(1), idempotency_key: 'key2', ...billed })
+  })
+
+  it('reads the attempts of every job that the key has named, oldest first, of one tenant, and their sums', async () => {
+    const { attempts, totals } = await ask()
+    expect(gist(attempts)).toEqual([
+      [first, 1],
+      [second, 1],
+      [second, 2],
+    ])
+    // Another id is another answer that was asked for: only the maybe beside the answer of its own job may be a duplicate.
+    expect(totals).toEqual({
+      ...nothing,
+      calls: 3,
+      billed: 2,
+      maybe: 1,
+      cost_usd: '0.2',
+      possible_duplicates: 1,
+      possible_duplicate_cost_usd: '0.1',
+    })
+  })
+
+  it('goes on behind any position, and the sums stay those of all', async () => {
+    const all = (await ask()).attempts
+    for (const [index, { cursor_at: startedAt, job_id: jobId, attempt }] of all.entries()) {
+      const { attempts, totals } = await ask({ after: { startedAt, jobId, attempt } })
+      expect(gist(attempts)).toEqual(gist(all.slice(index + 1)))
+      expect(totals.calls).toBe(3)
+    }
+    expect(gist((await ask({ limit: 2 })).attempts)).toEqual(gist(all.slice(0, 2)))
+  })
+
+  it('is empty, and comes to nothing, where the tenant has no attempt under the key', async () => {
+    expect(await ask({ key: 'KEY' })).toEqual({ attempts: [], totals: nothing })
+    expect(await ask({ tenantId: 'nobody' })).toEqual({ attempts: [], totals: nothing })
+  })
+
+  it('finds them by an index', async () => {
+    await store.query(`insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation,
+        lane, model, worker_id)
+      select gen_random_uuid(), 1, 1, 'default', 'other-' || n, 'f', 'embeddings', 'simulated', 'm', gen_random_uuid()
+      from generate_series(1, 5000) n`)
+    await store.query('analyze attempts')
+    const plan = await store.query(
+      'explain select * from attempts a where a.tenant_id = $1 and a.idempotency_key = $2',
+      ['default', 'key'],
+    )
+    expect(JSON.stringify(plan)).toContain('attempts_by_key')
   })
 })
 

@@ -5,7 +5,7 @@ import type { Rules, Settings, World } from './state.ts'
 export interface Exploration {
   states: number
   steps: number
-  /** Arrows of the transition table that were taken. */
+  /** Arrows of the transition table that were taken, by the name that properties.ts gives them. */
   arrows: ReadonlySet<string>
   violation: { promise: string; trace: string[] } | null
 }
@@ -42,7 +42,7 @@ export function explore(rules: Rules, settings: Settings): Exploration {
     const world = worlds[at] ?? start
     for (const move of movesOf(world, rules, settings)) {
       steps += 1
-      const promise = brokenByStep(world, move) ?? brokenInState(move.next, settings)
+      const promise = brokenByStep(world, move, settings) ?? brokenInState(move.next, settings)
       if (promise !== null) return result({ promise, trace: traceTo(at, move.name) })
       const arrow = arrowOf(world, move)
       if (arrow !== null && arrow !== undefined) arrows.add(arrow)

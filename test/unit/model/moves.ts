@@ -58,6 +58,7 @@ const newRun = (job: Job): Partial<Job> => ({
   generation: job.generation + 1,
   tries: 0,
   overdue: false,
+  withBatch: false,
 })
 
 /** Producer and user, who may ask at any moment. An expired row is absent to them; the id that replaces it is another world. */
@@ -74,14 +75,20 @@ function requests(world: World, rules: Rules, settings: Settings, make: Make): v
       answer: 0,
       overdue: false,
       expired: false,
+      withBatch: false,
     }
     return make('submit', 'producer', { ...world, job: fresh })
   }
   if (job.expired) return
   const columns = columnsOf(job, settings)
   const again = job.generation < settings.generations
-  if (again && job.state === 'failed' && rules.resubmitRuns(columns)) {
+  if (again && rules.resubmittable(job) && rules.resubmitRuns(columns)) {
     make('resubmit', 'producer', withJob(world, newRun(job)))
+  }
+  // owned-jobs.ts: any queued job may be wanted by one batch alone.
+  if (job.state === 'queued') {
+    const cancelled = withJob(world, { state: 'cancelled', withBatch: true })
+    make('its batch ends', 'producer', cancelled, { event: 'cancel' })
   }
   const held = job.state === 'uncertain'
   if (again && (job.state === 'failed' || job.state === 'cancelled' || held)) {

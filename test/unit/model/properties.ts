@@ -1,22 +1,34 @@
-import { isSettled, isTerminal, transitions } from '@askonce/core'
+import { isSettled, isTerminal, transitions, type JobState, type OnUncertain } from '@askonce/core'
 import type { Move } from './moves.ts'
-import { columnsOf, productRules, type Settings, type World } from './state.ts'
+import { columnsOf, productRules, type Job, type Settings, type World } from './state.ts'
 
 /** What an end of an attempt may do to its job. */
 const eventsOfAnEnd = ['answer', 'rerun', 'fail', 'hold', 'release']
 
-/** The arrow of the transition table that a step took; null: the state did not change; undefined: there is none. */
+/** As the policy says, after a fenced end that may have been billed. */
+const afterMaybe: Record<OnUncertain, readonly JobState[]> = {
+  rerun: ['queued', 'uncertain'],
+  hold: ['uncertain'],
+  fail: ['failed'],
+}
+
+/** An arrow of the transition table, with the one state that it left. */
+export function arrowName(event: string, from: JobState | null, to: JobState): string {
+  return `${event}: ${from ?? 'no row'} to ${to}`
+}
+
+/** Name of the arrow of the transition table that a step took; null: the state did not change; undefined: there is none. */
 export function arrowOf(before: World, move: Move): string | null | undefined {
   const from = before.job?.state ?? null
   const to = move.next.job?.state ?? null
   if (from === to || to === null) return null
   const allowed = move.event === 'end' ? eventsOfAnEnd : [move.event]
-  return transitions.find((arrow) => allowed.includes(arrow.event) && arrow.to === to && arrow.from.includes(from))
-    ?.event
+  const arrow = transitions.find((one) => allowed.includes(one.event) && one.to === to && one.from.includes(from))
+  return arrow === undefined ? undefined : arrowName(arrow.event, from, to)
 }
 
 /** Name of the first promise that a step breaks; null: none. */
-export function brokenByStep(before: World, move: Move): string | null {
+export function brokenByStep(before: World, move: Move, { onUncertain }: Settings): string | null {
   const { job } = before
   const after = move.next.job
   if (arrowOf(before, move) === undefined) return 'every change of state is an arrow of the table'
@@ -27,7 +39,24 @@ export function brokenByStep(before: World, move: Move): string | null {
   if (left && after.state !== 'succeeded' && move.ended !== job.attempt) {
     return 'only its newest attempt moves a running job, unless with an answer'
   }
+  if (move.event === 'resubmit' && job.state === 'cancelled' && !job.withBatch) {
+    return 'what a person cancelled runs again only on a retry'
+  }
+  const was = before.attempts[(move.ended ?? 0) - 1]
+  const is = move.next.attempts[(move.ended ?? 0) - 1]
+  if (was === undefined || is === undefined || was.ledger === is.ledger) return null
+  const isAnswer = is.ledger === 'billed' && was.phase !== 'unstorable'
+  if (isAnswer && adopts(job) && after.state !== 'succeeded') return 'an answer that is recorded is adopted'
+  const fenced = job.state === 'running' && move.ended === job.attempt
+  if (fenced && is.ledger === 'maybe' && !afterMaybe[onUncertain].includes(after.state)) {
+    return 'a maybe moves its job as the policy says'
+  }
   return null
+}
+
+/** DESIGN.md §2, and not asked of the rules under test. */
+function adopts({ state, expired }: Job): boolean {
+  return state !== 'succeeded' && state !== 'cancelled' && !expired
 }
 
 /** Name of the first promise that a state breaks; null: none. */

@@ -54,6 +54,8 @@ export interface Job {
   answer: number
   overdue: boolean
   expired: boolean
+  /** Cancelled because the one batch that wanted it has ended, not by a person. */
+  withBatch: boolean
 }
 
 /** One key: its row, its attempts in order, and how often somebody consented. */
@@ -91,6 +93,8 @@ export interface Rules {
   retryUnasked: (job: DecisionColumns) => boolean
   /** run-again.ts, `rerunFailed`: whether a failed key that is submitted again runs. */
   resubmitRuns: (job: DecisionColumns) => boolean
+  /** run-again.ts, `rerunFailed`: which jobs it asks that of. */
+  resubmittable: (job: Job) => boolean
   /** run-again.ts, `cancelJobs`. */
   cancellable: readonly JobState[]
   /** stored-answers.ts: an answer that the provider has kept is taken for that of the attempt which it names. */
@@ -111,6 +115,7 @@ export const productRules: Rules = {
   consentedPaid: (paid) => paid + 1,
   retryUnasked: mayRunUnasked,
   resubmitRuns: mayRunUnasked,
+  resubmittable: ({ state, withBatch }) => state === 'failed' || (state === 'cancelled' && withBatch),
   cancellable: ['queued', 'running', 'uncertain'],
   lookUpFinds: ({ charged }) => charged,
   heldCanBeDecided: true,

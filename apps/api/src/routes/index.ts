@@ -5,6 +5,7 @@ import type { ApiRoute } from '../route.ts'
 import { eventsRoute, sdkRoutes } from '../sdk/index.ts'
 import { changeRoutes } from './change-jobs.ts'
 import { laneRoutes } from './lanes.ts'
+import { attemptsRoute } from './list-attempts.ts'
 import { listRoute } from './list-jobs.ts'
 import { readRoutes } from './read-jobs.ts'
 import { serverRoutes } from './server-state.ts'
@@ -20,6 +21,7 @@ export function allRoutes(limits: Config['limits']): ApiRoute[] {
     submitRoute(submission),
     listRoute,
     ...readRoutes,
+    attemptsRoute,
     eventsRoute,
     ...changeRoutes,
     submitManyRoute(z.strictObject({ jobs: z.array(item) })),

@@ -1,4 +1,3 @@
-import { parseKeyText } from '@askonce/core'
 import { listJobs } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -6,25 +5,18 @@ import type { Parts } from '../context.ts'
 import { readCursor, toCursor } from '../cursor.ts'
 import { jobJson, listJson } from '../job-view.ts'
 import { patiently } from '../patience.ts'
-import { Problem } from '../problem.ts'
+import { keyInQuery } from '../query-key.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { jobList } from '../schemas/job.ts'
-import { defaultPageSize, listQuery } from '../schemas/queries.ts'
-
-function keyOf(text: string | undefined): string | undefined {
-  if (text === undefined) return undefined
-  const parsed = parseKeyText(text)
-  if (!parsed.ok) throw new Problem(parsed.code, parsed.detail, { param: 'key' })
-  return parsed.key
-}
+import { listQuery, pageSizeOf } from '../schemas/queries.ts'
 
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const query = request.query as z.infer<typeof listQuery>
-  const limit = query.limit === undefined ? defaultPageSize : Number(query.limit)
+  const limit = pageSizeOf(query)
   const rows = await patiently(
     listJobs(parts.db, {
       tenantId: request.caller.tenantId,
-      key: keyOf(query.key),
+      key: query.key === undefined ? undefined : keyInQuery(query.key),
       state: query.state,
       createdAfter: query.created_after,
       // One more than asked for tells whether there is a next page.

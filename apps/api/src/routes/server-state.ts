@@ -9,12 +9,15 @@ function isAlive(_parts: Parts, _request: FastifyRequest, reply: FastifyReply): 
   return Promise.resolve(sendJson(reply, 200, { status: 'ok', version }))
 }
 
-/** 503 only when this process cannot serve: a lane in trouble, or BullMQ away, keeps nobody from submitting and reading. */
+/**
+ * 503 only when this process cannot serve: a lane in trouble, BullMQ away, or a worker in the same process that cannot keep its answers,
+ * keeps nobody from submitting and reading.
+ */
 async function isReady(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const checks = await parts.readiness.check()
   const lanes = parts.lanes.allPublic()
   const serves = checks.database.ok && checks.schema.ok
-  const wellEnough = checks.queue.ok && lanes.every(({ state }) => state !== 'stopped')
+  const wellEnough = checks.queue.ok && checks.worker?.ok !== false && lanes.every(({ state }) => state !== 'stopped')
   const status = serves ? (wellEnough ? 'ready' : 'degraded') : 'unavailable'
   if (!serves) void reply.header('retry-after', '2')
   return sendJson(reply.header('cache-control', 'no-store'), serves ? 200 : 503, { status, checks, lanes })

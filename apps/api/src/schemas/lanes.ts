@@ -18,8 +18,13 @@ const check = z.strictObject({ ok: z.boolean(), reason: z.string().nullable() })
 export const readiness = z.strictObject({
   status: z
     .enum(['ready', 'degraded', 'unavailable'])
-    .describe('degraded: it serves, but a lane or the queue is in trouble'),
-  checks: z.strictObject({ database: check, schema: check, queue: check }),
+    .describe('degraded: it serves, but a lane, the queue or the worker in this process is in trouble'),
+  checks: z.strictObject({
+    database: check,
+    schema: check,
+    queue: check,
+    worker: check.optional().describe('Only where API and worker are one process (`askonce start`)'),
+  }),
   lanes: z.array(lane),
 })
 

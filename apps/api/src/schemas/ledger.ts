@@ -45,6 +45,10 @@ export const ledgerSummary = z.strictObject({
 
 export const attemptList = listOf(attempt).extend({ summary: ledgerSummary })
 
+export const keyAttempt = attempt.extend({ job_id: z.uuid().describe('A key that expired names another job') })
+
+export const keyAttemptList = listOf(keyAttempt).extend({ summary: ledgerSummary })
+
 export const decision = z.strictObject({
   id: z.int(),
   at: utc,

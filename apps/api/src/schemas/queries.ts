@@ -28,7 +28,23 @@ export const spendQuery = z.strictObject({
 })
 
 const maxPageSize = 200
-export const defaultPageSize = 50
+const defaultPageSize = 50
+
+const page = (things: string) => ({
+  limit: z
+    .string(once)
+    .refine((text) => /^\d{1,4}$/.test(text) && Number(text) >= 1 && Number(text) <= maxPageSize, {
+      error: `must be an integer from 1 to ${maxPageSize}`,
+    })
+    .optional()
+    .describe(`${things} per page, at most ${maxPageSize}; default ${defaultPageSize}`),
+  cursor: z.string(once).optional().describe('`next_cursor` of the page before'),
+})
+
+/** How many are asked for. */
+export function pageSizeOf({ limit }: { limit?: string | undefined }): number {
+  return limit === undefined ? defaultPageSize : Number(limit)
+}
 
 export const listQuery = z.strictObject({
   key: z.string(once).optional().describe('The one job with this key'),
@@ -40,12 +56,10 @@ export const listQuery = z.strictObject({
     .pipe(timestamp)
     .optional()
     .describe('Later than this, RFC 3339'),
-  limit: z
-    .string(once)
-    .refine((text) => /^\d{1,4}$/.test(text) && Number(text) >= 1 && Number(text) <= maxPageSize, {
-      error: `must be an integer from 1 to ${maxPageSize}`,
-    })
-    .optional()
-    .describe(`Jobs per page, at most ${maxPageSize}; default ${defaultPageSize}`),
-  cursor: z.string(once).optional().describe('`next_cursor` of the page before'),
+  ...page('Jobs'),
+})
+
+export const attemptsQuery = z.strictObject({
+  key: z.string(once).describe('The key whose attempts are meant'),
+  ...page('Attempts'),
 })

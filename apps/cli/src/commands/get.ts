@@ -5,7 +5,7 @@ import { CliError, exitCodes, usageError } from '../errors.ts'
 import type { Client } from '../http.ts'
 import type { Job } from '../job.ts'
 import { concludeJob, showJob } from '../job-view.ts'
-import { showAttempts, showDecisions } from '../ledger-view.ts'
+import { showAttempts, showDecisions, type Ledger } from '../ledger-view.ts'
 import { examples, integer } from '../options.ts'
 import { withClient } from '../server.ts'
 import { streamText } from '../stream-text.ts'
@@ -30,7 +30,10 @@ export function addGet(program: Command): void {
     .option('-k, --key <key>', 'its key, also where that looks like an id')
     .option('-w, --wait <seconds>', 'wait for the answer so long', integer(0), 0)
     .option('--response', "print the provider's answer alone, byte for byte; of a stream its events", false)
-    .option('--attempts', 'print the ledger: every call that was or may have been paid, and what they cost')
+    .option(
+      '--attempts',
+      'print the ledger: every call that was or may have been paid, and what they cost; by key also of jobs that are gone',
+    )
     .option('--decisions', 'print who retried, failed or cancelled it, when and why')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -53,8 +56,10 @@ async function get(named: string | undefined, options: Options): Promise<void> {
   const wanted = (['response', 'attempts', 'decisions'] as const).filter((name) => options[name])
   if (wanted.length > 1) throw usageError(`${wanted.map((name) => `--${name}`).join(' and ')} exclude each other`)
   const id = named !== undefined && idForm.test(named) ? named : undefined
+  const key = options.key ?? named ?? ''
   await withClient(async (client) => {
-    const found = id ?? (await idOf(client, options.key ?? named ?? ''))
+    if (id === undefined && options.attempts) return await showKeyLedger(client, key, options.json)
+    const found = id ?? (await idOf(client, key))
     const path = `/v1/jobs/${encodeURIComponent(found)}`
     if (options.attempts) return await showList(client, `${path}/attempts`, options.json, showAttempts)
     if (options.decisions) return await showList(client, `${path}/decisions`, options.json, showDecisions)
@@ -73,10 +78,23 @@ async function showList(
   show: (list: never) => void,
 ): Promise<void> {
   const { bytes } = await client.send({ method: 'GET', path })
-  const text = bytes.toString('utf8')
+  printList(bytes.toString('utf8'), asJson, show)
+}
+
+function printList(text: string, asJson: boolean | undefined, show: (list: never) => void): void {
   // As it came: its dollars may have more digits than a double holds.
   if (asJson) print(text)
   else show(JSON.parse(text) as never)
+}
+
+/** The ledger outlives the job, so a key is asked about by itself: a job that has it now is only the last of those that had it. */
+async function showKeyLedger(client: Client, key: string, asJson: boolean | undefined): Promise<void> {
+  const path = `/v1/attempts?key=${encodeURIComponent(key)}&limit=200`
+  const { bytes } = await client.send({ method: 'GET', path })
+  const text = bytes.toString('utf8')
+  // Without attempts there may be no such job at all, and that is said.
+  if ((JSON.parse(text) as Ledger).data.length === 0) await idOf(client, key)
+  printList(text, asJson, showAttempts)
 }
 
 async function idOf(client: Client, key: string): Promise<string> {

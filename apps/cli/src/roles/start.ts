@@ -5,7 +5,7 @@ import { configTable, Secret, type Config } from '@askonce/config'
 import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '@askonce/embedded'
 import { startJanitor } from '@askonce/janitor'
 import { createLog, createMetrics } from '@askonce/telemetry'
-import { startWorker } from '@askonce/worker'
+import { startWorker, type Worker } from '@askonce/worker'
 import { refusal } from '../errors.ts'
 import { banner } from './banner.ts'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
@@ -48,8 +48,9 @@ export async function runStart(): Promise<void> {
       log,
       metrics,
     }
-    const api = await startApi(context)
-    const worker = await startWorker(context)
+    let worker: Worker | null = null
+    const api = await startApi({ ...context, workerProblems: async () => (await worker?.problems()) ?? [] })
+    worker = await startWorker(context)
     const janitor = await startJanitor(context)
     base.owner.update({ address: api.address, apiKey: key })
     say(banner({ config, address: api.address, key, place: base.place }))
