@@ -68,6 +68,16 @@ async function show({ id, claim }: Job, before: string[], events: string[]): Pro
   ])
 }
 
+const answered = {
+  action: 'answer',
+  outcome: 'answered',
+  billing: 'billed',
+  contentType: 'text/event-stream',
+  providerStatus: 200,
+  error: null,
+  errorCode: null,
+} as const
+
 const finish = ({ claim }: Job, events: string[]) => harness.answer(claim, events.join(''), 'text/event-stream')
 
 const rerun = async (job: Job): Promise<Job> => {
@@ -386,15 +396,9 @@ describe('responses', () => {
     const client = connect('/openai/v1/responses/resp_of_provider?stream=true&starting_after=0')
     await expect.poll(client.text).toContain('"do"')
     await harness.end(job.claim, {
-      action: 'answer',
-      outcome: 'answered',
-      billing: 'billed',
+      ...answered,
       response: Buffer.from(events.join('')),
-      contentType: 'text/event-stream',
       answerId: 'resp_of_provider',
-      providerStatus: 200,
-      error: null,
-      errorCode: null,
     })
     expect(withoutIds(await client.done)).toBe(events.slice(1).join(''))
     const seen: string[] = []
@@ -405,6 +409,91 @@ describe('responses', () => {
       status: 'completed',
       id: 'resp_of_provider',
     })
+  })
+
+  /** A running response whose first attempt has named itself and shown this many of its events. */
+  const shown = async (id: string, count: number): Promise<Job> => {
+    const job = await running('responses')
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 1, answerId: id }])
+    await show(job, [], responseEvents(id).slice(0, count))
+    return job
+  }
+  const openResponse = (id: string, startingAfter: number) =>
+    connect(`/openai/v1/responses/${id}?stream=true&starting_after=${startingAfter}`)
+
+  it('behind a sequence number: a follower gets nothing of a rerun', async () => {
+    const job = await shown('resp_first_1', 3)
+    const client = openResponse('resp_first_1', 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const again = await rerun(job)
+    const others = responseEvents('resp_second_1')
+    await show(again, [], others.slice(0, 3))
+    await finish(again, others)
+    const text = await client.done
+    expect(text).toContain('"code":"stream_interrupted"')
+    expect(ids(text)).toEqual(['1-2'])
+  })
+
+  it('behind a sequence number: a new connection gets nothing of a rerun that has not named itself, and its own after it', async () => {
+    const job = await shown('resp_first_2', 2)
+    const again = await rerun(job)
+    const events = responseEvents('resp_second_2')
+    const early = openResponse('resp_first_2', 1)
+    await show(again, [], events.slice(0, 3))
+    // The row has the name of the first attempt until the second names itself.
+    for (const client of [early, openResponse('resp_first_2', 1)]) {
+      expect((await client.reply).status).toBe(409)
+      expect(await client.done).toContain('"code":"stream_interrupted"')
+    }
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 2, answerId: 'resp_second_2' }])
+    const late = openResponse('resp_first_2', 1)
+    expect((await late.reply).status).toBe(404)
+    const right = openResponse('resp_second_2', 1)
+    await expect.poll(right.text).toContain('"ne"')
+    await harness.end(again.claim, { ...answered, response: Buffer.from(events.join('')), answerId: 'resp_second_2' })
+    expect(withoutIds(await right.done)).toBe(events.slice(2).join(''))
+  })
+
+  it('behind a sequence number: while the rerun waits for its turn the stream has ended', async () => {
+    const job = await shown('resp_first_3', 2)
+    await harness.end(job.claim, { action: 'unknown', outcome: 'unknown', billing: 'maybe' })
+    const client = openResponse('resp_first_3', 1)
+    expect((await client.reply).status).toBe(409)
+    expect(await client.done).toContain('"code":"stream_interrupted"')
+    await expect(openai.responses.retrieve('resp_first_3', { stream: true, starting_after: 1 })).rejects.toMatchObject({
+      status: 409,
+      code: 'stream_interrupted',
+    })
+  })
+
+  it('behind a sequence number: our own id is enough while there was one call, and ambiguous afterwards', async () => {
+    const job = await shown('resp_first_4', 3)
+    const ours = `resp_${job.id.replaceAll('-', '')}`
+    const client = openResponse(ours, 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const again = await rerun(job)
+    await finish(again, responseEvents('resp_second_4'))
+    expect(await client.done).toContain('"code":"stream_interrupted"')
+    const late = openResponse(ours, 1)
+    expect((await late.reply).status).toBe(409)
+    expect(await late.done).toContain('"param":"starting_after"')
+    const whole = await connect(`/openai/v1/responses/${ours}?stream=true`).done
+    expect(withoutIds(whole)).toBe(responseEvents('resp_second_4').join(''))
+  })
+
+  it('behind a sequence number: a late success of the first attempt is not put behind the second', async () => {
+    const job = await shown('resp_first_5', 2)
+    const again = await rerun(job)
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 2, answerId: 'resp_second_5' }])
+    await show(again, [], responseEvents('resp_second_5').slice(0, 3))
+    const client = openResponse('resp_second_5', 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const events = responseEvents('resp_first_5')
+    await harness.end(job.claim, { ...answered, response: Buffer.from(events.join('')), answerId: 'resp_first_5' })
+    const text = await client.done
+    expect(text).toContain('"code":"stream_interrupted"')
+    expect(text).not.toContain('response.completed')
+    expect(withoutIds(await openResponse('resp_first_5', 1).done)).toBe(events.slice(2).join(''))
   })
 
   it('in the background: queued at once, then retrieved, cancelled, deleted', async () => {

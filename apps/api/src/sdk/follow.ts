@@ -24,7 +24,9 @@ export interface Following {
   job: JobRow
   /** The last event that the client has; null: it begins. */
   after: EventId | null
-  /** What the client gets of an event; null: it is not for this client. */
+  /** The client has events of one attempt, whichever it was: nothing is shown to it behind the end of that one. `show` must know it. */
+  resumes?: boolean
+  /** What the client gets of an event; null: it is not for this client. May throw: that ends the stream. */
   show: (event: Buffer, id: EventId) => Buffer | null
   /** An error in the middle of the stream, in the client's dialect. */
   showProblem: (problem: Problem) => Buffer
@@ -80,13 +82,13 @@ class Follower {
   private cursor: StreamCursor
   private splitter = createSplitter()
   private index = 0
-  /** Whether the client has an event of the cursor's attempt. */
+  /** Whether the client has an event: of the cursor's attempt, where that is known. */
   private begun: boolean
 
   constructor(parts: Parts, following: Following) {
     this.parts = parts
     this.following = following
-    this.begun = following.after !== null
+    this.begun = following.after !== null || following.resumes === true
     this.cursor = { jobId: following.job.id, attempt: following.after?.attempt ?? null, position: 0 }
   }
 
@@ -179,9 +181,8 @@ class Follower {
   private async checkState(state: JobState | null): Promise<void> {
     if (state === 'running' || state === 'succeeded') return
     if (state !== 'queued') throw new Unanswered(await this.job())
-    if (this.cursor.attempt === null) return
     if (this.begun) throw interrupted()
-    this.startOver()
+    if (this.cursor.attempt !== null) this.startOver()
   }
 
   private async job(): Promise<JobRow> {
@@ -191,7 +192,8 @@ class Follower {
   }
 }
 
-function interrupted(): Problem {
+/** What a client is told whose events are not of the answer. */
+export function interrupted(): Problem {
   return new Problem(
     'stream_interrupted',
     'The call whose stream this was has ended without the stored answer. Send the same request with the same key again, from the beginning of the stream.',
