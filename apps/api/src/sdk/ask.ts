@@ -16,6 +16,7 @@ import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
+import { refuseBetas } from './refuse-betas.ts'
 import { responseOf } from './response-object.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -86,16 +87,6 @@ function prepare(
     options: { ...storedMetadata(operation, body), ...delivery },
   })
   return { prepared, background: background === true }
-}
-
-/** Betas change what a request means, and are headers, which no key covers: better refused than lost. */
-function refuseBetas(request: FastifyRequest): void {
-  for (const name of ['anthropic-beta', 'openai-beta']) {
-    if (request.headers[name] === undefined) continue
-    throw new Problem('invalid_request', `The header ${name} is not supported: it would not reach the provider.`, {
-      param: name,
-    })
-  }
 }
 
 /** Our own members travel in a header: `Askonce-Options: {"on_uncertain":"hold"}`. */

@@ -12,6 +12,7 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { sendContent } from '../files/content.ts'
 import { pageOf, pageSize } from '../files/index.ts'
+import { refuseBetas } from '../refuse-betas.ts'
 import { batchIdInPath, batchInPath, cancelInPath } from './in-path.ts'
 import { noSuchBatch, ours, publicId, readPublicId } from '../files/view.ts'
 import { UploadWriter } from '../files/writer.ts'
@@ -91,6 +92,7 @@ async function* itemsOf(parts: Parts, request: FastifyRequest, keyPrefix: string
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, key } = request.caller
+  refuseBetas(request)
   const keyPrefix = prefixOf(request)
   const id = uuidv7()
   const writer = await UploadWriter.begin(parts.db, {
