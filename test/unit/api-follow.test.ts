@@ -64,6 +64,19 @@ describe('a follower', () => {
     expect((await late.next()).done).toBe(true)
   })
 
+  it('is told of a refusal behind a sign of life in the provider’s words', async () => {
+    let state: StreamPage['state'] = 'running'
+    const parts = partsOf(() => ({ ...nothing, state }))
+    const refusal = Buffer.from('{"error":{"code":"context_length"}}')
+    const failed = { ...row, state: 'failed', error: { provider_status: 400 }, error_response: refusal } as JobRow
+    parts.jobs.read = () => Promise.resolve(failed)
+    const pieces = follow(parts, { ...following(20_000), showProblem: (_, body) => body ?? Buffer.from('none') })
+    expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+    state = 'failed'
+    expect((await pieces.next()).value).toEqual(refusal)
+    expect((await pieces.next()).done).toBe(true)
+  })
+
   it('has begun with the first event: no limit ends it then', async () => {
     const event = Buffer.from('data: one\n\n')
     const pieces = follow(

@@ -1,3 +1,5 @@
+import Anthropic from '@anthropic-ai/sdk'
+import { readEvent } from '@askonce/core'
 import { appendStreamChunks, nameAnswers, sweepStreamChunks, type Claim } from '@askonce/store'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -42,15 +44,18 @@ const body = (key: string, extra: object = {}) => ({
   ...extra,
 })
 
+const paths = {
+  'chat.completions': '/openai/v1/chat/completions',
+  responses: '/openai/v1/responses',
+  messages: '/anthropic/v1/messages',
+}
+
 /** A streamed job that is running, as its worker sees it. */
-async function running(
-  operation: 'chat.completions' | 'responses' = 'chat.completions',
-  extra: object = {},
-): Promise<Job> {
+async function running(operation: keyof typeof paths = 'chat.completions', extra: object = {}): Promise<Job> {
   keys += 1
   const key = `stream-${keys}`
   const request = operation === 'responses' ? { model: 'simulated/small', input: key, stream: true } : body(key, extra)
-  const path = operation === 'responses' ? '/openai/v1/responses' : '/openai/v1/chat/completions'
+  const path = paths[operation]
   const reply = await harness.call('POST', path, {
     body: request,
     headers: { 'idempotency-key': key, prefer: 'respond-async' },
@@ -269,6 +274,85 @@ describe('a stream whose attempt is not the answer', () => {
     const thrown = await reading
     expect(thrown).toBeInstanceOf(OpenAI.APIError)
     expect(thrown).toMatchObject({ code: 'stream_interrupted' })
+  })
+
+  describe('a refusal of the provider behind what was shown keeps its words', () => {
+    const refuse = (job: Job, errorResponse: string) =>
+      harness.end(job.claim, {
+        action: 'stop',
+        outcome: 'rejected',
+        error: JSON.stringify({ code: 'provider_rejected', message: 'x', retryable: false, provider_status: 400 }),
+        errorResponse: Buffer.from(errorResponse),
+        errorContentType: 'application/json',
+      })
+    const ofOpenai = '{"error":{"message":"too long","type":"t","param":"messages","code":"context_length"}}'
+    /** Reads to the end, which is an error; `shown` is called with the first event. */
+    const failing = async (stream: AsyncIterable<unknown>, shown: () => Promise<unknown>): Promise<unknown> => {
+      let begun = false
+      try {
+        for await (const _ of stream) {
+          if (!begun) await shown()
+          begun = true
+        }
+        return null
+      } catch (error) {
+        return error
+      }
+    }
+
+    it('chat completions', async () => {
+      const job = await running()
+      await show(job, [], chatEvents('word').slice(0, 2))
+      const stream = await openai.chat.completions.create(body(job.key), { headers: { 'Idempotency-Key': job.key } })
+      const error = await failing(stream, () => refuse(job, ofOpenai))
+      expect(error).toBeInstanceOf(OpenAI.APIError)
+      expect(error).toMatchObject({ code: 'context_length', param: 'messages', type: 't' })
+    })
+
+    it('responses', async () => {
+      const job = await running('responses')
+      await show(job, [], ['event: response.created\ndata: {"type":"response.created","sequence_number":0}\n\n'])
+      const client = connect('/openai/v1/responses', {
+        method: 'POST',
+        body: { model: 'simulated/small', input: job.key, stream: true },
+        headers: { 'idempotency-key': job.key },
+      })
+      await expect.poll(client.text).toContain('response.created')
+      await refuse(job, ofOpenai)
+      const { data } = readEvent(Buffer.from((await client.done).split('\n\n').at(-2) ?? ''))
+      expect(JSON.parse(data ?? '')).toMatchObject({
+        type: 'error',
+        code: 'context_length',
+        param: 'messages',
+        message: 'too long',
+        error: { type: 't', code: 'context_length' },
+      })
+    })
+
+    it('messages', async () => {
+      const job = await running('messages', { max_tokens: 9 })
+      await show(job, [], ['event: message_start\ndata: {"type":"message_start","message":{"id":"m"}}\n\n'])
+      const anthropic = new Anthropic({ apiKey: bootstrapKey, baseURL: `${harness.api.address}/anthropic` })
+      const stream = await anthropic.messages.create(
+        { ...body(job.key), max_tokens: 9 },
+        { headers: { 'Idempotency-Key': job.key } },
+      )
+      const said = { type: 'error', error: { type: 'invalid_request_error', message: 'no' }, request_id: 'req_1' }
+      const error = await failing(stream, () => refuse(job, JSON.stringify(said)))
+      expect(error).toBeInstanceOf(Anthropic.APIError)
+      expect(error).toMatchObject({ type: 'invalid_request_error', error: said })
+    })
+
+    it('that are no error object: told in ours', async () => {
+      for (const text of ['no', '{"error":"no"}', '[]', '{"detail":"no"}']) {
+        const job = await running()
+        await show(job, [], chatEvents('word').slice(0, 2))
+        const client = openChat(job)
+        await expect.poll(client.text).toContain('"word"')
+        await refuse(job, text)
+        expect(await client.done).toContain('"code":"upstream_failed"')
+      }
+    })
   })
 
   it('a refusal before the first event has a status', async () => {

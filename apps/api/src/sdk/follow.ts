@@ -3,7 +3,7 @@ import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, t
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { Problem } from '../problem.ts'
-import { unanswered } from './settled-answer.ts'
+import { refusalOf, unanswered } from './settled-answer.ts'
 
 /** Hints may be lost: so often a follower looks by itself. */
 const pollMs = 500
@@ -28,8 +28,8 @@ export interface Following {
   resumes?: boolean
   /** What the client gets of an event; null: it is not for this client. May throw: that ends the stream. */
   show: (event: Buffer, id: EventId) => Buffer | null
-  /** An error in the middle of the stream, in the client's dialect. */
-  showProblem: (problem: Problem) => Buffer
+  /** An error in the middle of the stream, in the client's dialect; `refusal`: the body of the provider's, where it is one of the provider. */
+  showProblem: (problem: Problem, refusal: Buffer | null) => Buffer
   /** What follows the last event. */
   ending?: (() => Promise<Buffer>) | undefined
   /** Until the first event has come; after it the stream goes on as long as its attempt does. */
@@ -54,7 +54,8 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
     }
   } catch (error) {
     if (!begun) throw error
-    yield following.showProblem(asProblem(error))
+    const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
+    yield following.showProblem(asProblem(error), refusal?.body ?? null)
   }
 }
 

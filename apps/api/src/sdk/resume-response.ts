@@ -42,7 +42,8 @@ export function resumeResponse(
       check(read.responseId, id, isNew)
       return isNew ? withId(event, id) : null
     },
-    showProblem: (problem) => Buffer.from(errorEvent('openai-responses', problem, request.id, sequence + 1)),
+    showProblem: (problem, refusal) =>
+      Buffer.from(errorEvent('openai-responses', problem, refusal, request.id, sequence + 1)),
   })
 }
 
