@@ -16,6 +16,7 @@ import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
+import { storedMetadata } from './stored-metadata.ts'
 import { refuseBetas } from './refuse-betas.ts'
 import { responseOf } from './response-object.ts'
 import { sendStream } from './send-stream.ts'
@@ -84,7 +85,7 @@ function prepare(
     // Every job runs in the background here; the provider would answer with a receipt.
     text: receipt ? canonicalize(body) : parsed.textOf(asked),
     base: [],
-    options: { ...storedMetadata(operation, body), ...delivery },
+    options: { ...delivery, ...metadataOf(operation, body, delivery) },
   })
   return { prepared, background: background === true }
 }
@@ -101,13 +102,14 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   }
 }
 
-/** What the caller asks the provider to store is found again here by the same metadata. */
-function storedMetadata(operation: Operation, request: JsonObject): Pick<DeliveryOptions, 'metadata'> {
-  if (operation !== 'chat.completions' || request['store'] !== true) return {}
-  const { metadata } = request
-  const pairs = typeof metadata === 'object' && metadata !== null ? Object.entries(metadata) : []
-  const texts = pairs.filter((pair): pair is [string, string] => typeof pair[1] === 'string')
-  return { metadata: Object.fromEntries(texts.slice(0, 16)) }
+/** What the caller asks the provider to store is found again here by the same metadata, which those of the header leave as they are. */
+function metadataOf(
+  operation: Operation,
+  request: JsonObject,
+  delivery: DeliveryOptions,
+): Pick<DeliveryOptions, 'metadata'> {
+  const stored = operation === 'chat.completions' ? storedMetadata(request) : null
+  return stored === null ? {} : { metadata: { ...delivery.metadata, ...stored } }
 }
 
 function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {
