@@ -7,7 +7,8 @@ export type NamedOperation = 'responses' | 'chat.completions'
 
 /**
  * Whether the request of `j` can have the member `"store"`; whether it does, and what it says, is asked of a parser. Metadata alone does not
- * say it: any job may have some. An escaped name is as good as a plain one. Not by a cast to jsonb: one request that it refuses would fail every list.
+ * say it: any job may have some. An escaped name is as good as a plain one. Not by a cast to jsonb: one request that it refuses would fail
+ * every list.
  */
 const mayBeStored = sql<boolean>`
   (position(${Buffer.from('"store"')}::bytea in j.request) > 0 or position(${Buffer.from(String.raw`\u00`)}::bytea in j.request) > 0)`
