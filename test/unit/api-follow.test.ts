@@ -64,6 +64,19 @@ describe('a follower', () => {
     expect((await late.next()).done).toBe(true)
   })
 
+  it('is told of a refusal behind a sign of life in the provider’s words', async () => {
+    let state: StreamPage['state'] = 'running'
+    const parts = partsOf(() => ({ ...nothing, state }))
+    const refusal = Buffer.from('{"error":{"code":"context_length"}}')
+    const failed = { ...row, state: 'failed', error: { provider_status: 400 }, error_response: refusal } as JobRow
+    parts.jobs.read = () => Promise.resolve(failed)
+    const pieces = follow(parts, { ...following(20_000), showProblem: (_, body) => body ?? Buffer.from('none') })
+    expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+    state = 'failed'
+    expect((await pieces.next()).value).toEqual(refusal)
+    expect((await pieces.next()).done).toBe(true)
+  })
+
   it('has begun with the first event: no limit ends it then', async () => {
     const event = Buffer.from('data: one\n\n')
     const pieces = follow(
@@ -72,6 +85,38 @@ describe('a follower', () => {
     )
     expect((await pieces.next()).value).toEqual(event)
     expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+  })
+
+  describe('that resumes and was shown nothing yet', () => {
+    const resuming = { ...following(2_000), resumes: true }
+
+    it('has begun: no limit ends it, and the wait for a rerun is the end of its stream', async () => {
+      let state: StreamPage['state'] = 'running'
+      const pieces = follow(
+        partsOf(() => ({ ...nothing, state })),
+        resuming,
+      )
+      expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+      state = 'queued'
+      expect(String((await pieces.next()).value)).toBe('problem: stream_interrupted')
+      expect((await pieces.next()).done).toBe(true)
+    })
+
+    it('is not taken over to the next attempt behind events of this one that it hides', async () => {
+      let attempt = 1
+      const event = Buffer.from('data: one\n\n')
+      const pieces = follow(
+        partsOf((cursor) => ({
+          ...nothing,
+          attempt,
+          bytes: cursor.attempt !== attempt || cursor.position === 0 ? event : nothing.bytes,
+        })),
+        { ...resuming, show: (bytes, id) => (id.attempt === 1 ? null : bytes) },
+      )
+      expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+      attempt = 2
+      expect(String((await pieces.next()).value)).toBe('problem: stream_interrupted')
+    })
   })
 })
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
+import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
@@ -9,10 +10,9 @@ import { isAnthropic, type ApiRoute } from './route.ts'
 import { anthropicError } from './sdk/dialect.ts'
 import { queryProblem } from './schemas/issues.ts'
 
-/** A request must have arrived whole in this time, its headers in less. */
-const requestTimeoutMs = 120_000
+/** Headers must have arrived in this time; bodies are {@link Arrivals}' business. */
 const headersTimeoutMs = 20_000
-/** How often Node looks for requests beyond those times. */
+/** How often Node looks for requests beyond that time. */
 const checkEveryMs = 5_000
 /** Longer than the 60 s of common load balancers, or they meet closed connections. */
 const keepAliveTimeoutMs = 75_000
@@ -38,7 +38,7 @@ export function createServer(
   const app = fastify({
     logger: false,
     bodyLimit: config.limits.maxBodyBytes,
-    requestTimeout: requestTimeoutMs,
+    requestTimeout: 0,
     keepAliveTimeout: keepAliveTimeoutMs,
     connectionTimeout: idleTimeoutMs,
     // A missing Host is refused below: Node would do it without a body.
@@ -63,6 +63,18 @@ export function createServer(
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
 
+  const arrivals = new Arrivals((socket) => {
+    // As Node does it itself.
+    const late = Object.assign(new Error('The request did not arrive in time.'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
+    app.server.emit('clientError', late, socket)
+  })
+  app.decorate('arrivals', arrivals)
+  // Not a hook: a request that Fastify refuses by itself has none.
+  app.server.prependListener('request', (request) => arrivals.begin(request))
+  app.addHook('onClose', (_app, done) => {
+    arrivals.close()
+    done()
+  })
   app.decorateRequest('caller')
   app.addHook('onRequest', (request, reply, done) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
@@ -88,6 +100,7 @@ export function createServer(
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
+    arrivals.answered(request.raw)
     // A stream that had begun before could not say so.
     if (closing) request.raw.socket.end()
     const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
@@ -178,6 +191,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
+        if (streamed) request.server.arrivals.release(request.raw)
         if (mayBeAbsent && !request.url.includes('?')) return
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)

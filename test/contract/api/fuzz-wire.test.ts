@@ -7,7 +7,7 @@ import { bootstrapKey, chat, startHarness, type Harness, type Reply } from './ha
 
 // FAULTS 11 below HTTP: bytes that are late, missing, too many or no HTTP at all. Whatever comes in, what goes out is an answer in our shape
 // or the end of the connection, and the server goes on. What these do not cover: the 120 s for a body that never ends (only that nobody else
-// waits for it), and a flood of connections beyond the limit of 10,000.
+// waits for it; test/unit/api-arrivals.test.ts has them), and a flood of connections beyond the limit of 10,000.
 let harness: Harness
 let slow: { kind: 'headers' | 'body'; heard: Promise<Heard> }[]
 

@@ -82,11 +82,21 @@ describe('a call that is answered', () => {
     const id = await jobOf(key)
     const claim = await harness.claim(id)
     expect(JSON.parse(claim.request.toString())).toMatchObject({ encoding_format: 'base64' })
-    await harness.answer(
-      claim,
-      JSON.stringify({ object: 'list', data: [{ object: 'embedding', index: 0, embedding }] }),
-    )
+    // As no JSON library would write it.
+    const text = `{ "object":"list",\n"data" : [{"index":0.0,"embedding":"${embedding}","object":"embedding"}],"usage":{"prompt_tokens":1,"total_tokens":1} }\n`
+    await harness.answer(claim, text)
     expect((await asked).data[0]?.embedding).toEqual([...numbers])
+    const again = await fetch(`${openai.baseURL}/embeddings`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${bootstrapKey}`,
+        'content-type': 'application/json',
+        'idempotency-key': key,
+      },
+      body: claim.request,
+    })
+    expect(again.headers.get('idempotent-replayed')).toBe('true')
+    expect(Buffer.from(await again.arrayBuffer())).toEqual(Buffer.from(text))
   })
 
   it('speaks to the Anthropic SDK, which sends x-api-key', async () => {
@@ -317,12 +327,30 @@ describe('errors, in the classes of the SDKs', () => {
     expect(reply.headers.get('request-id')).toBe((JSON.parse(reply.text) as { request_id: string }).request_id)
   })
 
-  it('betas are refused, not lost', async () => {
-    const refused = await harness.call('POST', '/anthropic/v1/messages', {
-      body: { model: 'm', max_tokens: 1, messages: [{ role: 'user', content: 'x' }] },
-      headers: { 'anthropic-beta': 'x-2026', 'idempotency-key': newKey() },
+  it.each([
+    ['/anthropic/v1/messages', 'anthropic-beta'],
+    ['/anthropic/v1/messages/batches', 'anthropic-beta'],
+    ['/openai/v1/chat/completions', 'openai-beta'],
+    ['/openai/v1/responses', 'openai-beta'],
+    ['/openai/v1/embeddings', 'openai-beta'],
+    ['/openai/v1/batches', 'openai-beta'],
+  ])('%s: betas are refused, not lost', async (path, header) => {
+    const params = { model: 'm', max_tokens: 1, messages: [{ role: 'user', content: 'x' }] }
+    const refused = await harness.call('POST', path, {
+      body: path.endsWith('batches') ? { requests: [{ custom_id: 'a', params }] } : params,
+      headers: { [header]: 'x-2026', 'idempotency-key': newKey() },
     })
-    expect(refused).toMatchObject({ status: 400, json: { error: { param: 'anthropic-beta' } } })
+    expect(refused).toMatchObject({ status: 400, json: { error: { param: header } } })
+    expect(await harness.sql('select id from files')).toEqual([])
+  })
+
+  it('the beta namespace of the SDK says so', async () => {
+    const params = { model: 'm', max_tokens: 1, messages: [{ role: 'user' as const, content: 'x' }] }
+    const refused = await anthropic.beta.messages.batches
+      .create({ requests: [{ custom_id: 'a', params }], betas: ['context-1m-2025-08-07'] })
+      .catch((error: unknown) => error)
+    expect(refused).toBeInstanceOf(Anthropic.BadRequestError)
+    expect(String(refused)).toContain('anthropic-beta')
   })
 
   it('an address that is not there is not found in Anthropic’s words too', async () => {

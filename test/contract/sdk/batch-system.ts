@@ -108,10 +108,11 @@ export async function batchOf(
   clients: { openai: OpenAI },
   content: string | Buffer,
   metadata: Record<string, string> | null = null,
+  endpoint: OpenAI.BatchCreateParams['endpoint'] = '/v1/chat/completions',
 ): Promise<OpenAI.Batch> {
   return clients.openai.batches.create({
     input_file_id: await upload(clients, content),
-    endpoint: '/v1/chat/completions',
+    endpoint,
     completion_window: '24h',
     ...(metadata === null ? {} : { metadata }),
   })

@@ -49,6 +49,38 @@ describe('a batch of the OpenAI SDK', () => {
     expect(system.upstream.calls() - before).toBe(30)
   })
 
+  it.each([
+    ['/v1/responses', 'response', 'output'],
+    ['/v1/embeddings', 'list', 'data'],
+  ] as const)('of %s runs to its end, and its results are read', async (url, object, member) => {
+    const count = 12
+    const line = (index: number) => ({
+      custom_id: `line-${index}`,
+      method: 'POST',
+      url,
+      body: { model: 'gpt-test', input: `question ${index}`, user: `line-${index}` },
+    })
+    const content = Array.from({ length: count }, (_, index) => `${JSON.stringify(line(index))}\n`).join('')
+    const before = system.upstream.calls()
+    const created = await batchOf(system, content, null, url)
+    expect(created).toMatchObject({ endpoint: url, status: 'validating' })
+    const batch = await until(system, created.id, ['completed', 'failed'])
+    expect(batch.request_counts).toEqual({ total: count, completed: count, failed: 0 })
+    expect(batch.error_file_id).toBeNull()
+    const output = await results(system, batch.output_file_id)
+    expect(new Set(output.map(({ custom_id: id }) => id)).size).toBe(count)
+    for (const { response } of output) {
+      expect(response).toMatchObject({ status_code: 200, body: { object, model: 'gpt-test' } })
+      expect(response?.body[member]).toHaveLength(1)
+    }
+    expect(system.upstream.calls() - before).toBe(count)
+    const again = await until(system, (await batchOf(system, content, null, url)).id, ['completed'])
+    expect(again.askonce).toMatchObject({ replayed: count, cost_usd: 0 })
+    const contents = (rows: typeof output) => new Map(rows.map((row) => [row.custom_id, row.response?.body]))
+    expect(contents(await results(system, again.output_file_id))).toEqual(contents(output))
+    expect(system.upstream.calls() - before).toBe(count)
+  })
+
   it('shares its keys with everybody: a prefix of one’s own, and only missing lines run', async () => {
     const metadata = { idempotency_prefix: 'mine' }
     await until(system, (await batchOf(system, lines(5, 'own'), metadata)).id, ['completed'])

@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import Anthropic from '@anthropic-ai/sdk'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startBatchSystem, type BatchSystem } from './batch-system.ts'
@@ -36,10 +37,10 @@ async function resultsOf(id: string): Promise<Map<string, Anthropic.Messages.Mes
   return found
 }
 
-const post = (body: string | Buffer) =>
+const post = (body: string | Buffer, key = system.key) =>
   fetch(`${system.api.address}/anthropic/v1/messages/batches`, {
     method: 'POST',
-    headers: { 'x-api-key': system.key, 'content-type': 'application/json' },
+    headers: { 'x-api-key': key, 'content-type': 'application/json' },
     body,
   })
 
@@ -134,16 +135,60 @@ describe('a body that is no batch', () => {
     ['a custom_id with a slash', `{"requests":[${item('a/b')}]}`, /\/requests\/0\/custom_id: must have/],
     ['no params', '{"requests":[{"custom_id":"a"}]}', /\/requests\/0\/params: is missing/],
     ['no body', '', /breaks off/],
+    [
+      'a bare line feed in a text',
+      `{"requests":[${item('a').replace('question', '\n')}]}`,
+      /\/requests\/0: .*line break/,
+    ],
   ]
 
+  beforeAll(async () => {
+    await system.tenant('careless')
+  })
+  const careless = 'key-of-careless-0123456789'
+  /** What there is of its files and batches, pieces of any other tenant that belong to nothing included. */
+  const left = async (): Promise<unknown[]> =>
+    system.sql(`
+      select id::text from files where tenant_id = 'careless'
+      union all select id::text from batches where tenant_id = 'careless'
+      union all select batch_id::text from batch_lines where batch_id not in (select id from batches)
+      union all select file_id::text from file_parts where file_id not in (select id from files)
+    `)
+
   it.each(cases)('%s', async (_, body, message) => {
-    const reply = await post(body)
+    const reply = await post(body, careless)
     expect(reply.status).toBe(400)
     const { type, error } = (await reply.json()) as { type: string; error: { type: string; message: string } }
     expect(type).toBe('error')
     expect(error.type).toBe('invalid_request_error')
     expect(error.message).toMatch(message)
-    expect(await system.sql(`select id from files where status = 'uploading'`)).toEqual([])
+    expect(await left()).toEqual([])
+  })
+
+  it('with a request that is too large is refused while it arrives, and nothing is left', async () => {
+    const large = JSON.stringify(requests(1, 'large')[0]).replace('question', 'x'.repeat(11 * 1024 * 1024))
+    const reply = await post(`{"requests":[${item('a')},${large}]}`, careless)
+    expect(reply.status).toBe(413)
+    expect(await reply.json()).toMatchObject({ error: { type: 'request_too_large', param: '/requests/1' } })
+    expect(await left()).toEqual([])
+    // On the same connection, which must not be stuck in what follows of the body.
+    expect((await post('[]', careless)).status).toBe(400)
+  })
+
+  it('that the client does not send to its end leaves nothing', async () => {
+    const { hostname, port } = new URL(system.api.address)
+    const socket = connect(Number(port), hostname)
+    socket.on('error', () => undefined)
+    socket.write(
+      `POST /anthropic/v1/messages/batches HTTP/1.1\r\nhost: x\r\nx-api-key: ${careless}\r\ncontent-type: application/json\r\ncontent-length: 9999999\r\n\r\n`,
+    )
+    socket.write(
+      `{"requests":[${Array.from({ length: 2_000 }, (_, index) => item(`cut-${index}`).padEnd(1_500)).join()}`,
+    )
+    // A part has been written: it must go again.
+    await expect.poll(left, { timeout: 10_000 }).not.toEqual([])
+    socket.destroy()
+    await expect.poll(left, { timeout: 10_000 }).toEqual([])
   })
 
   it('is not one with blanks, line feeds, brackets in texts and a byte order mark', async () => {

@@ -1,6 +1,8 @@
 import { openaiError, spawnNode } from '@askonce/testkit'
 import OpenAI from 'openai'
+import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { z } from 'zod'
 import { apiKey, startRunning, type Running } from './running.ts'
 import { startFront, startPrompts, type Front, type Prompts, type Trouble } from './stock-upstream.ts'
 
@@ -56,6 +58,8 @@ async function collect<T>(events: AsyncIterable<T>): Promise<T[]> {
 const textOf = (chunks: OpenAI.ChatCompletionChunk[]): string =>
   chunks.map(({ choices }) => choices[0]?.delta.content ?? '').join('')
 
+const planet = z.object({ planet: z.string(), moons: z.number() })
+
 describe('chat completions', () => {
   it('are created, and the same key is answered from the store', async () => {
     const options = keyed()
@@ -85,6 +89,22 @@ describe('chat completions', () => {
     const asking = { ...chat('stream usage'), stream: true as const, stream_options: { include_usage: true } }
     const counted = await collect(await openai.chat.completions.create(asking, keyed()))
     expect(counted.at(-1)).toMatchObject({ choices: [], usage: { completion_tokens: 16 } })
+  })
+
+  it('are parsed by the SDK as the schema of the request says', async () => {
+    const content = '{"planet":"Mars","moons":2}'
+    prompts.answer('parse', { kind: 'answer', body: answered({ content }, 'stop') })
+    const asked = { ...chat('parse'), response_format: zodResponseFormat(planet, 'planet') }
+    const options = keyed()
+    for (const _ of ['asked', 'stored']) {
+      const { choices } = await openai.chat.completions.parse(asked, options)
+      expect(choices[0]?.message.parsed).toEqual({ planet: 'Mars', moons: 2 })
+    }
+    expect(prompts.calls('parse')).toBe(1)
+    expect(prompts.last('parse').json['response_format']).toMatchObject({
+      type: 'json_schema',
+      json_schema: { name: 'planet', strict: true },
+    })
   })
 
   it('that are stored are listed by their metadata and retrieved', async () => {
@@ -211,6 +231,22 @@ describe('responses', () => {
     const made = await openai.responses.create({ model: 'gpt-4o-mini', input: 'response' }, keyed())
     expect(made.output_text).toMatch(/^call \d+/)
     expect(await openai.responses.retrieve(made.id)).toMatchObject({ id: made.id, output_text: made.output_text })
+  })
+
+  it('are parsed by the SDK as the schema of the request says', async () => {
+    const text = '{"planet":"Mars","moons":2}'
+    const output = [
+      { type: 'message', id: 'msg_1', role: 'assistant', content: [{ type: 'output_text', text, annotations: [] }] },
+    ]
+    const body = { id: 'resp_parse', object: 'response', status: 'completed', model: 'gpt-4o-mini', output }
+    prompts.answer('response parse', { kind: 'answer', body: JSON.stringify(body) })
+    const asked = { model: 'gpt-4o-mini', input: 'response parse', text: { format: zodTextFormat(planet, 'planet') } }
+    const options = keyed()
+    for (const _ of ['asked', 'stored']) {
+      expect((await openai.responses.parse(asked, options)).output_parsed).toEqual({ planet: 'Mars', moons: 2 })
+    }
+    expect(prompts.calls('response parse')).toBe(1)
+    expect(prompts.last('response parse').json['text']).toMatchObject({ format: { type: 'json_schema', strict: true } })
   })
 
   it('call functions, and refuse', async () => {

@@ -1,3 +1,5 @@
+import Anthropic from '@anthropic-ai/sdk'
+import { readEvent } from '@askonce/core'
 import { appendStreamChunks, nameAnswers, sweepStreamChunks, type Claim } from '@askonce/store'
 import OpenAI from 'openai'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -42,15 +44,18 @@ const body = (key: string, extra: object = {}) => ({
   ...extra,
 })
 
+const paths = {
+  'chat.completions': '/openai/v1/chat/completions',
+  responses: '/openai/v1/responses',
+  messages: '/anthropic/v1/messages',
+}
+
 /** A streamed job that is running, as its worker sees it. */
-async function running(
-  operation: 'chat.completions' | 'responses' = 'chat.completions',
-  extra: object = {},
-): Promise<Job> {
+async function running(operation: keyof typeof paths = 'chat.completions', extra: object = {}): Promise<Job> {
   keys += 1
   const key = `stream-${keys}`
   const request = operation === 'responses' ? { model: 'simulated/small', input: key, stream: true } : body(key, extra)
-  const path = operation === 'responses' ? '/openai/v1/responses' : '/openai/v1/chat/completions'
+  const path = paths[operation]
   const reply = await harness.call('POST', path, {
     body: request,
     headers: { 'idempotency-key': key, prefer: 'respond-async' },
@@ -67,6 +72,16 @@ async function show({ id, claim }: Job, before: string[], events: string[]): Pro
     { jobId: id, attempt: claim.attempt, position, body: Buffer.from(events.join('')) },
   ])
 }
+
+const answered = {
+  action: 'answer',
+  outcome: 'answered',
+  billing: 'billed',
+  contentType: 'text/event-stream',
+  providerStatus: 200,
+  error: null,
+  errorCode: null,
+} as const
 
 const finish = ({ claim }: Job, events: string[]) => harness.answer(claim, events.join(''), 'text/event-stream')
 
@@ -261,6 +276,85 @@ describe('a stream whose attempt is not the answer', () => {
     expect(thrown).toMatchObject({ code: 'stream_interrupted' })
   })
 
+  describe('a refusal of the provider behind what was shown keeps its words', () => {
+    const refuse = (job: Job, errorResponse: string) =>
+      harness.end(job.claim, {
+        action: 'stop',
+        outcome: 'rejected',
+        error: JSON.stringify({ code: 'provider_rejected', message: 'x', retryable: false, provider_status: 400 }),
+        errorResponse: Buffer.from(errorResponse),
+        errorContentType: 'application/json',
+      })
+    const ofOpenai = '{"error":{"message":"too long","type":"t","param":"messages","code":"context_length"}}'
+    /** Reads to the end, which is an error; `shown` is called with the first event. */
+    const failing = async (stream: AsyncIterable<unknown>, shown: () => Promise<unknown>): Promise<unknown> => {
+      let begun = false
+      try {
+        for await (const _ of stream) {
+          if (!begun) await shown()
+          begun = true
+        }
+        return null
+      } catch (error) {
+        return error
+      }
+    }
+
+    it('chat completions', async () => {
+      const job = await running()
+      await show(job, [], chatEvents('word').slice(0, 2))
+      const stream = await openai.chat.completions.create(body(job.key), { headers: { 'Idempotency-Key': job.key } })
+      const error = await failing(stream, () => refuse(job, ofOpenai))
+      expect(error).toBeInstanceOf(OpenAI.APIError)
+      expect(error).toMatchObject({ code: 'context_length', param: 'messages', type: 't' })
+    })
+
+    it('responses', async () => {
+      const job = await running('responses')
+      await show(job, [], ['event: response.created\ndata: {"type":"response.created","sequence_number":0}\n\n'])
+      const client = connect('/openai/v1/responses', {
+        method: 'POST',
+        body: { model: 'simulated/small', input: job.key, stream: true },
+        headers: { 'idempotency-key': job.key },
+      })
+      await expect.poll(client.text).toContain('response.created')
+      await refuse(job, ofOpenai)
+      const { data } = readEvent(Buffer.from((await client.done).split('\n\n').at(-2) ?? ''))
+      expect(JSON.parse(data ?? '')).toMatchObject({
+        type: 'error',
+        code: 'context_length',
+        param: 'messages',
+        message: 'too long',
+        error: { type: 't', code: 'context_length' },
+      })
+    })
+
+    it('messages', async () => {
+      const job = await running('messages', { max_tokens: 9 })
+      await show(job, [], ['event: message_start\ndata: {"type":"message_start","message":{"id":"m"}}\n\n'])
+      const anthropic = new Anthropic({ apiKey: bootstrapKey, baseURL: `${harness.api.address}/anthropic` })
+      const stream = await anthropic.messages.create(
+        { ...body(job.key), max_tokens: 9 },
+        { headers: { 'Idempotency-Key': job.key } },
+      )
+      const said = { type: 'error', error: { type: 'invalid_request_error', message: 'no' }, request_id: 'req_1' }
+      const error = await failing(stream, () => refuse(job, JSON.stringify(said)))
+      expect(error).toBeInstanceOf(Anthropic.APIError)
+      expect(error).toMatchObject({ type: 'invalid_request_error', error: said })
+    })
+
+    it('that are no error object: told in ours', async () => {
+      for (const text of ['no', '{"error":"no"}', '[]', '{"detail":"no"}']) {
+        const job = await running()
+        await show(job, [], chatEvents('word').slice(0, 2))
+        const client = openChat(job)
+        await expect.poll(client.text).toContain('"word"')
+        await refuse(job, text)
+        expect(await client.done).toContain('"code":"upstream_failed"')
+      }
+    })
+  })
+
   it('a refusal before the first event has a status', async () => {
     const job = await running()
     const client = openChat(job)
@@ -386,15 +480,9 @@ describe('responses', () => {
     const client = connect('/openai/v1/responses/resp_of_provider?stream=true&starting_after=0')
     await expect.poll(client.text).toContain('"do"')
     await harness.end(job.claim, {
-      action: 'answer',
-      outcome: 'answered',
-      billing: 'billed',
+      ...answered,
       response: Buffer.from(events.join('')),
-      contentType: 'text/event-stream',
       answerId: 'resp_of_provider',
-      providerStatus: 200,
-      error: null,
-      errorCode: null,
     })
     expect(withoutIds(await client.done)).toBe(events.slice(1).join(''))
     const seen: string[] = []
@@ -405,6 +493,91 @@ describe('responses', () => {
       status: 'completed',
       id: 'resp_of_provider',
     })
+  })
+
+  /** A running response whose first attempt has named itself and shown this many of its events. */
+  const shown = async (id: string, count: number): Promise<Job> => {
+    const job = await running('responses')
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 1, answerId: id }])
+    await show(job, [], responseEvents(id).slice(0, count))
+    return job
+  }
+  const openResponse = (id: string, startingAfter: number) =>
+    connect(`/openai/v1/responses/${id}?stream=true&starting_after=${startingAfter}`)
+
+  it('behind a sequence number: a follower gets nothing of a rerun', async () => {
+    const job = await shown('resp_first_1', 3)
+    const client = openResponse('resp_first_1', 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const again = await rerun(job)
+    const others = responseEvents('resp_second_1')
+    await show(again, [], others.slice(0, 3))
+    await finish(again, others)
+    const text = await client.done
+    expect(text).toContain('"code":"stream_interrupted"')
+    expect(ids(text)).toEqual(['1-2'])
+  })
+
+  it('behind a sequence number: a new connection gets nothing of a rerun that has not named itself, and its own after it', async () => {
+    const job = await shown('resp_first_2', 2)
+    const again = await rerun(job)
+    const events = responseEvents('resp_second_2')
+    const early = openResponse('resp_first_2', 1)
+    await show(again, [], events.slice(0, 3))
+    // The row has the name of the first attempt until the second names itself.
+    for (const client of [early, openResponse('resp_first_2', 1)]) {
+      expect((await client.reply).status).toBe(409)
+      expect(await client.done).toContain('"code":"stream_interrupted"')
+    }
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 2, answerId: 'resp_second_2' }])
+    const late = openResponse('resp_first_2', 1)
+    expect((await late.reply).status).toBe(404)
+    const right = openResponse('resp_second_2', 1)
+    await expect.poll(right.text).toContain('"ne"')
+    await harness.end(again.claim, { ...answered, response: Buffer.from(events.join('')), answerId: 'resp_second_2' })
+    expect(withoutIds(await right.done)).toBe(events.slice(2).join(''))
+  })
+
+  it('behind a sequence number: while the rerun waits for its turn the stream has ended', async () => {
+    const job = await shown('resp_first_3', 2)
+    await harness.end(job.claim, { action: 'unknown', outcome: 'unknown', billing: 'maybe' })
+    const client = openResponse('resp_first_3', 1)
+    expect((await client.reply).status).toBe(409)
+    expect(await client.done).toContain('"code":"stream_interrupted"')
+    await expect(openai.responses.retrieve('resp_first_3', { stream: true, starting_after: 1 })).rejects.toMatchObject({
+      status: 409,
+      code: 'stream_interrupted',
+    })
+  })
+
+  it('behind a sequence number: our own id is enough while there was one call, and ambiguous afterwards', async () => {
+    const job = await shown('resp_first_4', 3)
+    const ours = `resp_${job.id.replaceAll('-', '')}`
+    const client = openResponse(ours, 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const again = await rerun(job)
+    await finish(again, responseEvents('resp_second_4'))
+    expect(await client.done).toContain('"code":"stream_interrupted"')
+    const late = openResponse(ours, 1)
+    expect((await late.reply).status).toBe(409)
+    expect(await late.done).toContain('"param":"starting_after"')
+    const whole = await connect(`/openai/v1/responses/${ours}?stream=true`).done
+    expect(withoutIds(whole)).toBe(responseEvents('resp_second_4').join(''))
+  })
+
+  it('behind a sequence number: a late success of the first attempt is not put behind the second', async () => {
+    const job = await shown('resp_first_5', 2)
+    const again = await rerun(job)
+    await nameAnswers(harness.database.db, [{ jobId: job.id, attempt: 2, answerId: 'resp_second_5' }])
+    await show(again, [], responseEvents('resp_second_5').slice(0, 3))
+    const client = openResponse('resp_second_5', 1)
+    await expect.poll(client.text).toContain('"ne"')
+    const events = responseEvents('resp_first_5')
+    await harness.end(job.claim, { ...answered, response: Buffer.from(events.join('')), answerId: 'resp_first_5' })
+    const text = await client.done
+    expect(text).toContain('"code":"stream_interrupted"')
+    expect(text).not.toContain('response.completed')
+    expect(withoutIds(await openResponse('resp_first_5', 1).done)).toBe(events.slice(2).join(''))
   })
 
   it('in the background: queued at once, then retrieved, cancelled, deleted', async () => {

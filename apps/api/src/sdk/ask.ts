@@ -16,6 +16,8 @@ import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
+import { storedMetadata } from './stored-metadata.ts'
+import { refuseBetas } from './refuse-betas.ts'
 import { responseOf } from './response-object.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -83,19 +85,9 @@ function prepare(
     // Every job runs in the background here; the provider would answer with a receipt.
     text: receipt ? canonicalize(body) : parsed.textOf(asked),
     base: [],
-    options: { ...storedMetadata(operation, body), ...delivery },
+    options: { ...delivery, ...metadataOf(operation, body, delivery) },
   })
   return { prepared, background: background === true }
-}
-
-/** Betas change what a request means, and are headers, which no key covers: better refused than lost. */
-function refuseBetas(request: FastifyRequest): void {
-  for (const name of ['anthropic-beta', 'openai-beta']) {
-    if (request.headers[name] === undefined) continue
-    throw new Problem('invalid_request', `The header ${name} is not supported: it would not reach the provider.`, {
-      param: name,
-    })
-  }
 }
 
 /** Our own members travel in a header: `Askonce-Options: {"on_uncertain":"hold"}`. */
@@ -110,13 +102,14 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   }
 }
 
-/** What the caller asks the provider to store is found again here by the same metadata. */
-function storedMetadata(operation: Operation, request: JsonObject): Pick<DeliveryOptions, 'metadata'> {
-  if (operation !== 'chat.completions' || request['store'] !== true) return {}
-  const { metadata } = request
-  const pairs = typeof metadata === 'object' && metadata !== null ? Object.entries(metadata) : []
-  const texts = pairs.filter((pair): pair is [string, string] => typeof pair[1] === 'string')
-  return { metadata: Object.fromEntries(texts.slice(0, 16)) }
+/** What the caller asks the provider to store is found again here by the same metadata, which those of the header leave as they are. */
+function metadataOf(
+  operation: Operation,
+  request: JsonObject,
+  delivery: DeliveryOptions,
+): Pick<DeliveryOptions, 'metadata'> {
+  const stored = operation === 'chat.completions' ? storedMetadata(request) : null
+  return stored === null ? {} : { metadata: { ...delivery.metadata, ...stored } }
 }
 
 function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {

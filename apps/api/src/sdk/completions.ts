@@ -1,4 +1,4 @@
-import { findByAnswerId, listStoredCompletions, type JobRow } from '@askonce/store'
+import { findByAnswerId, listStoredCompletions, readRequest, type JobRow, type StoredCandidate } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { Parts } from '../context.ts'
@@ -7,6 +7,7 @@ import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+import { isStoredWith } from './stored-metadata.ts'
 
 const defaultLimit = 20
 const maxLimit = 100
@@ -23,6 +24,11 @@ const listQuery = z.looseObject({
   model: z.string().optional(),
   order: z.enum(['asc', 'desc'], { error: 'must be asc or desc' }).optional().describe('By time; default asc'),
 })
+
+/** Of one page: it is gathered in memory. */
+const maxPageBytes = 16 * 1024 * 1024
+/** Rows that are looked at in one go: few of them are not what is listed. */
+const minRead = 50
 
 const comma = Buffer.from(',')
 const metadataParameter = /^metadata\[(.{1,64})\]$/
@@ -42,28 +48,61 @@ function metadataOf(query: Record<string, unknown>): Record<string, string> {
   return Object.fromEntries(pairs)
 }
 
+interface PageFilter {
+  tenantId: string
+  model: string | undefined
+  metadata: Record<string, string>
+  order: 'asc' | 'desc'
+  /** Job id of the last one of the page before. */
+  after: string | undefined
+}
+
+interface Page {
+  found: StoredCandidate[]
+  hasMore: boolean
+}
+
+/** A page of at most so many completions and bytes; one comes in any case. What the database finds may not be stored: then more is read. */
+async function readPage(parts: Parts, filter: PageFilter, size: number): Promise<Page> {
+  const { metadata, ...rest } = filter
+  const found: StoredCandidate[] = []
+  let bytes = 0
+  let { after } = filter
+  for (;;) {
+    const rows = await patiently(
+      listStoredCompletions(parts.db, {
+        ...rest,
+        metadata: JSON.stringify(metadata),
+        after,
+        limit: Math.max(size + 1, minRead),
+        maxBytes: maxPageBytes,
+      }),
+    )
+    for (const row of rows) {
+      if (!isStoredWith(row.request, metadata)) continue
+      const length = row.response?.length ?? 0
+      if (found.length === size || (found.length > 0 && bytes + length > maxPageBytes)) return { found, hasMore: true }
+      found.push(row)
+      bytes += length
+    }
+    const last = rows.at(-1)
+    if (last === undefined) return { found, hasMore: false }
+    after = last.id
+  }
+}
+
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const { after, limit, model, order } = request.query as z.infer<typeof listQuery>
+  const { after, limit, model, order = 'asc' } = request.query as z.infer<typeof listQuery>
   const { tenantId } = request.caller
   const size = limit === undefined ? defaultLimit : Number(limit)
   const behind = after === undefined ? undefined : (await completion(parts, tenantId, after)).id
-  const metadata = JSON.stringify(metadataOf(request.query as Record<string, unknown>))
-  const rows = await patiently(
-    listStoredCompletions(parts.db, {
-      tenantId,
-      model,
-      metadata,
-      order: order ?? 'asc',
-      limit: size + 1,
-      after: behind,
-    }),
-  )
-  const page = rows.slice(0, size)
+  const metadata = metadataOf(request.query as Record<string, unknown>)
+  const { found, hasMore } = await readPage(parts, { tenantId, model, metadata, order, after: behind }, size)
   const head = Buffer.from('{"object":"list","data":[')
   const tail = Buffer.from(
-    `],"first_id":${JSON.stringify(page[0]?.answer_id ?? null)},"last_id":${JSON.stringify(page.at(-1)?.answer_id ?? null)},"has_more":${rows.length > size}}`,
+    `],"first_id":${JSON.stringify(found[0]?.answer_id ?? null)},"last_id":${JSON.stringify(found.at(-1)?.answer_id ?? null)},"has_more":${hasMore}}`,
   )
-  const items = page.flatMap(({ response }, index) =>
+  const items = found.flatMap(({ response }, index) =>
     response === null ? [] : index === 0 ? [response] : [comma, response],
   )
   return sendJson(reply, 200, Buffer.concat([head, ...items, tail]))
@@ -73,7 +112,10 @@ async function completion(parts: Parts, tenantId: string, answerId: string): Pro
   const possible = answerId.length <= 200 && !answerId.includes('\0')
   const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
   const row = id === null ? null : await parts.jobs.read(tenantId, id)
-  if (row !== null && row.response !== null && !row.streamed) return row
+  if (row !== null && row.response !== null && !row.streamed) {
+    const asked = await patiently(readRequest(parts.db, row.id))
+    if (asked !== null && isStoredWith(asked.request, {})) return row
+  }
   throw new Problem('not_found', 'There is no stored completion with this id, or it has expired.', { param: 'id' })
 }
 
@@ -90,7 +132,7 @@ export const completionRoutes: ApiRoute[] = [
     tag: 'OpenAI SDK',
     summary: 'List stored completions',
     description:
-      'Answers of requests with `"store": true` that were not streamed, by `metadata[name]=value`. From here, not from the provider.',
+      'Answers of requests with `"store": true` that were not streamed, by `metadata[name]=value`. From here, not from the provider. A page has at most 16 MiB, so it may be shorter than asked for.',
     query: listQuery,
     accepts: [],
     answers: { 200: { description: 'A page of completions, as the provider wrote them' } },

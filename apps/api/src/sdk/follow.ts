@@ -3,7 +3,7 @@ import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, t
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { Problem } from '../problem.ts'
-import { unanswered } from './settled-answer.ts'
+import { refusalOf, unanswered } from './settled-answer.ts'
 
 /** Hints may be lost: so often a follower looks by itself. */
 const pollMs = 500
@@ -24,10 +24,12 @@ export interface Following {
   job: JobRow
   /** The last event that the client has; null: it begins. */
   after: EventId | null
-  /** What the client gets of an event; null: it is not for this client. */
+  /** The client has events of one attempt, whichever it was: nothing is shown to it behind the end of that one. `show` must know it. */
+  resumes?: boolean
+  /** What the client gets of an event; null: it is not for this client. May throw: that ends the stream. */
   show: (event: Buffer, id: EventId) => Buffer | null
-  /** An error in the middle of the stream, in the client's dialect. */
-  showProblem: (problem: Problem) => Buffer
+  /** An error in the middle of the stream, in the client's dialect; `refusal`: the body of the provider's, where it is one of the provider. */
+  showProblem: (problem: Problem, refusal: Buffer | null) => Buffer
   /** What follows the last event. */
   ending?: (() => Promise<Buffer>) | undefined
   /** Until the first event has come; after it the stream goes on as long as its attempt does. */
@@ -52,7 +54,8 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
     }
   } catch (error) {
     if (!begun) throw error
-    yield following.showProblem(asProblem(error))
+    const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
+    yield following.showProblem(asProblem(error), refusal?.body ?? null)
   }
 }
 
@@ -80,13 +83,13 @@ class Follower {
   private cursor: StreamCursor
   private splitter = createSplitter()
   private index = 0
-  /** Whether the client has an event of the cursor's attempt. */
+  /** Whether the client has an event: of the cursor's attempt, where that is known. */
   private begun: boolean
 
   constructor(parts: Parts, following: Following) {
     this.parts = parts
     this.following = following
-    this.begun = following.after !== null
+    this.begun = following.after !== null || following.resumes === true
     this.cursor = { jobId: following.job.id, attempt: following.after?.attempt ?? null, position: 0 }
   }
 
@@ -179,9 +182,8 @@ class Follower {
   private async checkState(state: JobState | null): Promise<void> {
     if (state === 'running' || state === 'succeeded') return
     if (state !== 'queued') throw new Unanswered(await this.job())
-    if (this.cursor.attempt === null) return
     if (this.begun) throw interrupted()
-    this.startOver()
+    if (this.cursor.attempt !== null) this.startOver()
   }
 
   private async job(): Promise<JobRow> {
@@ -191,7 +193,8 @@ class Follower {
   }
 }
 
-function interrupted(): Problem {
+/** What a client is told whose events are not of the answer. */
+export function interrupted(): Problem {
   return new Problem(
     'stream_interrupted',
     'The call whose stream this was has ended without the stored answer. Send the same request with the same key again, from the beginning of the stream.',

@@ -29,7 +29,7 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
     after,
     limitMs: Number.POSITIVE_INFINITY,
     show: withId,
-    showProblem: (problem) => Buffer.from(errorEvent('native', problem, request.id, 0)),
+    showProblem: (problem) => Buffer.from(errorEvent('native', problem, null, request.id, 0)),
     ending: async () => {
       const row = await parts.jobs.read(job.tenant_id, job.id)
       if (row === null) throw noSuchJob()

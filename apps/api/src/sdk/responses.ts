@@ -1,4 +1,4 @@
-import { isTerminal, readEvent } from '@askonce/core'
+import { isTerminal } from '@askonce/core'
 import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -8,10 +8,8 @@ import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
-import { errorEvent } from './dialect.ts'
-import { withId } from './event-ids.ts'
 import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
-import { sendFollowed } from './send-stream.ts'
+import { resumeResponse } from './resume-response.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
 
 const retrieveQuery = z.looseObject({
@@ -41,45 +39,10 @@ async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyRep
   const { stream, starting_after: startingAfter } = request.query as z.infer<typeof retrieveQuery>
   const row = await jobOf(parts, request)
   void reply.headers(jobHeaders(row))
-  if (stream === 'true') return resume(parts, request, reply, row, startingAfter)
+  if (stream === 'true') return resumeResponse(parts, request, reply, row, startingAfter)
   if (row.state !== 'succeeded' || row.response === null) return sendJson(reply, 200, responseOf(row))
   if (!row.streamed) return sendProviderAnswer(reply, row)
   return sendJson(reply, 200, responseInStream(row.response) ?? responseOf(row))
-}
-
-function resume(
-  parts: Parts,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  job: JobRow,
-  startingAfter: string | undefined,
-): Promise<unknown> {
-  if (!job.streamed) {
-    throw new Problem('invalid_request', 'This response was not made with stream: true; there is no stream of it.', {
-      param: 'stream',
-    })
-  }
-  const from = startingAfter === undefined ? -1 : Number(startingAfter)
-  let sequence = from
-  return sendFollowed(reply, parts, {
-    job,
-    after: null,
-    limitMs: parts.config.limits.sdkWaitMs,
-    show: (event, id) => {
-      sequence = sequenceOf(event) ?? sequence
-      return sequence <= from ? null : withId(event, id)
-    },
-    showProblem: (problem) => Buffer.from(errorEvent('openai-responses', problem, request.id, sequence + 1)),
-  })
-}
-
-function sequenceOf(event: Buffer): number | null {
-  try {
-    const { sequence_number: number } = JSON.parse(readEvent(event).data ?? '{}') as { sequence_number?: unknown }
-    return typeof number === 'number' ? number : null
-  } catch {
-    return null
-  }
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

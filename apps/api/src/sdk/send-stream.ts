@@ -33,7 +33,7 @@ export async function sendStream(
       sequence += 1
       return hidesUsage && isUsage(event) ? null : withId(event, id)
     },
-    showProblem: (problem) => Buffer.from(errorEvent(dialect, problem, request.id, sequence)),
+    showProblem: (problem, refusal) => Buffer.from(errorEvent(dialect, problem, refusal, request.id, sequence)),
   })
 }
 

@@ -36,16 +36,21 @@ export function providerAnswer(row: JobRow): ProviderAnswer {
       headers: {},
     }
   }
-  const status = row.error?.provider_status ?? null
-  if (row.state === 'failed' && row.error_response !== null && status !== null && status >= 400) {
-    return {
-      status,
-      contentType: row.error_content_type ?? 'application/json',
-      body: row.error_response,
-      headers: { 'x-should-retry': 'false' },
-    }
-  }
+  const refusal = refusalOf(row)
+  if (refusal !== null) return refusal
   throw unanswered(row)
+}
+
+/** The provider's refusal that a failed job ended with; null: there is none, or not in its words. */
+export function refusalOf(row: JobRow): ProviderAnswer | null {
+  const status = row.error?.provider_status ?? null
+  if (row.state !== 'failed' || row.error_response === null || status === null || status < 400) return null
+  return {
+    status,
+    contentType: row.error_content_type ?? 'application/json',
+    body: row.error_response,
+    headers: { 'x-should-retry': 'false' },
+  }
 }
 
 /** Why a job has no words of the provider. */

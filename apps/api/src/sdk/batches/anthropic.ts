@@ -1,6 +1,4 @@
-import { isUtf8 } from 'node:buffer'
-import { setImmediate as nextTurn } from 'node:timers/promises'
-import { createLineCheck, keyPrefixFault } from '@askonce/intake'
+import { keyPrefixFault } from '@askonce/intake'
 import { createBatch, deleteBatch, listBatches, type BatchRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { uuidv7 } from 'uuidv7'
@@ -12,19 +10,15 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { sendContent } from '../files/content.ts'
 import { pageOf, pageSize } from '../files/index.ts'
+import { refuseBetas } from '../refuse-betas.ts'
 import { batchIdInPath, batchInPath, cancelInPath } from './in-path.ts'
 import { noSuchBatch, ours, publicId, readPublicId } from '../files/view.ts'
 import { UploadWriter } from '../files/writer.ts'
-import { RequestSplitter } from './split-requests.ts'
+import { customIds, itemsOf } from './request-items.ts'
 
 const maxRequests = 100_000
 const maxBodyBytes = 256 * 1024 * 1024
-/** What an item may have besides its params. */
-const envelopeBytes = 64 * 1024
 const windowSeconds = 86_400
-const customIds = /^[a-zA-Z0-9_-]{1,64}$/
-/** Others get the processor after so long. */
-const yieldAfterMs = 10
 /** A SHA-256 in hexadecimal, for checks before it is known. */
 const digestLength = 64
 
@@ -37,60 +31,9 @@ function prefixOf(request: FastifyRequest): string | null {
   throw new Problem('invalid_request', `Askonce-Idempotency-Prefix ${fault}.`, { param: 'Askonce-Idempotency-Prefix' })
 }
 
-/**
- * The items of the body, checked as far as the provider does it at once: what they ask for is checked later, and becomes the result of its
- * line. Holds one item, and the custom_ids.
- */
-async function* itemsOf(parts: Parts, request: FastifyRequest, keyPrefix: string): AsyncGenerator<Buffer[]> {
-  const splitter = new RequestSplitter(parts.config.limits.maxRequestBytes + envelopeBytes)
-  const check = createLineCheck({
-    factory: parts.prepare,
-    kind: 'anthropic',
-    operation: 'messages',
-    endpoint: '/v1/messages',
-    keyPrefix,
-  })
-  const known = new Set<string>()
-  let bytes = 0
-  let turnEndsAt = performance.now() + yieldAfterMs
-  const readItem = (item: Buffer): void => {
-    const place = `/requests/${known.size}`
-    const refuse = (member: string, what: string): Problem =>
-      new Problem('invalid_request', `${place}${member}: ${what}`, { param: `${place}${member}` })
-    if (!isUtf8(item)) throw refuse('', 'is not UTF-8')
-    const checked = check(item.toString())
-    if (!checked.ok && checked.customId === null) {
-      const { message, param } = checked.fault
-      throw new Problem('invalid_request', `${place}${param === null || param === '' ? ': ' : ''}${message}`, {
-        param: place + (param ?? ''),
-      })
-    }
-    const customId = checked.customId ?? ''
-    if (!customIds.test(customId))
-      throw refuse('/custom_id', 'must have 1 to 64 letters, digits, underscores or dashes')
-    if (known.has(customId)) throw refuse('/custom_id', 'is used by an earlier request')
-    known.add(customId)
-    if (known.size > maxRequests) throw refuse('', `a batch has at most ${maxRequests} requests`)
-  }
-  for await (const chunk of request.raw as AsyncIterable<Buffer>) {
-    bytes += chunk.length
-    if (bytes > maxBodyBytes) {
-      throw new Problem('payload_too_large', `The body has more than ${maxBodyBytes} bytes.`, { param: '' })
-    }
-    const items = splitter.push(chunk)
-    for (const item of items) {
-      readItem(item)
-      if (performance.now() < turnEndsAt) continue
-      await nextTurn()
-      turnEndsAt = performance.now() + yieldAfterMs
-    }
-    yield items
-  }
-  splitter.end()
-}
-
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, key } = request.caller
+  refuseBetas(request)
   const keyPrefix = prefixOf(request)
   const id = uuidv7()
   const writer = await UploadWriter.begin(parts.db, {
@@ -100,9 +43,18 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
     filename: `${publicId('msgbatch_', id)}.jsonl`,
   })
   const newline = Buffer.from('\n')
+  // Not destroyed where it is left: what follows of a refused body must be read, or the next request on the connection never comes.
+  const body = request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
+  const items = itemsOf(body, {
+    factory: parts.prepare,
+    keyPrefix: keyPrefix ?? 'x'.repeat(digestLength),
+    maxParamsBytes: parts.config.limits.maxRequestBytes,
+    maxRequests,
+    maxBodyBytes,
+  })
   try {
-    for await (const items of itemsOf(parts, request, keyPrefix ?? 'x'.repeat(digestLength))) {
-      if (items.length > 0) await writer.add(Buffer.concat(items.flatMap((item) => [item, newline])))
+    for await (const some of items) {
+      if (some.length > 0) await writer.add(Buffer.concat(some.flatMap((item) => [item, newline])))
     }
     const seal = await writer.close()
     const batch = await patiently(

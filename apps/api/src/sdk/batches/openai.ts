@@ -11,6 +11,7 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { pageOf, pageSize } from '../files/index.ts'
 import { noSuchFile, ours, publicId, readPublicId, unix } from '../files/view.ts'
+import { refuseBetas } from '../refuse-betas.ts'
 import { batchInPath, cancelInPath } from './in-path.ts'
 import { linesPage } from './lines.ts'
 
@@ -44,6 +45,7 @@ const createBody = z.strictObject({
 })
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  refuseBetas(request)
   const body = readBody(createBody, request.body)
   const prefix = body.metadata?.['idempotency_prefix'] ?? null
   const fault = prefix === null ? null : keyPrefixFault(prefix)

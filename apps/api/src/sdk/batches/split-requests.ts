@@ -8,7 +8,10 @@ const openBracket = 0x5b
 const closeBracket = 0x5d
 const comma = 0x2c
 const colon = 0x3a
-const blanks = new Set([0x20, 0x09, 0x0a, 0x0d])
+const lineFeed = 0x0a
+const carriageReturn = 0x0d
+const space = 0x20
+const blanks = new Set([space, 0x09, lineFeed, carriageReturn])
 const bom = [0xef, 0xbb, 0xbf]
 const name = Buffer.from('"requests"')
 
@@ -36,7 +39,7 @@ export class RequestSplitter {
   }
 
   /**
-   * Takes bytes; returns the items that end in them. Line feeds in an item are blanks of JSON and become spaces.
+   * Takes bytes; returns the items that end in them. Line feeds between the members of an item are blanks of JSON and become spaces.
    * @throws Problem when it is no such body
    */
   push(chunk: Buffer): Buffer[] {
@@ -80,8 +83,13 @@ export class RequestSplitter {
   /** Where the open item ends in this chunk; -1: not here. */
   private endOfItem(chunk: Buffer, from: number): number {
     for (let at = from; at < chunk.length; at += 1) {
-      const byte = chunk[at]
+      const byte = chunk[at] as number
       if (this.inString) {
+        // Not JSON; and on one line it would be, with another text.
+        if (byte === lineFeed || byte === carriageReturn) {
+          const param = `/requests/${this.count}`
+          throw bad(`${param}: is not valid JSON: a line break in a text must be written as \\n or \\r`, param)
+        }
         if (this.escaped) this.escaped = false
         else if (byte === backslash) this.escaped = true
         else if (byte === quote) this.inString = false
@@ -146,7 +154,7 @@ export class RequestSplitter {
 }
 
 function onOneLine(item: Buffer): Buffer {
-  for (const [index, byte] of item.entries()) if (byte === 0x0a || byte === 0x0d) item[index] = 0x20
+  for (const [index, byte] of item.entries()) if (byte === lineFeed || byte === carriageReturn) item[index] = space
   return item
 }
 
