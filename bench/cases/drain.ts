@@ -66,7 +66,7 @@ export const drain: Case = {
   open: (bench) =>
     Promise.resolve(
       apart([
-        askonce(bench, 'redis', bench.pick(20_000, 1_000)),
+        askonce(bench, 'redis', bench.pick(40_000, 1_000)),
         askonce(bench, 'embedded', bench.pick(5_000, 1_000)),
         peer(bench, 'bullmq-redis', bench.pick(80_000, 1_000)),
         peer(bench, 'bullmq-postgres', bench.pick(10_000, 500)),

@@ -110,36 +110,6 @@ describe('concurrency', () => {
   })
 })
 
-describe('a batch that is not full', () => {
-  it('waits for the one under way and takes what comes meanwhile', async () => {
-    const { group, next, batches } = held({ concurrency: 2 })
-    const results = [group.submit('a')]
-    const first = await next()
-    results.push(group.submit('b'))
-    await new Promise((resolve) => setImmediate(resolve))
-    expect(batches).toHaveLength(1)
-    results.push(group.submit('c'))
-    first.finish()
-    const second = await next()
-    expect(second.items).toEqual(['b', 'c'])
-    second.finish()
-    await expect(Promise.all(results)).resolves.toEqual(['A', 'B', 'C'])
-  })
-
-  it('does not wait for a slow one', async () => {
-    const { group, next } = held({ concurrency: 2 })
-    const slow = group.submit('a')
-    const first = await next()
-    const waiting = group.submit('b')
-    const second = await next()
-    expect(second.items).toEqual(['b'])
-    second.finish()
-    await expect(waiting).resolves.toBe('B')
-    first.finish()
-    await slow
-  })
-})
-
 describe('overload', () => {
   it('refuses one more than may wait, and takes again when there is room', async () => {
     const { group, next } = held({ maxWaiting: 2, maxRows: 2 })

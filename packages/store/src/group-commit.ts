@@ -15,12 +15,6 @@ export interface GroupCommitOptions<Item, Result> {
   onBatch?: (rows: number) => void
 }
 
-/**
- * How long a batch that is not full waits for the one under way. A batch of a hundred rows takes a few milliseconds, and two of fifty beside
- * each other cost the server and this process a tenth more; a batch that takes longer is slow, and must not hold up the next.
- */
-const overlapAfterMs = 10
-
 interface Waiting<Item, Result> {
   item: Item
   resolve: (result: Result) => void
@@ -28,9 +22,8 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Concurrent callers share one statement and one fsync. The first item of an idle group leaves at the end of the event-loop turn, later
- * ones gather while a batch is under way, so batches grow with the load and latency does not. The next one leaves when that one ends, when
- * it is full, or when that one takes long.
+ * Concurrent callers share one statement and one fsync. No timer: the first item of an idle group leaves at the end of the
+ * event-loop turn, later ones gather while batches are under way, so batches grow with the load and latency does not.
  * A batch that Postgres refuses as data is halved until the bad row fails alone.
  */
 export class GroupCommit<Item, Result> {
@@ -38,9 +31,6 @@ export class GroupCommit<Item, Result> {
   private waiting: Waiting<Item, Result>[] = []
   private running = 0
   private scheduled = false
-  /** When the newest batch left, and what lets the next one leave beside it. */
-  private leftAtMs = 0
-  private overlap: NodeJS.Timeout | undefined
 
   constructor(options: GroupCommitOptions<Item, Result>) {
     this.options = options
@@ -63,24 +53,11 @@ export class GroupCommit<Item, Result> {
 
   private schedule(): void {
     if (this.scheduled || this.waiting.length === 0 || this.running >= this.options.concurrency) return
-    if (this.running > 0 && this.waiting.length < this.options.maxRows) {
-      const earlyMs = this.leftAtMs + overlapAfterMs - performance.now()
-      if (earlyMs > 0) {
-        this.overlap ??= setTimeout(() => {
-          this.overlap = undefined
-          this.schedule()
-        }, earlyMs)
-        return
-      }
-    }
-    clearTimeout(this.overlap)
-    this.overlap = undefined
     this.scheduled = true
     setImmediate(() => {
       this.scheduled = false
       const batch = this.take()
       this.running += 1
-      this.leftAtMs = performance.now()
       void this.run(batch).finally(() => {
         this.running -= 1
         this.schedule()
