@@ -66,10 +66,10 @@ export const drain: Case = {
   open: (bench) =>
     Promise.resolve(
       apart([
-        askonce(bench, 'redis', bench.pick(40_000, 1_000)),
-        askonce(bench, 'embedded', bench.pick(5_000, 1_000)),
+        askonce(bench, 'redis', bench.pick(24_000, 1_000)),
+        askonce(bench, 'embedded', bench.pick(6_000, 1_000)),
         peer(bench, 'bullmq-redis', bench.pick(80_000, 1_000)),
-        peer(bench, 'bullmq-postgres', bench.pick(10_000, 500)),
+        peer(bench, 'bullmq-postgres', bench.pick(8_000, 500)),
         peer(bench, 'pg-boss', bench.pick(1_000, 500)),
         peer(bench, 'graphile-worker', bench.pick(10_000, 500)),
         peer(bench, 'dbos', bench.pick(3_000, 200)),
