@@ -11,6 +11,9 @@ import { apiKey } from './load/spec.ts'
 export type Form = 'redis' | 'embedded'
 export const nameOf = { redis: 'Askonce', embedded: 'Askonce without Redis' } as const
 
+/** Accepts jobs that may run in an hour, so that BullMQ has nothing to do: what is left of a rate without it. */
+export const nothingDue = { name: 'Askonce, nothing due', delaySeconds: 3_600 } as const
+
 const program = new URL('../apps/cli/bin/askonce.js', import.meta.url).pathname
 const profiler = new URL('profiler.js', import.meta.url).href
 

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import type { CaseName } from './case-names.ts'
 import type { Case, Figure, Measured, Target } from './case.ts'
 import { median, spread } from './stats.ts'
@@ -23,6 +24,15 @@ export interface TargetSummary extends Target {
   /** The ratio, or the figure itself; null: something was not measured. */
   reached: number | null
   met: boolean | null
+  /** Of a rate that was missed: what all cores together have for one unit at the rate that was wanted, and what is spent on it. */
+  room: Room | null
+}
+
+/** CPU of one unit, in microseconds. */
+export interface Room {
+  perSecond: number
+  available: number
+  spent: readonly { on: string; us: number }[]
 }
 
 export interface CaseSummary {
@@ -41,15 +51,31 @@ export function summarise({ name, title, figures, targets }: Case, series: reado
     })
     return { contender, rounds: rounds.length, figures: found }
   })
-  const medianOf = (contender: string, figure: string): number | undefined =>
+  const medianOf: MedianOf = (contender, figure) =>
     contenders.find((one) => one.contender === contender)?.figures.find((one) => one.name === figure)?.median
   return { name, title, contenders, targets: targets.map((target) => judge(target, medianOf)) }
 }
 
-function judge(target: Target, medianOf: (contender: string, figure: string) => number | undefined): TargetSummary {
+type MedianOf = (contender: string, figure: string) => number | undefined
+
+function judge(target: Target, medianOf: MedianOf): TargetSummary {
   const own = medianOf(target.of, target.figure)
   const other = target.against === null ? 1 : medianOf(target.against, target.figure)
-  if (own === undefined || other === undefined) return { ...target, reached: null, met: null }
+  if (own === undefined || other === undefined) return { ...target, reached: null, met: null, room: null }
   const reached = own / other
-  return { ...target, reached, met: target.bound === 'at least' ? reached >= target.factor : reached <= target.factor }
+  const met = target.bound === 'at least' ? reached >= target.factor : reached <= target.factor
+  const room = met || target.figure !== 'rate' ? null : roomFor(target.of, own, target.factor * other, medianOf)
+  return { ...target, reached, met, room }
+}
+
+/** Null where it was not measured what a unit costs. */
+function roomFor(of: string, rate: number, wanted: number, medianOf: MedianOf): Room | null {
+  const spent = ['own cpu', 'postgres cpu', 'redis cpu'].flatMap((name) => {
+    const us = medianOf(of, name)
+    return us === undefined ? [] : [{ on: name.replace(' cpu', ''), us }]
+  })
+  if (spent.length === 0) return null
+  const generator = medianOf(of, 'generator')
+  if (generator !== undefined) spent.push({ on: 'generator', us: (generator / 100) * (1e6 / rate) })
+  return { perSecond: wanted, available: (availableParallelism() * 1e6) / wanted, spent }
 }

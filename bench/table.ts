@@ -33,6 +33,15 @@ function targetText({ figure, of, against, bound, factor, reached, met }: Target
   }
 }
 
+/** Why a rate cannot be had: the cores' time for one unit at that rate, beside what one takes. */
+function roomText({ room }: TargetSummary): string {
+  if (room === null) return ''
+  const spent = room.spent.filter(({ us }) => us >= 1)
+  const sum = spent.reduce((total, { us }) => total + us, 0)
+  const parts = spent.map(({ on, us }) => `${readable(us)} ${on}`).join(' + ')
+  return `; ${readable(room.perSecond)}/s leave all cores ${readable(room.available)} µs for each, and it takes ${readable(sum)}: ${parts}`
+}
+
 function unitOf(summary: CaseSummary, { figure, of }: TargetSummary): string {
   const contender = summary.contenders.find((one) => one.contender === of)
   return contender?.figures.find(({ name }) => name === figure)?.unit ?? ''
@@ -44,7 +53,7 @@ export function renderText(summary: CaseSummary): string {
   const rows = summary.contenders.map((one) => `  ${one.contender.padEnd(width)}  ${figuresText(one)}`)
   const targets = summary.targets.map((target) => {
     const { what, wanted, reached, verdict } = targetText(target, unitOf(summary, target))
-    return `  → ${what}: ${reached} (${wanted}): ${verdict}`
+    return `  → ${what}: ${reached} (${wanted}): ${verdict}${roomText(target)}`
   })
   return [`${summary.name}: ${summary.title}`, ...rows, ...targets].join('\n')
 }
@@ -57,7 +66,7 @@ export function renderMarkdown(summaries: readonly CaseSummary[]): string {
   const targets = summaries.flatMap((summary) =>
     summary.targets.map((target) => {
       const { what, wanted, reached, verdict } = targetText(target, unitOf(summary, target))
-      return `| ${summary.name} | ${what}: ${wanted} | ${reached}, ${verdict} |`
+      return `| ${summary.name} | ${what}: ${wanted} | ${reached}, ${verdict}${roomText(target)} |`
     }),
   )
   return [

@@ -1,4 +1,4 @@
-import { nameOf, withAskonce, type Form } from '../askonce.ts'
+import { nameOf, nothingDue, withAskonce, type Form } from '../askonce.ts'
 import type { Bench } from '../bench.ts'
 import { apart, type Case, type Contender } from '../case.ts'
 import { cleanLoad } from '../load.ts'
@@ -12,9 +12,9 @@ const atOnce = 4
 
 const times = (bench: Bench) => ({ warmUpMs: bench.pick(2_000, 0), durationMs: bench.pick(3_000, 1_500) })
 
-function askonce(bench: Bench, form: Form): Contender {
+function askonce(bench: Bench, form: Form, later?: typeof nothingDue): Contender {
   return {
-    name: nameOf[form],
+    name: later?.name ?? nameOf[form],
     measure: () =>
       withAskonce(bench, form, async (system) => {
         const address = await system.api()
@@ -22,7 +22,12 @@ function askonce(bench: Bench, form: Form): Contender {
           const result = await cleanLoad(bench, address, {
             connections: atOnce,
             ...times(bench),
-            request: { kind: 'bulk', prefix: bench.fresh('bulk'), items },
+            request: {
+              kind: 'bulk',
+              prefix: bench.fresh('bulk'),
+              items,
+              ...(later === undefined ? {} : { delaySeconds: later.delaySeconds }),
+            },
           })
           const stored = await system.count('queued')
           const units = result.accepted * items
@@ -56,6 +61,7 @@ export const bulk: Case = {
       apart([
         askonce(bench, 'redis'),
         askonce(bench, 'embedded'),
+        askonce(bench, 'redis', nothingDue),
         peer(bench, 'bullmq-redis'),
         peer(bench, 'bullmq-postgres'),
         peer(bench, 'pg-boss'),

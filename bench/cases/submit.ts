@@ -1,4 +1,4 @@
-import { nameOf, withAskonce, type Form } from '../askonce.ts'
+import { nameOf, nothingDue, withAskonce, type Form } from '../askonce.ts'
 import type { Bench } from '../bench.ts'
 import type { Case, Contender } from '../case.ts'
 import { startFastify, takeSample } from '../fastify.ts'
@@ -14,15 +14,16 @@ const concurrency = 100
 
 const times = (bench: Bench) => ({ warmUpMs: bench.pick(3_000, 300), durationMs: bench.pick(3_000, 700) })
 
-function askonce(bench: Bench, form: Form): Contender {
+function askonce(bench: Bench, form: Form, later?: typeof nothingDue): Contender {
   return {
-    name: nameOf[form],
+    name: later?.name ?? nameOf[form],
     measure: () =>
       withAskonce(bench, form, async (system) => {
         const address = await system.api()
         const prefix = bench.fresh('submit')
         return await withCpu(bench, system.processes(), async () => {
-          const request = { kind: 'submit', prefix } as const
+          const delay = later === undefined ? {} : { delaySeconds: later.delaySeconds }
+          const request = { kind: 'submit', prefix, ...delay } as const
           const result = await cleanLoad(bench, address, { connections, ...times(bench), request })
           const stored = await system.count('queued')
           if (stored !== result.accepted) throw new Error(`${result.accepted} were accepted and ${stored} are stored`)
@@ -78,7 +79,13 @@ export const submit: Case = {
     }
     const peers = peerNames.map((name) => peer(bench, name))
     return {
-      contenders: [askonce(bench, 'redis'), askonce(bench, 'embedded'), ...peers, floor],
+      contenders: [
+        askonce(bench, 'redis'),
+        askonce(bench, 'embedded'),
+        askonce(bench, 'redis', nothingDue),
+        ...peers,
+        floor,
+      ],
       close: () => server.stop(),
     }
   },

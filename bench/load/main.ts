@@ -23,10 +23,14 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
   switch (request.kind) {
     case 'submit': {
       const wait = request.waitSeconds === undefined ? {} : { prefer: `wait=${request.waitSeconds}` }
-      return post('/v1/jobs', submissionOf(request.prefix, n, request.model), {
-        'idempotency-key': `${request.prefix}-${n}`,
-        ...wait,
-      })
+      return post(
+        '/v1/jobs',
+        { ...submissionOf(request.prefix, n, request.model), ...delayOf(request) },
+        {
+          'idempotency-key': `${request.prefix}-${n}`,
+          ...wait,
+        },
+      )
     }
     case 'replay': {
       // All over the table: no two neighbours follow each other.
@@ -38,6 +42,7 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
       const jobs = Array.from({ length: request.items }, (_, index) => ({
         key: `${request.prefix}-${first + index}`,
         ...submissionOf(request.prefix, first + index, request.model),
+        ...delayOf(request),
       }))
       return post('/v1/jobs/bulk', { jobs }, {})
     }
@@ -48,6 +53,10 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
       return post('/v1/chat/completions', { model: 'gpt-test', messages }, {})
     }
   }
+}
+
+function delayOf({ delaySeconds }: { delaySeconds?: number }): object {
+  return delaySeconds === undefined ? {} : { delay_seconds: delaySeconds }
 }
 
 function post(path: string, body: object, headers: Record<string, string>): Dispatcher.DispatchOptions {

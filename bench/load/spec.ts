@@ -4,11 +4,11 @@ export const apiKey = 'bench-key-0123456789'
 /** What the load generator sends. Keys are `<prefix>-<n>`, n from 0. */
 export type LoadRequest =
   /** POST /v1/jobs, each with a new key. */
-  | { kind: 'submit'; prefix: string; waitSeconds?: number; model?: string }
+  | { kind: 'submit'; prefix: string; waitSeconds?: number; delaySeconds?: number; model?: string }
   /** POST /v1/jobs with `count` known keys, over and over: the first, and then every so-manieth. */
   | { kind: 'replay'; prefix: string; count: number; every?: number }
   /** POST /v1/jobs/bulk, each with `items` new keys. */
-  | { kind: 'bulk'; prefix: string; items: number; model?: string }
+  | { kind: 'bulk'; prefix: string; items: number; delaySeconds?: number; model?: string }
   /** GET of these paths, over and over. */
   | { kind: 'get'; paths: readonly string[] }
   /** POST of a chat completion to a provider, without a key. */

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { expect, test } from 'vitest'
 import { readOptions } from '../../bench/options.ts'
 import { median, spread } from '../../bench/stats.ts'
@@ -64,6 +65,22 @@ test('both tables say what was reached, what was wanted, and what was not measur
   expect(page).toContain('| submit | ours | 200 ±50 % jobs/s, p99 9.00 ±233 % ms |')
   expect(page).toContain('| submit | ours ÷ theirs: at least 2.01 | 2.00, missed |')
   expect(page).toContain('| submit | ours, p99: at most 9.00 ms | 9.00, met |')
+})
+
+test('of a rate that was missed the table says what all cores have for one unit, and what it takes', () => {
+  const rates = { ...submit, targets: [{ ...target, factor: 4 }, target] }
+  const measured = { rate: 200, 'own cpu': 100, 'postgres cpu': 30, 'redis cpu': 0.2, generator: 1 }
+  const names = Object.keys(measured).map((name) => ({ name, unit: 'µs' }))
+  const found = summarise({ ...rates, figures: names }, [
+    { contender: 'ours', rounds: [measured] },
+    { contender: 'theirs', rounds: [{ rate: 100 }] },
+  ])
+  const available = (availableParallelism() * 1e6) / 400
+  expect(found.targets[0]?.room).toMatchObject({ perSecond: 400, available })
+  expect(found.targets[1]?.room).toBeNull()
+  expect(renderMarkdown([found])).toContain(
+    `2.00, missed; 400/s leave all cores ${readable(available)} µs for each, and it takes 180: 100 own + 30.0 postgres + 50.0 generator`,
+  )
 })
 
 test('numbers keep the digits that mean something', () => {
