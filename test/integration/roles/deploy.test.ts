@@ -108,6 +108,8 @@ describe('the processes of deploy/kubernetes', () => {
     expect(await left('old')).toBeGreaterThan(0)
 
     const janitor = start('janitor', { ASKONCE_HEALTH_PORT: (await healthPort()).env['ASKONCE_HEALTH_PORT'] ?? '' })
+    // Before that it would end by a signal, not at one.
+    await janitor.waitForLine(/"event":"janitor\.started"/, 30_000)
     const sweep = start('sweep')
     expect(await sweep.exited).toMatchObject({ code: 0 })
     expect(sweep.stdout.join('\n')).toMatch(/^swept \d+ jobs, .* dead workers$/)
