@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { migrateQueueSchema } from '@askonce/queue'
 import { migrate } from '@askonce/store'
@@ -6,6 +7,7 @@ import pg from 'pg'
 import { until, type Bench } from './bench.ts'
 import { load } from './load.ts'
 import { apiKey } from './load/spec.ts'
+import { serverCosts } from './server-costs.ts'
 
 /** `redis`: BullMQ on Redis, as in production. `embedded`: BullMQ on the same PostgreSQL, as on a laptop. */
 export type Form = 'redis' | 'embedded'
@@ -104,6 +106,8 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
           Promise.all(children.map(({ exited }) => exited)),
           new Promise((r) => setTimeout(r, 15_000)),
         ])
+        const costs = await serverCosts(bench.postgres.url, bench.redis.port, new URL(database.url).pathname.slice(1))
+        await writeFile(join(bench.options.profile, `${bench.fresh(`servers-${form}`)}.txt`), `${costs}\n`)
       }
       await Promise.all(children.map(async (child) => await child.kill()))
       await pool.end().catch(() => undefined)

@@ -15,8 +15,9 @@ import {
   type TestPostgres,
   type TestRedis,
 } from '@askonce/testkit'
-import pg from 'pg'
 import type { BenchOptions } from './options.ts'
+import { query } from './query.ts'
+import { forgetCommands, statementSettings, watchStatements } from './server-costs.ts'
 
 /** The servers that every contender of a run uses, and how processes are started beside them. */
 export interface Bench {
@@ -66,7 +67,9 @@ export async function startBench(options: BenchOptions, signal: AbortSignal): Pr
     await leakCheck()
   }
   try {
-    postgres = await startTestPostgres({ fsync: true, settings: postgresSettings })
+    const settings = { ...postgresSettings, ...(options.profile === null ? {} : statementSettings) }
+    postgres = await startTestPostgres({ fsync: true, settings })
+    if (options.profile !== null) await watchStatements(postgres.url)
     redis = await startTestRedis({ appendonly: true })
   } catch (error) {
     await stop()
@@ -89,6 +92,7 @@ export async function startBench(options: BenchOptions, signal: AbortSignal): Pr
     async cleanDatabase() {
       signal.throwIfAborted()
       await servers.redis.flushAll()
+      if (options.profile !== null) await forgetCommands(servers.redis.port)
       const database = await servers.postgres.createDatabase()
       await query(servers.postgres.url, 'checkpoint')
       return database
@@ -126,18 +130,6 @@ async function lineOf(child: Child, file: string, pattern: RegExp, timeoutMs: nu
       throw new Error(`a process ${last ? 'ended' : `ran for ${timeoutMs} ms`} without ${String(pattern)}:\n${tail}`)
     }
     await sleep(20)
-  }
-}
-
-/** One statement on a connection of its own. */
-export async function query<Row extends pg.QueryResultRow>(url: string, text: string, values: unknown[] = []) {
-  const client = new pg.Client({ connectionString: url })
-  client.on('error', () => undefined)
-  await client.connect()
-  try {
-    return (await client.query<Row>(text, values)).rows
-  } finally {
-    await client.end().catch(() => undefined)
   }
 }
 

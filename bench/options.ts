@@ -31,7 +31,8 @@ beside the targets. Ends with code 0 whether or not targets are met, and with 1 
   --json FILE      write all measurements as JSON
   --report FILE    write the table as Markdown; a file with the markers <!-- bench:begin --> and <!-- bench:end --> keeps what
                    stands around them; of one case alone, those of its own name (bench-age) if the file has them
-  --profile DIR    write CPU profiles of Askonce's processes to DIR, and print what they spend most on; slows them down
+  --profile DIR    write CPU profiles of Askonce's processes to DIR and what the servers did for them, and print what took most;
+                   slows them down
   --help           this text
 
 Needs Redis and nothing else: it brings its own servers, all of them on 127.0.0.1 and on free ports. Its first run installs

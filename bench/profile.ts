@@ -9,8 +9,11 @@ interface CpuProfile {
 
 const shown = 15
 
-/** Prints, for each profile in the folder, the functions and the packages that took most of the time that was not idle. */
+/** Prints what the servers did, and, for each profile in the folder, the functions and the packages that took most of the time that was not idle. */
 export function printProfiles(folder: string, say: (text: string) => void): void {
+  for (const name of readdirSync(folder).filter((file) => /^servers-.*\.txt$/.test(file))) {
+    say(`${name}:\n${readFileSync(join(folder, name), 'utf8').trimEnd()}`)
+  }
   for (const name of readdirSync(folder).filter((file) => file.endsWith('.cpuprofile'))) {
     const profile = JSON.parse(readFileSync(join(folder, name), 'utf8')) as CpuProfile
     const frames = new Map(profile.nodes.map(({ id, callFrame }) => [id, callFrame]))

@@ -1,4 +1,5 @@
-import { query, type Bench } from './bench.ts'
+import type { Bench } from './bench.ts'
+import { query } from './query.ts'
 import { promptOf, submissionOf } from './load/spec.ts'
 
 export interface TerminalRows {

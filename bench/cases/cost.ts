@@ -1,5 +1,6 @@
 import { nameOf, withAskonce, type Form } from '../askonce.ts'
-import { query, until, type Bench } from '../bench.ts'
+import { until, type Bench } from '../bench.ts'
+import { query } from '../query.ts'
 import { apart, type Case, type Contender, type Measured } from '../case.ts'
 import { cleanLoad } from '../load.ts'
 import { peerTitles, runPeer } from '../peer.ts'
