@@ -1,4 +1,4 @@
-import type { Billing, DecisionAction, JobError, JobState, Operation, Outcome } from '@askonce/core'
+import type { Billing, DecisionAction, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
 import type { ColumnType, Generated, Kysely } from 'kysely'
 
 /** Any connection that statements run on. */
@@ -18,8 +18,13 @@ export interface JobRow {
   state: JobState
   generation: number
   attempt: number
+  on_uncertain: OnUncertain
+  max_attempts: number
+  max_paid_attempts: number
+  tries: number
   paid: number
   billed: number
+  consented_paid: number
   dispatch: number
   dispatched_at: Date | null
   run_at: Date
@@ -29,6 +34,7 @@ export interface JobRow {
   response_status: number | null
   response_content_type: string | null
   flags: string[]
+  answer_attempt: number | null
   /** The one batch that alone wants this job; null: somebody else wants it too. */
   owner_batch: string | null
   /** Whether the answer is a stream of events. */
@@ -45,6 +51,7 @@ export interface JobRow {
   cost_usd: number | null
   created_at: Date
   started_at: Date | null
+  uncertain_since: Date | null
   completed_at: Date | null
   expires_at: Date | null
 }
