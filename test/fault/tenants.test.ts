@@ -191,6 +191,12 @@ describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
       }
     }
     expect(await rowsOf('default')).toEqual(before)
+    // What was just retried runs: both sums are read when it has ended.
+    await until(
+      () => system.sql(`select from jobs where tenant_id = 'other' and state in ('queued', 'running')`),
+      (rows) => rows.length === 0,
+      20_000,
+    )
     const spend = JSON.parse((await ask(otherKey, { method: 'GET', path: '/v1/spend' })).text) as {
       summary: { calls: number }
     }
