@@ -2,22 +2,21 @@ import type { DispatchItem, Dispatcher } from '@askonce/queue'
 import { Outage, type Log } from '@askonce/telemetry'
 import { atMost } from './patience.ts'
 
-/** Most jobs of one bulk add, and bulk adds under way at once. */
+/** Most jobs of one bulk add. */
 const maxItems = 1_000
-const concurrency = 2
 /** What waits beyond this is dropped: the janitor finds that BullMQ does not hold it and hands it over again. */
 const maxWaiting = 20_000
 const flushMs = 2_000
 
 /**
  * Hands committed jobs to BullMQ behind the back of the requests: an accepted job does not depend on it. While a bulk add
- * is under way the next one gathers. Failures are logged once per outage; the janitor does it then.
+ * is under way the next one gathers: one at a time, since two half as large cost the embedded database a third more. Failures are logged once per outage; the janitor does it then.
  */
 export class HandOver {
   private readonly dispatcher: Dispatcher
   private readonly outage: Outage
   private waiting: DispatchItem[] = []
-  private readonly underWay = new Set<Promise<void>>()
+  private underWay: Promise<void> | null = null
 
   constructor(dispatcher: Dispatcher, log: Log) {
     this.dispatcher = dispatcher
@@ -36,19 +35,17 @@ export class HandOver {
   }
 
   private async drained(): Promise<void> {
-    while (this.underWay.size > 0) await Promise.all(this.underWay)
+    while (this.underWay !== null) await this.underWay
   }
 
   private next(): void {
-    while (this.waiting.length > 0 && this.underWay.size < concurrency) {
-      const items = this.waiting.slice(0, maxItems)
-      this.waiting = this.waiting.slice(maxItems)
-      const run = this.run(items).finally(() => {
-        this.underWay.delete(run)
-        this.next()
-      })
-      this.underWay.add(run)
-    }
+    if (this.underWay !== null || this.waiting.length === 0) return
+    const items = this.waiting.slice(0, maxItems)
+    this.waiting = this.waiting.slice(maxItems)
+    this.underWay = this.run(items).finally(() => {
+      this.underWay = null
+      this.next()
+    })
   }
 
   private async run(items: readonly DispatchItem[]): Promise<void> {
