@@ -10,7 +10,8 @@ const flushMs = 2_000
 
 /**
  * Hands committed jobs to BullMQ behind the back of the requests: an accepted job does not depend on it. While a bulk add
- * is under way the next one gathers: one at a time, since two half as large cost the embedded database a third more. Failures are logged once per outage; the janitor does it then.
+ * is under way the next one gathers: two half as large beside each other cost the embedded database half as much again.
+ * Failures are logged once per outage; the janitor does it then.
  */
 export class HandOver {
   private readonly dispatcher: Dispatcher
