@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 // Node before 22.18 cannot run TypeScript. A loader that translates each module as it is imported costs every process
@@ -28,6 +28,19 @@ function fingerprint() {
   return hash.digest('hex').slice(0, 16)
 }
 
+/** Modules that run in threads of their own (packages/threads): a file each, under its own name. */
+function threadModules() {
+  const modules = {}
+  for (const group of ['packages', 'apps']) {
+    for (const entry of readdirSync(join(root, group), { recursive: true, encoding: 'utf8' })) {
+      if (/^[^/\\]+[/\\]src[/\\].*-thread\.ts$/.test(entry)) {
+        modules[basename(entry, '.ts')] = join(root, group, entry)
+      }
+    }
+  }
+  return modules
+}
+
 async function compile(target) {
   const { build } = await import('esbuild')
   // Its own folder until it is whole: several processes may start at once, and any of them may be killed.
@@ -35,7 +48,7 @@ async function compile(target) {
   mkdirSync(draft, { recursive: true })
   try {
     await build({
-      entryPoints: [join(root, 'apps/cli/src/index.ts')],
+      entryPoints: { index: join(root, 'apps/cli/src/index.ts'), ...threadModules() },
       outdir: draft,
       bundle: true,
       splitting: true,
