@@ -37,9 +37,10 @@ export function createThreads<Task, Result>({
   // What bin/compiled.js makes of the sources has one file for each `-thread` module, beside all others.
   const isSource = new URL(beside).pathname.endsWith('.ts')
   const entry = new URL(`./${module}.${isSource ? 'ts' : 'js'}`, beside).href
-  const needsLoader = isSource && !process.features.typescript
+  // Not in the types of Node 20, which does not have it.
+  const runsTypeScript = Boolean((process.features as { typescript?: unknown }).typescript)
   const pool = new Piscina<Task, Result>({
-    filename: needsLoader ? new URL('./from-source.js', import.meta.url).href : entry,
+    filename: isSource && !runsTypeScript ? new URL('./from-source.js', import.meta.url).href : entry,
     workerData: entry,
     minThreads: 0,
     maxThreads,
