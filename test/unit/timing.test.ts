@@ -68,8 +68,8 @@ describe('a time limit', () => {
     let isOver = false
     const cancel = timeLimit(20, () => (isOver = true))
     holdEventLoop(50)
-    // Timers come first in the turn: this runs between the timer and the look at the sockets.
-    await new Promise((resolve) => setTimeout(resolve, 0))
+    // Timers come first in the turn: this runs between the timer and the last look at the sockets.
+    await new Promise((resolve) => setImmediate(resolve))
     cancel()
     await arrivals()
     await arrivals()

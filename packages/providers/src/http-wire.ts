@@ -1,12 +1,11 @@
 import { setMaxListeners } from 'node:events'
+import { arrivals, timeLimit } from '@askonce/timing'
 import { errors, Pool, type Dispatcher } from 'undici'
 import { decodeBody, isPlain } from './decode.ts'
 import type { Broken, Exchange, Headers, Response, Wire, WireCall } from './exchange.ts'
 
 /** undici's own timers only back up ours, which covers the whole call. */
 const timeoutMarginMs = 30_000
-/** Longest delay that a Node timer can hold. */
-const longestTimerMs = 2 ** 31 - 1
 
 /**
  * HTTP/1.1 over a connection pool of its own. The number of connections has no cap: the worker bounds the calls in flight,
@@ -43,7 +42,7 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
     const finish = (result: Exchange): void => {
       if (settled) return
       settled = true
-      clearTimeout(timer)
+      cancelLimit()
       call.signal.removeEventListener('abort', onAbort)
       resolve(result)
     }
@@ -52,16 +51,18 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
     }
     /** Settles first: undici can abort only what it has started, and a call that waits for a connection is not to wait on. */
     const stop = (reason: Broken['reason'], detail: string): void => {
+      if (settled) return
       breakOff(reason, detail)
       controller?.abort(new Error(detail))
     }
-    const onAbort = (): void => stop('aborted', 'aborted by the caller')
-    const timer = setTimeout(
-      () => stop('timeout', `no complete answer within ${call.timeoutMs} ms`),
-      Math.min(call.timeoutMs, longestTimerMs),
+    const giveUp = (): void => stop('aborted', 'aborted by the caller')
+    // An answer that the socket holds already has been paid for: it is read first.
+    const onAbort = (): void => void arrivals().then(giveUp)
+    const cancelLimit = timeLimit(call.timeoutMs, () =>
+      stop('timeout', `no complete answer within ${call.timeoutMs} ms`),
     )
 
-    if (call.signal.aborted) return onAbort()
+    if (call.signal.aborted) return giveUp()
     // One signal may end thousands of calls: a drain.
     setMaxListeners(0, call.signal)
     call.signal.addEventListener('abort', onAbort, { once: true })

@@ -24,14 +24,19 @@ export function timeLimit(limitMs: number, onOver: () => void): () => void {
   const look = (): void => {
     const leftMs = endsAt - awakeMs()
     // Timers may fire a millisecond early.
-    if (leftMs > 1) timer = setTimeout(look, Math.min(leftMs, longestTimerMs))
+    if (leftMs > 1) timer = wait(leftMs, look)
     else void arrivals().then(() => isOpen && onOver())
   }
-  let timer = setTimeout(look, Math.min(limitMs, longestTimerMs))
+  let timer = wait(limitMs, look)
   return () => {
     isOpen = false
     clearTimeout(timer)
   }
+}
+
+/** No process lives on for a limit alone. */
+function wait(ms: number, then: () => void): NodeJS.Timeout {
+  return setTimeout(then, Math.min(ms, longestTimerMs)).unref()
 }
 
 /** Rejects with what `late` makes when the promise takes longer; what it does later is ignored. */
