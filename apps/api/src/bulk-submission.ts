@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { isTerminal } from '@askonce/core'
 import { OverloadedError, type SubmitResult } from '@askonce/store'
+import { awakeMs } from '@askonce/timing'
 import { readItem, type BulkItem } from './bulk-items.ts'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
@@ -140,9 +141,9 @@ export class BulkSubmission {
   /** Null once there is room for so many; else why not. */
   private async room(count: number, mayWait: boolean): Promise<Problem | null> {
     const { submissions } = this.parts
-    const untilMs = performance.now() + (mayWait ? waitForRoomMs : 0)
+    const untilMs = awakeMs() + (mayWait ? waitForRoomMs : 0)
     while (submissions.depth + count > submissions.maxWaiting) {
-      if (performance.now() >= untilMs) return toProblem(new OverloadedError(`no room for ${count} submissions`))
+      if (awakeMs() >= untilMs) return toProblem(new OverloadedError(`no room for ${count} submissions`))
       await sleep(roomCheckMs)
     }
     return null

@@ -99,6 +99,8 @@ class Follower {
     let sentAt = startedAt
     let answeredAt = startedAt
     for (;;) {
+      // Looked at before the read: what has come by then is shown.
+      const isOver = performance.now() - startedAt >= following.limitMs
       const news = parts.streams.wait(this.cursor.jobId, pollMs)
       const page = await this.read(answeredAt)
       if (page !== null) {
@@ -119,8 +121,8 @@ class Follower {
       if (parts.streams.closed) {
         throw new Problem('unavailable', 'The server is stopping. Send the same request with the same key again.')
       }
+      if (!this.begun && isOver) throw unanswered(await this.job())
       await news
-      if (!this.begun && performance.now() - startedAt >= following.limitMs) throw unanswered(await this.job())
       if (performance.now() - sentAt < keepAliveMs) continue
       sentAt = performance.now()
       yield keepAlive
