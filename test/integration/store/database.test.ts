@@ -148,6 +148,15 @@ describe('a pool', () => {
     await ping(db)
   })
 
+  it('has a connection for a statement that waited for one while the event loop was held up', async () => {
+    const { db } = open(store.url)
+    const all = Array.from({ length: 3 }, () => sql<{ ok: number }>`select 1 as ok from pg_sleep(0.2)`.execute(db))
+    // Two run, the third waits: longer than a connection is waited for.
+    await until(async () => (await sessions(`query like '%pg_sleep(0.2)%' and state = 'active'`)).length === 2)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6_000)
+    expect((await Promise.all(all)).map(({ rows }) => rows)).toEqual([[{ ok: 1 }], [{ ok: 1 }], [{ ok: 1 }]])
+  })
+
   it('survives a restart of the server', async () => {
     const { db } = open(store.url)
     await ping(db)
