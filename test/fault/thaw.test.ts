@@ -53,7 +53,10 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 13, thawed with the answer in
 
   test.each([
     { name: 'both at once', janitorFirstMs: 0 },
-    { name: 'the janitor seconds before the worker, whose silence is longer than its lease by then', janitorFirstMs: 2_000 },
+    {
+      name: 'the janitor seconds before the worker, whose silence is longer than its lease by then',
+      janitorFirstMs: 2_000,
+    },
   ])(
     'worker and janitor stopped beyond the time-out and the lease, then continued: $name',
     async ({ janitorFirstMs }) => {

@@ -205,12 +205,13 @@ describe('kinds of errors', () => {
     },
   )
 
-  it.each(['no reply of Postgres in time: timeout', 'Connection terminated unexpectedly', 'no connection to Postgres in time'])(
-    'the driver’s “%s” is unavailability',
-    (message) => {
-      expect(isUnavailable(new Error(message))).toBe(true)
-    },
-  )
+  it.each([
+    'no reply of Postgres in time: timeout',
+    'Connection terminated unexpectedly',
+    'no connection to Postgres in time',
+  ])('the driver’s “%s” is unavailability', (message) => {
+    expect(isUnavailable(new Error(message))).toBe(true)
+  })
 
   it.each(['22P02', '22021', '22003', '23502', '23505', '23514'])('SQLSTATE %s is refused data', (code) => {
     expect([isUnavailable(coded(code)), isDataError(coded(code)), isContention(coded(code))]).toEqual([
