@@ -119,7 +119,7 @@ function marked({ stored }: Provider, { streamed, operation, request, id, attemp
  * lane, and what a failure proves is worth more than a lane that is closed in time: without it the job counts as maybe paid.
  */
 async function closeLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: FailureVerdict): Promise<void> {
-  const late = (): Error => new Error('the lane is closed late')
+  const late = (): Error => new Error(`lane ${lane} is closed late`)
   await within(laneControl.onFailure(lane, verdict), laneLimitMs, late).catch(() => undefined)
 }
 

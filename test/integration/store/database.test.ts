@@ -9,6 +9,7 @@ import {
   type Database,
 } from '@askonce/store'
 import { startTcpProxy, type TcpProxy } from '@askonce/testkit'
+import type * as timing from '@askonce/timing'
 import { sql } from 'kysely'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { insertJob, openTransaction, useStore } from './fixture.ts'
@@ -16,7 +17,7 @@ import { insertJob, openTransaction, useStore } from './fixture.ts'
 /** Statements go half a minute without a reply before they are given up: in a test that waits for it, half a second. */
 let impatient = false
 vi.mock('@askonce/timing', async (original) => {
-  const real = await original<typeof import('@askonce/timing')>()
+  const real = await original<typeof timing>()
   const within: typeof real.within = (promise, limitMs, late) =>
     real.within(promise, impatient && limitMs > 30_000 ? 500 : limitMs, late)
   return { ...real, within }
