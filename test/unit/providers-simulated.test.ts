@@ -117,7 +117,12 @@ describe('no complete answer', () => {
 
   test('close() ends what is in flight', async () => {
     const provider = createProvider(lane, { simulated: { latencyMs: 10_000, tokens: 1, failureRate: 0 }, prices: [] })
-    const base = { operation: 'responses', model: 'simulated/m', request: Buffer.from('{}'), timeoutMs: 20_000 } as const
+    const base = {
+      operation: 'responses',
+      model: 'simulated/m',
+      request: Buffer.from('{}'),
+      timeoutMs: 20_000,
+    } as const
     const verdict = provider.call({ ...base, signal: new AbortController().signal })
     await provider.close()
     expect(await verdict).toMatchObject({ kind: 'unknown', sent: true, code: 'connection_lost' })

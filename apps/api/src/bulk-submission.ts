@@ -35,7 +35,12 @@ export class BulkSubmission {
   /** Set when the database went away: what has not been tried gets the same answer. */
   private away: Problem | null = null
 
-  constructor(parts: Parts, caller: Pick<Caller, 'tenantId' | 'defaults'>, requestId: string, items: readonly BulkItem[]) {
+  constructor(
+    parts: Parts,
+    caller: Pick<Caller, 'tenantId' | 'defaults'>,
+    requestId: string,
+    items: readonly BulkItem[],
+  ) {
     this.parts = parts
     this.caller = caller
     this.requestId = requestId
@@ -98,7 +103,13 @@ export class BulkSubmission {
       const { key, envelope } = readItem(body)
       return {
         index,
-        prepared: this.parts.prepare.fromSubmission({ tenantId: this.caller.tenantId, defaults: this.caller.defaults, key, body: envelope, textOf }),
+        prepared: this.parts.prepare.fromSubmission({
+          tenantId: this.caller.tenantId,
+          defaults: this.caller.defaults,
+          key,
+          body: envelope,
+          textOf,
+        }),
       }
     } catch (error) {
       return { index, problem: toProblem(error) }

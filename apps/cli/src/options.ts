@@ -29,9 +29,9 @@ export function period(max: number): (text: string) => number {
   }
 }
 
-/** A parser that also takes a word which means null. */
-export function orWord<T>(word: string, parse: (text: string) => T): (text: string) => T | null {
-  return (text) => (text === word ? null : parse(text))
+/** A parser that also takes a word of its own. */
+export function orWord<const W extends string, T>(word: W, parse: (text: string) => T): (text: string) => T | W {
+  return (text) => (text === word ? word : parse(text))
 }
 
 /** A parser of one of these words. */

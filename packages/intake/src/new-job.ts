@@ -162,9 +162,7 @@ export function deliveryOf(limits: Config['limits'], tenant: TenantDefaults, opt
 
 /** How long an answer of this tenant is kept unless its submission says; never longer than the server lets anybody ask for. */
 export function defaultTtl(limits: Config['limits'], { ttlSeconds }: TenantDefaults): number {
-  return ttlSeconds === null
-    ? wholeSeconds(limits.defaultTtlMs)
-    : Math.min(ttlSeconds, wholeSeconds(limits.maxTtlMs))
+  return ttlSeconds === null ? wholeSeconds(limits.defaultTtlMs) : Math.min(ttlSeconds, wholeSeconds(limits.maxTtlMs))
 }
 
 /** A limit as the columns hold it: 1 at least. */

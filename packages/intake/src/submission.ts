@@ -44,10 +44,14 @@ export function deliveryOptions(limits: Config['limits']) {
     timeout_seconds: integer(1, maxTimeoutSeconds)
       .optional()
       .describe(`How long one call may take; default ${seconds(limits.defaultTimeoutMs)}`),
-    max_attempts: integer(1, 100).optional().describe(`Most calls per request to run; default ${limits.defaultMaxAttempts}`),
+    max_attempts: integer(1, 100)
+      .optional()
+      .describe(`Most calls per request to run; default ${limits.defaultMaxAttempts}`),
     max_paid_attempts: integer(1, 10)
       .optional()
-      .describe(`Most calls that may have been billed, unless somebody consents to more; default ${limits.defaultMaxPaidAttempts}`),
+      .describe(
+        `Most calls that may have been billed, unless somebody consents to more; default ${limits.defaultMaxPaidAttempts}`,
+      ),
     on_uncertain: z
       .enum(uncertainPolicies, { error: `must be one of ${uncertainPolicies.join(', ')}` })
       .optional()

@@ -17,7 +17,13 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
   const parsed = parseText(decodeBody(request.body))
-  const prepared = parts.prepare.fromSubmission({ tenantId, defaults, key: key.key, body: parsed.value, textOf: parsed.textOf })
+  const prepared = parts.prepare.fromSubmission({
+    tenantId,
+    defaults,
+    key: key.key,
+    body: parsed.value,
+    textOf: parsed.textOf,
+  })
 
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)

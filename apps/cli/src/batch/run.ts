@@ -1,3 +1,4 @@
+import type { JsonObject } from '@askonce/core'
 import type { Client, Server } from '../http.ts'
 import { CliError, exitCodes, usageError } from '../errors.ts'
 import { count } from '../format.ts'
@@ -10,6 +11,7 @@ import { Engine } from './engine.ts'
 import { type Ask, type BatchInput, readInput } from './input.ts'
 import { catchInterrupt } from './interrupt.ts'
 import { isRegular, openOutFile } from './out-file.ts'
+import type { LineDefaults } from './parse-line.ts'
 import { type Progress, silent, startProgress } from './progress.ts'
 import { type Sink, streamSink } from './sink.ts'
 import { printSummary, summaryDocument, type RunFacts } from './summary.ts'
@@ -18,6 +20,11 @@ import { Tally } from './tally.ts'
 export interface BatchOptions {
   out: string
   model?: string
+  onUncertain?: string
+  maxPaidAttempts?: number
+  ttl?: number
+  priority?: number
+  metadata?: Record<string, string>
   inFlight: number
   /** Seconds. */
   patience: number
@@ -28,9 +35,13 @@ export interface BatchOptions {
 /** Runs a whole batch and sets the exit code. Throws CliError when it cannot begin or cannot go on. */
 export async function runBatch(source: string, options: BatchOptions): Promise<void> {
   const startedMs = performance.now()
-  const input = await readInput(source, options.model, announceReading(options))
+  const input = await readInput(source, defaultsOf(options), announceReading(options))
   try {
     if (input.bad.total > 0) return refuseInput(source, input, options)
+    // A producer that wrote nothing has most likely failed: an empty list of answers would look like success.
+    if (input.lines.length === 0) {
+      throw usageError(`${nameOf(source)} holds no request`, 'One JSON object a line: askonce batch --help shows them.')
+    }
     const sink = await openSink(options.out, input)
     try {
       const tally = new Tally(input.lines.length)
@@ -44,6 +55,18 @@ export async function runBatch(source: string, options: BatchOptions): Promise<v
   } finally {
     await input.close()
   }
+}
+
+/** What holds for lines that do not say it themselves. */
+function defaultsOf({ model, onUncertain, maxPaidAttempts, ttl, priority, metadata }: BatchOptions): LineDefaults {
+  const delivery: JsonObject = {
+    ...(priority === undefined ? {} : { priority }),
+    ...(ttl === undefined ? {} : { ttl_seconds: ttl }),
+    ...(maxPaidAttempts === undefined ? {} : { max_paid_attempts: maxPaidAttempts }),
+    ...(onUncertain === undefined ? {} : { on_uncertain: onUncertain }),
+    ...(metadata === undefined ? {} : { metadata }),
+  }
+  return { model, delivery }
 }
 
 /** Gets and writes what is missing; resolves with true when the person at the keyboard stopped it. */
@@ -151,8 +174,12 @@ function announceReading({ quiet }: BatchOptions): (lines: number) => void {
   }
 }
 
+function nameOf(source: string): string {
+  return source === '-' ? 'stdin' : source
+}
+
 function refuseInput(source: string, { bad, lines }: BatchInput, { json }: BatchOptions): void {
-  const name = source === '-' ? 'stdin' : source
+  const name = nameOf(source)
   if (json) printJson({ object: 'batch', bad_lines: bad.total, problems: bad.shown })
   for (const { line, pointer, message } of json ? [] : bad.shown) {
     remark(`${name} line ${line}${pointer === '' ? '' : ` ${pointer}`}: ${message}`)

@@ -10,15 +10,16 @@ import { print, printJson, remark } from '../terminal.ts'
 
 /** What takes a tenant's own value away. */
 const byServer = 'default'
+type ByServer = typeof byServer
 const serverDecides = `; ${byServer}: the server decides`
 
 interface Settings {
   deriveKeys?: 'on' | 'off'
-  onUncertain?: OnUncertain | null
-  maxAttempts?: number | null
-  maxPaidAttempts?: number | null
-  ttl?: number | null
-  timeout?: number | null
+  onUncertain?: OnUncertain | ByServer
+  maxAttempts?: number | ByServer
+  maxPaidAttempts?: number | ByServer
+  ttl?: number | ByServer
+  timeout?: number | ByServer
 }
 
 const setExamples = examples([
@@ -100,15 +101,16 @@ async function set(name: string, { json, ...given }: Settings & { json?: boolean
   if (Object.keys(given).length === 0) {
     throw usageError('nothing to set', 'askonce tenants set --help lists what can be set.')
   }
-  const { deriveKeys, ttl, timeout, ...rest } = given
-  const tenant = await withDatabase(async ({ db }) =>
-    (await import('@askonce/store')).setTenant(db, name, {
-      ...rest,
-      ...(deriveKeys === undefined ? {} : { deriveKeys: deriveKeys === 'on' }),
-      ...(ttl === undefined ? {} : { ttlSeconds: ttl }),
-      ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
-    }),
-  )
+  const { deriveKeys, onUncertain, maxAttempts, maxPaidAttempts, ttl, timeout } = given
+  const changes = {
+    deriveKeys: deriveKeys === undefined ? undefined : deriveKeys === 'on',
+    onUncertain: valueOf(onUncertain),
+    maxAttempts: valueOf(maxAttempts),
+    maxPaidAttempts: valueOf(maxPaidAttempts),
+    ttlSeconds: valueOf(ttl),
+    timeoutSeconds: valueOf(timeout),
+  }
+  const tenant = await withDatabase(async ({ db }) => (await import('@askonce/store')).setTenant(db, name, changes))
   if (tenant === null) {
     throw new CliError(exitCodes.failed, `there is no tenant ${name}`, 'askonce tenants list shows them.')
   }
@@ -116,6 +118,10 @@ async function set(name: string, { json, ...given }: Settings & { json?: boolean
   const what = tenant.deriveKeys ? 'get one made from what they ask' : 'are refused'
   print(`${tenant.id}: SDK requests without a key ${what}`)
   print(`${tenant.id}: ${defaultsOf(tenant) || 'what a submission does not say, the server decides'}`)
+}
+
+function valueOf<T>(given: T | ByServer | undefined): T | null | undefined {
+  return given === byServer ? null : given
 }
 
 /** What holds for its submissions, in the words of the options; empty: the server decides everything. */

@@ -97,7 +97,12 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
   }
 }
 
-function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, defaults: TenantDefaults, line: ReadyLine): NewJob {
+function jobOf(
+  { config: { limits }, isOpen }: Submission,
+  batch: LeasedBatch,
+  defaults: TenantDefaults,
+  line: ReadyLine,
+): NewJob {
   // An answer outlives the window, so that a second upload of the file finds it.
   const atLeast = batch.window_seconds + daySeconds
   return {

@@ -47,11 +47,11 @@ export async function readTenantDefaults(db: Db, tenantId: string): Promise<Tena
   return row ?? noDefaults
 }
 
-/** Changes what is given; null takes a default away, what is left out stays. The answer is null if there is no such tenant. */
+/** Changes what is given; null takes a default away, what is left out or undefined stays. The answer is null if there is no such tenant. */
 export async function setTenant(
   db: Db,
   tenantId: string,
-  given: Partial<Omit<Tenant, 'id' | 'createdAt'>>,
+  given: { [Name in keyof Omit<Tenant, 'id' | 'createdAt'>]?: Tenant[Name] | undefined },
 ): Promise<Tenant | null> {
   const columns = {
     derive_keys: given.deriveKeys,
