@@ -4,7 +4,7 @@ import { CliError, exitCodes, usageError } from '../errors.ts'
 import { count } from '../format.ts'
 import { failureOf } from '../job.ts'
 import { waitingFor } from '../job-view.ts'
-import { findServer } from '../server.ts'
+import { awaitServer } from '../server.ts'
 import { printJson, remark } from '../terminal.ts'
 import { tailOfJob, tailOfRefusal } from './answer-line.ts'
 import { Engine } from './engine.ts'
@@ -76,8 +76,7 @@ async function answerAll(input: BatchInput, sink: Sink, tally: Tally, options: B
     await sink.finish()
     return false
   }
-  const server = findServer()
-  await greet(server)
+  const server = await greet(options)
   const stop = new AbortController()
   const interruption = catchInterrupt(stop)
   const progress = options.quiet ? silent : startProgress(process.stderr, tally)
@@ -131,12 +130,29 @@ function handlers(
   }
 }
 
-/** One request that fails at once: a wrong address or key is said before anything is submitted. */
-async function greet(server: Server): Promise<void> {
+/**
+ * Finds the server and asks it one thing: a wrong address or key is said before anything is submitted. A server that is not there, as
+ * right after it was started, is waited for as long as one that goes away later; the waiting is said at once.
+ */
+async function greet({ patience, quiet }: BatchOptions): Promise<Server> {
+  const patienceMs = patience * 1000
+  const startedMs = performance.now()
+  let said = false
+  const onWait = (reason: string | null): void => {
+    if (reason === null || said || quiet) return
+    said = true
+    remark(`${reason}; waiting for it, ${count(patience, 'second')} at most (--patience)`)
+  }
+  const server = await awaitServer(patienceMs, onWait)
   const { Client } = await import('../http.ts')
-  const client = new Client(server, { patienceMs: 15_000 })
+  const client = new Client(server, {
+    patienceMs: Math.max(0, patienceMs - (performance.now() - startedMs)),
+    awaitServer: true,
+    onTrouble: (trouble) => onWait(trouble === null ? null : `no server answers at ${server.url}: ${trouble}`),
+  })
   try {
     await client.send({ method: 'GET', path: '/v1/jobs?limit=1' })
+    return server
   } finally {
     await client.close()
   }

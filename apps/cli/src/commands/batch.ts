@@ -38,7 +38,7 @@ export function addBatch(program: Command): void {
       integer(1),
       1000,
     )
-    .option('--patience <seconds>', 'wait so long for a server that went away', integer(0), 600)
+    .option('--patience <seconds>', 'wait so long for a server that is not there, or went away', integer(0), 600)
     .addOption(
       new Option('--on-uncertain <policy>', 'after a call that may have been billed').choices(uncertainPolicies),
     )
