@@ -30,27 +30,25 @@ function complaints(page: string): string[] {
   const types = [...page.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name = '', type = '']) => ({ name, type }))
   const helped = new Set([...page.matchAll(/^# HELP (\S+) \S/gm)].map(([, name]) => name))
   expect(types.length).toBeGreaterThan(40)
-  return types.flatMap(({ name, type }) => [
-    ...(helped.has(name) ? [] : [`${name} no help text`]),
-    ...(type !== 'counter' && name.endsWith('_total') ? [`${name} non-counter with _total`] : []),
-    ...(type === 'counter' && !name.endsWith('_total') ? [`${name} counter without _total`] : []),
-    ...(type !== 'histogram' && type !== 'summary' && /_(?:count|sum|bucket)$/.test(name) ? [`${name} suffix`] : []),
-    ...(/[A-Z]|_(?:milliseconds|ms|minutes|hours|kilobytes|mb|percent)(?:_|$)/.test(name)
-      ? [`${name} unit or case`]
-      : []),
-    ...(new RegExp(`_${type}(?:_|$)`).test(name) ? [`${name} names its type`] : []),
-  ])
+  const faults: [text: string, isFault: (name: string, type: string) => boolean][] = [
+    ['has no help text', (name) => !helped.has(name)],
+    ['non-counter with _total', (name, type) => type !== 'counter' && name.endsWith('_total')],
+    ['counter without _total', (name, type) => type === 'counter' && !name.endsWith('_total')],
+    ['has a suffix of histograms', (name, type) => type !== 'histogram' && /_(?:count|sum|bucket)$/.test(name)],
+    ['unit or case', (name) => /[A-Z]|_(?:milliseconds|ms|minutes|hours|kilobytes|mb|percent)(?:_|$)/.test(name)],
+    ['names its type', (name, type) => new RegExp(`_${type}(?:_|$)`).test(name)],
+  ]
+  return types.flatMap(({ name, type }) =>
+    faults.filter(([, isFault]) => isFault(name, type)).map(([text]) => `${name} ${text}`),
+  )
 }
 
 it('metrics of this program and of Node are named as promtool wants it', async () => {
   const page = await everyMetric()
   expect(complaints(page)).toEqual([])
-  const { error, status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], {
-    input: page,
-    encoding: 'utf8',
-  })
-  // Where it is not installed its rules above have spoken.
-  if (error === undefined) expect({ status, said: stdout + stderr }).toEqual({ status: 0, said: '' })
+  // Where it is not installed the rules above have spoken.
+  const { error, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: page, encoding: 'utf8' })
+  expect(error === undefined ? stdout + stderr : '').toBe('')
 })
 
 it('and the rules find what promtool found', () => {

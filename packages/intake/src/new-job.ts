@@ -171,7 +171,7 @@ export function wholeSeconds(ms: number): number {
 }
 
 function seconds(value: number | null | undefined): number | undefined {
-  return value == null ? undefined : value * 1000
+  return value === undefined || value === null ? undefined : value * 1000
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */

@@ -159,7 +159,7 @@ describe('no real provider is on', () => {
     const real = await startHarness({ env: { OPENAI_BASE_URL: 'http://127.0.0.1:9/v1' } })
     try {
       const first = await real.submit('old', { ...chat(), request })
-      const id = String(first.json.id)
+      const { id } = first.json
       // As an older server left it.
       await real.answer(await real.claim(id), '{"system_fingerprint":"simulated"}')
       await real.sql(`update jobs set lane = 'simulated' where id = $1`, [id])
