@@ -348,8 +348,18 @@ create table tenants (
   id text not null,
   created_at timestamp with time zone not null default now(),
   derive_keys boolean not null default false,
+  on_uncertain text,
+  max_attempts integer,
+  max_paid_attempts integer,
+  ttl_seconds integer,
+  timeout_seconds integer,
   constraint tenants_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
-  constraint tenants_pkey PRIMARY KEY (id)
+  constraint tenants_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 100))),
+  constraint tenants_max_paid_attempts_check CHECK (((max_paid_attempts >= 1) AND (max_paid_attempts <= 10))),
+  constraint tenants_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
+  constraint tenants_pkey PRIMARY KEY (id),
+  constraint tenants_timeout_seconds_check CHECK (((timeout_seconds >= 1) AND (timeout_seconds <= 86400))),
+  constraint tenants_ttl_seconds_check CHECK ((ttl_seconds > 0))
 );
 
 create table workers (

@@ -33,6 +33,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     jobs: new Map(),
     gone: [],
     bulks: [],
+    items: [],
     decisions: [],
     matching: null,
     requests: [],
@@ -123,6 +124,7 @@ async function handle(
   if (url.pathname === '/v1/jobs/bulk') {
     const { jobs } = JSON.parse(body) as { jobs: { key: string; operation: string; request: object }[] }
     fake.bulks.push(jobs.map(({ key }) => key))
+    fake.items.push(...(jobs as unknown as Record<string, unknown>[]))
     const data = jobs.map(({ key, operation, request: wanted }, index) => {
       const { status, text } = submit(key, operation, JSON.stringify(wanted))
       return `{"index":${index},"status":${status},${text}}`

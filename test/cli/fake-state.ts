@@ -34,6 +34,8 @@ export interface FakeServer {
   gone: FakeJob[]
   /** Keys of each bulk submission. */
   bulks: string[][]
+  /** Every item of them, with everything beside its request. */
+  items: Record<string, unknown>[]
   /** Method and path of each request. */
   requests: string[]
   /** Bodies of the decisions, and what each was. */

@@ -76,8 +76,7 @@ describe('routeModel', () => {
   const anthropic = lane('anthropic', 'anthropic')
 
   it.each<[string, string, RoutableLane[], string]>([
-    ['anything', 'to the simulated provider when no real one is on', [simulated], 'simulated'],
-    ['claude-x', 'likewise', [simulated], 'simulated'],
+    ['simulated/small', 'to the simulated provider when no real one is on', [simulated], 'simulated'],
     ['claude-x', 'to Anthropic', [simulated, openai, anthropic], 'anthropic'],
     ['gpt-x', 'to OpenAI', [simulated, openai, anthropic], 'openai'],
     ['simulated/fast', 'to the simulated provider beside real ones', [openai, simulated], 'simulated'],
@@ -97,6 +96,9 @@ describe('routeModel', () => {
   })
 
   it.each([
+    ['claude-x', [simulated], 'ANTHROPIC_API_KEY'],
+    ['gpt-4.1', [simulated], 'OPENAI_API_KEY'],
+    ['simulated', [simulated], 'OPENAI_API_KEY'],
     ['claude-x', [simulated, openai], 'ANTHROPIC_API_KEY'],
     ['gpt-x', [simulated, anthropic], 'OPENAI_API_KEY'],
     ['gpt-x', [lane('local', 'openai', ['llama*'])], 'OPENAI_BASE_URL'],
@@ -104,6 +106,17 @@ describe('routeModel', () => {
     const route = routeModel(model, lanes)
     expect(route).toMatchObject({ ok: false, detail: expect.stringContaining(variable) as string })
     expect(route).toMatchObject({ detail: expect.stringContaining(JSON.stringify(model)) as string })
+  })
+
+  it('gives the simulated provider nothing but simulated/*, whatever is on', () => {
+    const lanes = fc.subarray([openai, anthropic, lane('local', 'openai', ['llama-*'])])
+    fc.assert(
+      fc.property(fc.string(), lanes, (model, on) => {
+        const route = routeModel(model, [...on, simulated])
+        expect(route.ok && route.lane === 'simulated').toBe(model.startsWith('simulated/'))
+      }),
+    )
+    expect(routeModel('simulated/x', [openai, simulated])).toEqual({ ok: true, lane: 'simulated' })
   })
 
   it('finds some lane or says why, for any model', () => {

@@ -8,6 +8,7 @@ import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
 import type { PreparedJob } from '@askonce/intake'
 import { Problem, toProblem } from './problem.ts'
+import type { Caller } from './route.ts'
 import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 
 /** Items of one request that are submitted at once: a large bulk leaves room for others. */
@@ -25,7 +26,7 @@ type Item = { index: number; prepared: PreparedJob } | { index: number; problem:
 /** One bulk request: its items in chunks, in order, with an outcome each. */
 export class BulkSubmission {
   private readonly parts: Parts
-  private readonly tenantId: string
+  private readonly caller: Pick<Caller, 'tenantId' | 'defaults'>
   private readonly requestId: string
   private readonly items: readonly BulkItem[]
   private readonly chunkSize: number
@@ -35,9 +36,14 @@ export class BulkSubmission {
   /** Set when the database went away: what has not been tried gets the same answer. */
   private away: Problem | null = null
 
-  constructor(parts: Parts, tenantId: string, requestId: string, items: readonly BulkItem[]) {
+  constructor(
+    parts: Parts,
+    caller: Pick<Caller, 'tenantId' | 'defaults'>,
+    requestId: string,
+    items: readonly BulkItem[],
+  ) {
     this.parts = parts
-    this.tenantId = tenantId
+    this.caller = caller
     this.requestId = requestId
     this.items = items
     this.chunkSize = Math.min(maxChunkSize, parts.submissions.maxWaiting)
@@ -98,7 +104,13 @@ export class BulkSubmission {
       const { key, envelope } = readItem(body)
       return {
         index,
-        prepared: this.parts.prepare.fromSubmission({ tenantId: this.tenantId, key, body: envelope, textOf }),
+        prepared: this.parts.prepare.fromSubmission({
+          tenantId: this.caller.tenantId,
+          defaults: this.caller.defaults,
+          key,
+          body: envelope,
+          textOf,
+        }),
       }
     } catch (error) {
       return { index, problem: toProblem(error) }

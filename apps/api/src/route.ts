@@ -1,4 +1,4 @@
-import type { Scope } from '@askonce/store'
+import type { Scope, TenantDefaults } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from './context.ts'
@@ -10,6 +10,8 @@ export interface Caller {
   scopes: readonly Scope[]
   /** Whether its tenant wants keys that are derived from requests where an SDK names none. */
   deriveKeys: boolean
+  /** What holds for its tenant's submissions that do not say otherwise. */
+  defaults: TenantDefaults
   /** The API key: a decision names it. */
   key: { id: string; name: string }
 }

@@ -1,3 +1,4 @@
+import type { OnUncertain } from '@askonce/core'
 import type { Secret } from './secret.ts'
 
 /**
@@ -56,6 +57,9 @@ export type Config = {
     readonly batchRetentionMs: number
     readonly defaultDeadlineMs: number
     readonly defaultTimeoutMs: number
+    readonly defaultOnUncertain: OnUncertain
+    readonly defaultMaxAttempts: number
+    readonly defaultMaxPaidAttempts: number
     readonly maxBodyBytes: number
     readonly maxRequestBytes: number
     readonly maxFileBytes: number

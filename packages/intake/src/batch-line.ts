@@ -1,5 +1,5 @@
 import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation } from '@askonce/core'
-import type { NewJob } from '@askonce/store'
+import { noDefaults, type NewJob } from '@askonce/store'
 import { z } from 'zod'
 import { IntakeError } from './error.ts'
 import { faultsOf } from './issues.ts'
@@ -101,7 +101,9 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
     }
     try {
       const { job } = factory.fromRequest({
+        // Of the job, only what is asked counts here; whose it is and how it is run is decided when it is submitted.
         tenantId: '',
+        defaults: noDefaults,
         key: `${keyPrefix}/${customId}`,
         operation,
         request,

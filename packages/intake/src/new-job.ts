@@ -8,7 +8,7 @@ import {
   type JsonObject,
   type Operation,
 } from '@askonce/core'
-import type { NewJob } from '@askonce/store'
+import type { NewJob, TenantDefaults } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
 import { checkBody } from './issues.ts'
@@ -16,8 +16,6 @@ import { nativeRequests, providerRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
 const defaultPriority = 5
-const defaultMaxAttempts = 5
-const defaultMaxPaidAttempts = 2
 
 interface NewJobOptions {
   config: Config
@@ -28,6 +26,8 @@ interface NewJobOptions {
 /** A submission: what is sent, by whom, under which key. */
 export interface SubmissionInput {
   tenantId: string
+  /** What holds for this tenant where the submission says nothing. */
+  defaults: TenantDefaults
   key: string
   /** The parsed envelope. */
   body: Json
@@ -38,6 +38,8 @@ export interface SubmissionInput {
 /** A provider's own body that somebody asks us to send, with what is ours beside it. */
 export interface AskedRequest {
   tenantId: string
+  /** What holds for this tenant where the submission says nothing. */
+  defaults: TenantDefaults
   /** Or how to make it from the fingerprint. */
   key: string | ((fingerprint: Buffer) => string)
   operation: Operation
@@ -70,7 +72,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const schema = submissionSchema(limits)
 
   const rowOf = (
-    { tenantId, key, operation, request, text, base, options }: AskedRequest,
+    { tenantId, defaults, key, operation, request, text, base, options }: AskedRequest,
     model: string,
   ): PreparedJob => {
     const bytes = Buffer.from(text)
@@ -95,7 +97,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         request: bytes,
         streamed: request['stream'] === true,
         ownerBatch: null,
-        ...deliveryOf(limits, options),
+        ...deliveryOf(limits, defaults, options),
         dispatch: isOpen(route.lane),
       },
     }
@@ -104,13 +106,13 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const fromRequest = (asked: AskedRequest): PreparedJob =>
     rowOf(asked, checkBody(providerRequests[asked.operation], asked.request, asked.base).model)
 
-  const fromSubmission = ({ tenantId, key, body, textOf }: SubmissionInput): PreparedJob => {
+  const fromSubmission = ({ tenantId, defaults, key, body, textOf }: SubmissionInput): PreparedJob => {
     const { operation, request: _copy, stream, ...options } = checkBody(schema, body)
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
     const base = ['request']
     const { model } = checkBody(nativeRequests[operation], request, base)
-    const asked = { tenantId, key, operation, base, options }
+    const asked = { tenantId, defaults, key, operation, base, options }
     if (stream !== true) return rowOf({ ...asked, request, text: textOf(request) }, model)
     if (operation === 'embeddings') {
       throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
@@ -143,19 +145,24 @@ type Delivery = Pick<
   | 'delaySeconds'
 >
 
-/** The columns that delivery options decide, with what they are where a submission says nothing. */
-export function deliveryOf(limits: Config['limits'], options: DeliveryOptions): Delivery {
+/** The columns that delivery options decide. Where a submission says nothing its tenant's defaults hold, then the server's. */
+export function deliveryOf(limits: Config['limits'], tenant: TenantDefaults, options: DeliveryOptions): Delivery {
   return {
     metadata: options.metadata === undefined ? null : JSON.stringify(options.metadata),
     priority: options.priority ?? defaultPriority,
-    timeoutMs: seconds(options.timeout_seconds) ?? limits.defaultTimeoutMs,
-    ttlSeconds: options.ttl_seconds ?? wholeSeconds(limits.defaultTtlMs),
+    timeoutMs: seconds(options.timeout_seconds ?? tenant.timeoutSeconds) ?? limits.defaultTimeoutMs,
+    ttlSeconds: options.ttl_seconds ?? defaultTtl(limits, tenant),
     deadlineSeconds: options.deadline_seconds ?? wholeSeconds(limits.defaultDeadlineMs),
-    onUncertain: options.on_uncertain ?? 'rerun',
-    maxAttempts: options.max_attempts ?? defaultMaxAttempts,
-    maxPaidAttempts: options.max_paid_attempts ?? defaultMaxPaidAttempts,
+    onUncertain: options.on_uncertain ?? tenant.onUncertain ?? limits.defaultOnUncertain,
+    maxAttempts: options.max_attempts ?? tenant.maxAttempts ?? limits.defaultMaxAttempts,
+    maxPaidAttempts: options.max_paid_attempts ?? tenant.maxPaidAttempts ?? limits.defaultMaxPaidAttempts,
     ...whenToRun(options),
   }
+}
+
+/** How long an answer of this tenant is kept unless its submission says; never longer than the server lets anybody ask for. */
+export function defaultTtl(limits: Config['limits'], { ttlSeconds }: TenantDefaults): number {
+  return ttlSeconds === null ? wholeSeconds(limits.defaultTtlMs) : Math.min(ttlSeconds, wholeSeconds(limits.maxTtlMs))
 }
 
 /** A limit as the columns hold it: 1 at least. */
@@ -163,8 +170,8 @@ export function wholeSeconds(ms: number): number {
   return Math.max(1, Math.floor(ms / 1000))
 }
 
-function seconds(value: number | undefined): number | undefined {
-  return value === undefined ? undefined : value * 1000
+function seconds(value: number | null | undefined): number | undefined {
+  return value === undefined || value === null ? undefined : value * 1000
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */

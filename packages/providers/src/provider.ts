@@ -1,4 +1,4 @@
-import type { Operation, Verdict } from '@askonce/core'
+import { isSimulatedModel, type Operation, type Verdict } from '@askonce/core'
 import { verdictOfBroken } from './broken.ts'
 import { classify } from './classify.ts'
 import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
@@ -85,7 +85,13 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
   return {
     call: async ({ operation, model, request, timeoutMs, signal, onSent, stream }) => {
       const path = endpointPath(kind, operation)
-      if (path === null) return unspoken(lane, operation)
+      if (path === null) {
+        return unsent(`Lane ${lane.name} calls a provider of kind ${kind}, which has no operation ${operation}`)
+      }
+      // Its job was routed by rules that are no longer in force.
+      if (kind === 'simulated' && !isSimulatedModel(model)) {
+        return unsent(`The simulated provider answers simulated/* only, not ${JSON.stringify(model)}`)
+      }
       const asked = stream === undefined ? null : parseBody(request)
       const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
       const exchange = await wire.send({
@@ -109,13 +115,13 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
   }
 }
 
-function unspoken(lane: LaneEndpoint, operation: Operation): Verdict {
+function unsent(why: string): Verdict {
   return {
     kind: 'stop',
     billing: 'none',
     sent: false,
     code: 'provider_rejected',
-    message: `Lane ${lane.name} calls a provider of kind ${lane.kind}, which has no operation ${operation}; nothing was sent.`,
+    message: `${why}; nothing was sent.`,
     providerStatus: null,
     providerRequestId: null,
     retryAfterMs: null,

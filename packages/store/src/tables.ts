@@ -200,6 +200,17 @@ export interface WorkerRow {
   died_at: Date | null
 }
 
+interface TenantsTable {
+  id: string
+  created_at: Generated<Date>
+  derive_keys: Generated<boolean>
+  on_uncertain: OnUncertain | null
+  max_attempts: number | null
+  max_paid_attempts: number | null
+  ttl_seconds: number | null
+  timeout_seconds: number | null
+}
+
 export type Scope = 'submit' | 'read' | 'admin'
 
 interface ApiKeysTable {
@@ -220,7 +231,7 @@ export interface Tables {
   decisions: DecisionRow
   lanes: LaneRow
   workers: WorkerRow
-  tenants: { id: string; created_at: Generated<Date>; derive_keys: Generated<boolean> }
+  tenants: TenantsTable
   api_keys: ApiKeysTable
   settings: { only_row: Generated<boolean>; database_id: Generated<string> }
 }

@@ -9,6 +9,9 @@ const waitBuckets = [0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_6
 const httpBuckets = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const rowBuckets = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000]
 
+/** Gauges of the library under names that only counters may have; each is the sum of the gauge without `_total`. */
+const misnamed = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']
+
 export type Metrics = ReturnType<typeof createMetrics>
 
 /** Every metric of the system, in a registry of its own, plus the usual ones of the process. Names begin with `askonce_`. */
@@ -16,6 +19,7 @@ export function createMetrics() {
   const registry = new Registry()
   const registers = [registry]
   collectDefaultMetrics({ register: registry })
+  for (const name of misnamed) registry.removeSingleMetric(name)
 
   const counter = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Counter<Label>({ name: prefix + name, help, labelNames, registers })

@@ -59,7 +59,6 @@ describe('keys', () => {
     expect(key).toMatch(/^ak_[0-9A-Za-z]{32}$/)
     expect([key.startsWith(hint), hint.length]).toEqual([true, 8])
     expect((await harness.call('GET', '/v1/jobs', { key })).status).toBe(200)
-    // Not used before: one that was is remembered for ten seconds.
     const revoked = await make()
     await revokeApiKey(harness.database.db, revoked.id)
     expect((await harness.call('GET', '/v1/jobs', { key: revoked.key })).status).toBe(401)

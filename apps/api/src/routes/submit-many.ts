@@ -12,7 +12,7 @@ import { noQuery } from '../schemas/queries.ts'
 async function submitMany(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const isNdjson = /^application\/x-ndjson\b/i.test(request.headers['content-type'] ?? '')
   const items = splitBulk(decodeBody(request.body), isNdjson)
-  const bulk = new BulkSubmission(parts, request.caller.tenantId, request.id, items)
+  const bulk = new BulkSubmission(parts, request.caller, request.id, items)
   return sendOutcomes(reply, await bulk.first(), bulk.rest())
 }
 

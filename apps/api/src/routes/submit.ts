@@ -12,12 +12,18 @@ import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob, waitOf } from '../wait-for-job.ts'
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const { tenantId } = request.caller
+  const { tenantId, defaults } = request.caller
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
   const parsed = parseText(decodeBody(request.body))
-  const prepared = parts.prepare.fromSubmission({ tenantId, key: key.key, body: parsed.value, textOf: parsed.textOf })
+  const prepared = parts.prepare.fromSubmission({
+    tenantId,
+    defaults,
+    key: key.key,
+    body: parsed.value,
+    textOf: parsed.textOf,
+  })
 
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)

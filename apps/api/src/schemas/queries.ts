@@ -5,15 +5,18 @@ import { maxWaitSeconds } from '../prefer.ts'
 
 const once = { error: 'must be given once' }
 
-/** A whole number in a query; what it must be is said by whoever reads it. */
-const digits = z.string(once)
+/** A whole number in a query; what it must be is said by whoever reads it. Described as the number that it is. */
+const digits = (meta: { minimum: number; maximum?: number; default?: number }) =>
+  z.string(once).meta({ type: 'integer', ...meta })
 
 export const noQuery = z.strictObject({})
 /** For probes, whose authors add what they like. */
 export const anyQuery = z.looseObject({})
 
 export const waitQuery = z.strictObject({
-  wait: digits.optional().describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
+  wait: digits({ minimum: 0, maximum: maxWaitSeconds })
+    .optional()
+    .describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
 })
 
 const day = z.string(once).pipe(z.iso.date({ error: 'must be a day, such as 2026-01-31' }))
@@ -36,6 +39,7 @@ const page = (things: string) => ({
     .refine((text) => /^\d{1,4}$/.test(text) && Number(text) >= 1 && Number(text) <= maxPageSize, {
       error: `must be an integer from 1 to ${maxPageSize}`,
     })
+    .meta({ type: 'integer', minimum: 1, maximum: maxPageSize, default: defaultPageSize })
     .optional()
     .describe(`${things} per page, at most ${maxPageSize}; default ${defaultPageSize}`),
   cursor: z.string(once).optional().describe('`next_cursor` of the page before'),

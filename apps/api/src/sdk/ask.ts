@@ -79,6 +79,7 @@ function prepare(
   const delivery = readOptions(request, options)
   const prepared = parts.prepare.fromRequest({
     tenantId: request.caller.tenantId,
+    defaults: request.caller.defaults,
     key: (fingerprint) => chooseKey(request, fingerprint),
     operation,
     request: body,

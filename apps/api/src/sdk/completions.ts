@@ -19,6 +19,7 @@ const listQuery = z.looseObject({
     .refine((text) => /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= maxLimit, {
       error: `must be an integer from 1 to ${maxLimit}`,
     })
+    .meta({ type: 'integer', minimum: 1, maximum: maxLimit, default: defaultLimit })
     .optional()
     .describe(`Completions per page, at most ${maxLimit}; default ${defaultLimit}`),
   model: z.string().optional(),

@@ -17,6 +17,7 @@ const retrieveQuery = z.looseObject({
   starting_after: z
     .string()
     .regex(/^\d{1,9}$/, 'must be a sequence number')
+    .meta({ type: 'integer', minimum: 0 })
     .optional()
     .describe('Only events behind the one with this sequence number'),
 })

@@ -15,7 +15,7 @@ export function banner({
   const real = config.lanes.filter(({ kind }) => kind !== 'simulated')
   const provider = config.providersOn
     ? real.map(({ name, baseUrl }) => `${name} (${baseUrl})`).join(', ')
-    : 'simulated: answers are made up. Set OPENAI_API_KEY or ANTHROPIC_API_KEY for real ones'
+    : 'none: only models named simulated/* are answered, with made-up text.\n            Set OPENAI_API_KEY or ANTHROPIC_API_KEY for real answers'
   return `
 Askonce is running.
 

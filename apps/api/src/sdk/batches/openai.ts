@@ -139,6 +139,7 @@ const linesQuery = z.strictObject({
   after: z
     .string(once)
     .regex(/^\d{1,9}$/, 'must be a number')
+    .meta({ type: 'integer', minimum: 0, default: 0 })
     .optional()
     .describe('`next_after` of the page before; default 0'),
   limit: pageSize(1_000, 100),

@@ -89,6 +89,7 @@ export const pageSize = (most: number, usual: number) =>
     .refine((text) => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= most, {
       error: `must be an integer from 1 to ${most}`,
     })
+    .meta({ type: 'integer', minimum: 1, maximum: most, default: usual })
     .optional()
     .describe(`Items of a page, at most ${most}; default ${usual}`)
 
