@@ -45,7 +45,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         metadata: { a: 'b' },
       })
       expect(row.dispatched_at).toBeInstanceOf(Date)
-      expect(await readJobs(store.db, [job.id])).toEqual([row])
+      expect(await readJobs(store.db, [{ tenantId: job.tenantId, id: job.id }])).toEqual([row])
       expect(await jobRow(store, job.id)).toMatchObject({
         tenant_id: 'default',
         idempotency_key: job.key,

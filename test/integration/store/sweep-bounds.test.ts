@@ -125,10 +125,9 @@ describe('a statement takes so many bytes, as they are stored', () => {
        select $1, n, 'line ' || n, sha256('x'), 'm', 'l', 'x', gen_random_uuid(), 'ready' from generate_series(1, 2500) n`,
       [batch?.id],
     )
-    await store.query(
-      `update batches set status = 'failed', ended_at = now() - interval '2 days' where id = $1`,
-      [batch?.id],
-    )
+    await store.query(`update batches set status = 'failed', ended_at = now() - interval '2 days' where id = $1`, [
+      batch?.id,
+    ])
     // Two and a half thousand lines, a thousand at a time, and the look that finds no more.
     expect(await drain('batches')).toEqual({ skipped: [], rounds: 4 })
     expect(await store.query('select 1 from batches')).toEqual([])

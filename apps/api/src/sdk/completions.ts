@@ -113,7 +113,7 @@ async function completion(parts: Parts, tenantId: string, answerId: string): Pro
   const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
   const row = id === null ? null : await parts.jobs.read(tenantId, id)
   if (row !== null && row.response !== null && !row.streamed) {
-    const asked = await patiently(readRequest(parts.db, row.id))
+    const asked = await patiently(readRequest(parts.db, { tenantId, id: row.id }))
     if (asked !== null && isStoredWith(asked.request, {})) return row
   }
   throw new Problem('not_found', 'There is no stored completion with this id, or it has expired.', { param: 'id' })

@@ -75,6 +75,7 @@ export async function nameAnswers(
 
 /** Where a follower of a stream is. */
 export interface StreamCursor {
+  tenantId: string
   jobId: string
   /** The attempt whose stream it has begun; null: none yet. */
   attempt: number | null
@@ -120,13 +121,14 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
         n: ['integer', (cursor) => cursor.n],
+        tenant_id: ['text', (cursor) => cursor.tenantId],
         job_id: ['uuid', (cursor) => cursor.jobId],
         attempt: ['integer', (cursor) => cursor.attempt],
         position: ['integer', (cursor) => cursor.position],
       },
       'i',
     )}
-    left join lateral (select * from jobs j where j.id = i.job_id and ${notExpired} limit 1) j on true
+    left join lateral (select * from jobs j where j.id = i.job_id and j.tenant_id = i.tenant_id and ${notExpired} limit 1) j on true
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
