@@ -1,4 +1,4 @@
-import { createJobFactory } from '@askonce/intake'
+import { Intake } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
@@ -70,6 +70,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   })
   const handOver = new HandOver(dispatcher, log)
   const lanes = new LaneBook(config.lanes, watch)
+  const intake = new Intake({ config, isOpen: (lane) => lanes.isOpen(lane) })
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }
@@ -82,7 +83,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     metrics,
     db,
     keys: new KeyRing(db),
-    prepare: createJobFactory({ config, isOpen: (lane) => lanes.isOpen(lane) }),
+    intake,
     submissions: new Submissions({
       db,
       log,
@@ -110,7 +111,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     watch.close()
     await handOver.flush()
     await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
-    await atMost(closeLimitMs, closeDatabase())
+    await Promise.all([atMost(closeLimitMs, closeDatabase()), intake.close()])
   }
   return { parts, unavailable, close }
 }

@@ -1,7 +1,6 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { isTerminal } from '@askonce/core'
 import { OverloadedError, type SubmitResult } from '@askonce/store'
-import { readItem, type BulkItem } from './bulk-items.ts'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
@@ -11,8 +10,8 @@ import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 
 /** Items of one request that are submitted at once: a large bulk leaves room for others. */
 const maxChunkSize = 500
-/** Items that are checked before others get the processor. */
-const sliceSize = 25
+/** Others get the processor when items have been checked for so long. */
+const sliceMs = 10
 /** How long a chunk waits for room in the group; the first one does not wait. */
 const waitForRoomMs = 10_000
 const roomCheckMs = 20
@@ -26,7 +25,8 @@ export class BulkSubmission {
   private readonly parts: Parts
   private readonly tenantId: string
   private readonly requestId: string
-  private readonly items: readonly BulkItem[]
+  /** As they came. Each is read when its turn comes: a long file must not hold up everybody. */
+  private readonly items: readonly Buffer[]
   private readonly chunkSize: number
   /** Keys that an earlier item of this request has. */
   private readonly seen = new Set<string>()
@@ -34,7 +34,7 @@ export class BulkSubmission {
   /** Set when the database went away: what has not been tried gets the same answer. */
   private away: Problem | null = null
 
-  constructor(parts: Parts, tenantId: string, requestId: string, items: readonly BulkItem[]) {
+  constructor(parts: Parts, tenantId: string, requestId: string, items: readonly Buffer[]) {
     this.parts = parts
     this.tenantId = tenantId
     this.requestId = requestId
@@ -77,9 +77,14 @@ export class BulkSubmission {
   private async settle(start: number, before: Promise<unknown>): Promise<ItemOutcome[]> {
     const leaders: Item[] = []
     const followers: Item[] = []
+    await nextTurn()
+    let turnEndsAt = performance.now() + sliceMs
     for (let index = start; index < Math.min(start + this.chunkSize, this.items.length); index += 1) {
-      if (index % sliceSize === 0) await nextTurn()
-      const item = this.prepare(index)
+      if (performance.now() >= turnEndsAt) {
+        await nextTurn()
+        turnEndsAt = performance.now() + sliceMs
+      }
+      const item = await this.prepare(index)
       const repeated = 'prepared' in item && this.seen.has(item.prepared.job.key)
       if ('prepared' in item) this.seen.add(item.prepared.job.key)
       ;(repeated ? followers : leaders).push(item)
@@ -91,14 +96,10 @@ export class BulkSubmission {
     return [...outcomes].toSorted(([a], [b]) => a - b).map(([, outcome]) => outcome)
   }
 
-  private prepare(index: number): Item {
+  private async prepare(index: number): Promise<Item> {
     try {
-      const { body, textOf } = (this.items[index] as BulkItem)()
-      const { key, envelope } = readItem(body)
-      return {
-        index,
-        prepared: this.parts.prepare.fromSubmission({ tenantId: this.tenantId, key, body: envelope, textOf }),
-      }
+      const body = this.items[index] as Buffer
+      return { index, prepared: await this.parts.intake.item({ tenantId: this.tenantId, body }) }
     } catch (error) {
       return { index, problem: toProblem(error) }
     }

@@ -5,7 +5,7 @@ import type { Log, Metrics } from '@askonce/telemetry'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { LaneBook } from './lane-book.ts'
-import type { JobFactory } from '@askonce/intake'
+import type { Intake } from '@askonce/intake'
 import type { Readiness } from './readiness.ts'
 import type { Submissions } from './submissions.ts'
 import type { StreamHub } from './stream-hub.ts'
@@ -32,7 +32,7 @@ export interface Parts {
   metrics: Metrics
   db: Db
   keys: KeyRing
-  prepare: JobFactory
+  intake: Intake
   submissions: Submissions
   jobs: JobReader
   waits: WaitHub

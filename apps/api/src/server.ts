@@ -3,6 +3,7 @@ import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
+import { Bodies } from './bodies.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
@@ -61,7 +62,14 @@ export function createServer(
   // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  const bodies = new Bodies(config.limits.maxBodyBytes)
+  app.decorate('bodies', bodies)
+  app.addContentTypeParser('application/json', (request) => bodies.read(request))
+  // Node itself would tell every client to go on, before anybody knows whether its body is wanted.
+  app.server.on('checkContinue', (request, response) => {
+    bodies.expect(request, response)
+    app.server.emit('request', request, response)
+  })
 
   const arrivals = new Arrivals((socket) => {
     // As Node does it itself.
@@ -95,12 +103,14 @@ export function createServer(
     done()
   })
   // Else an answered connection would idle on for its keep-alive time, and hold up the close.
-  app.addHook('onSend', (_request, reply, _payload, done) => {
-    if (closing) void reply.header('connection', 'close')
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    if (closing || bodies.isUndecided(request.raw)) void reply.header('connection', 'close')
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
     arrivals.answered(request.raw)
+    bodies.release(request.raw)
+    bodies.drain(request.raw)
     // A stream that had begun before could not say so.
     if (closing) request.raw.socket.end()
     const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
@@ -174,24 +184,30 @@ export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly A
 }
 
 function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
-  const { method, path, scope, query, accepts, streamed = false } = route
+  const { method, path, scope, query, accepts, streamed = false, maxBytes = () => Number.POSITIVE_INFINITY } = route
   const mayBeAbsent = query.safeParse({}).success
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
-      scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
-        next(null, body),
-      )
+      scoped.addContentTypeParser('application/x-ndjson', (request) => request.server.bodies.read(request))
     }
     if (streamed) {
       scoped.removeAllContentTypeParsers()
-      for (const type of accepts) scoped.addContentTypeParser(type, (_request, _body, next) => next(null))
+      for (const type of accepts) {
+        scoped.addContentTypeParser(type, (request, _body, next) => {
+          request.server.bodies.welcome(request.raw)
+          next(null)
+        })
+      }
     }
     scoped.route({
       method,
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
-        if (streamed) request.server.arrivals.release(request.raw)
+        if (streamed) {
+          request.server.bodies.check(request.raw, maxBytes(parts.config.limits))
+          request.server.arrivals.release(request.raw)
+        }
         if (mayBeAbsent && !request.url.includes('?')) return
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)

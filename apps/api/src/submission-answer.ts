@@ -1,7 +1,7 @@
-import { differences, parseJson, type Json } from '@askonce/core'
 import { readRequest, type JobRef, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
 import type { PreparedJob } from '@askonce/intake'
+import type { Operation } from '@askonce/core'
 import { patiently } from './patience.ts'
 import { Problem } from './problem.ts'
 import { outcomeNames } from './submissions.ts'
@@ -39,11 +39,11 @@ async function differencesOf(parts: Parts, prepared: PreparedJob, ref: JobRef): 
   try {
     const stored = await patiently(readRequest(parts.db, ref))
     if (stored === null) return []
-    const request: Json = parseJson(stored.request.toString()).value
-    return differences(
-      { operation: stored.operation, request },
-      { operation: prepared.operation, request: prepared.request },
-    )
+    const { operation, request } = prepared.job
+    return await parts.intake.differences({
+      left: { operation: stored.operation as Operation, text: stored.request },
+      right: { operation, text: request },
+    })
   } catch {
     return []
   }

@@ -209,7 +209,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       const startedAt = performance.now()
       log.event('janitor.stopping')
       await Promise.all(loops.map((running) => running.stop()))
-      batches.close()
+      await batches.close()
       await listener.close()
       await dispatcher.close()
       await close()

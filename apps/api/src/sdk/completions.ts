@@ -1,3 +1,4 @@
+import { isStoredWith } from '@askonce/intake'
 import { findByAnswerId, listStoredCompletions, readRequest, type JobRow, type StoredCandidate } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -7,7 +8,6 @@ import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
-import { isStoredWith } from './stored-metadata.ts'
 
 const defaultLimit = 20
 const maxLimit = 100

@@ -46,7 +46,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
   // Not destroyed where it is left: what follows of a refused body must be read, or the next request on the connection never comes.
   const body = request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
   const items = itemsOf(body, {
-    factory: parts.prepare,
+    intake: parts.intake,
     keyPrefix: keyPrefix ?? 'x'.repeat(digestLength),
     maxParamsBytes: parts.config.limits.maxRequestBytes,
     maxRequests,
@@ -202,6 +202,7 @@ export const anthropicBatchRoutes: ApiRoute[] = [
     },
     accepts: ['application/json'],
     streamed: true,
+    maxBytes: () => maxBodyBytes,
     body: createBody,
     answers,
     errors: [],

@@ -13,6 +13,8 @@ import { fileView, noSuchFile, publicId, readPublicId } from './view.ts'
 import { UploadWriter } from './writer.ts'
 
 const purposes = ['batch', 'assistants', 'fine-tune', 'vision', 'user_data', 'evals'] as const
+/** What a form may have besides its file. */
+const formBytes = 1024 * 1024
 const minTtlSeconds = 3_600
 const maxTtlSeconds = 2_592_000
 
@@ -161,6 +163,7 @@ export const fileRoutes: ApiRoute[] = [
       'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most `ASKONCE_MAX_FILE_BYTES`. A file whose upload breaks off is never seen.',
     accepts: ['multipart/form-data'],
     streamed: true,
+    maxBytes: ({ maxFileBytes }) => maxFileBytes + formBytes,
     body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.enum(purposes) }),
     answers: { 200: { description: 'The file' } },
     errors: [],
