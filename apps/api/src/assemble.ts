@@ -7,6 +7,7 @@ import {
   lanesChannel,
   notify,
   openDatabase,
+  ReadPool,
   readStatistics,
   Session,
   settledChannel,
@@ -14,6 +15,7 @@ import {
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
 import type { ApiContext, Parts } from './context.ts'
+import { CostlyReads, readConnections } from './costly-reads.ts'
 import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
@@ -50,6 +52,13 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     poolerUrl,
     name: 'askonce api',
     poolSize: config.database.poolSize,
+    onError: unavailable,
+  })
+  const reads = new ReadPool({
+    url: databaseUrl,
+    poolerUrl,
+    name: 'askonce api reads',
+    poolSize: readConnections,
     onError: unavailable,
   })
   const watch = watchLanes(db, { failed: unavailable, worked: () => outage.worked() })
@@ -92,6 +101,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
       handOver: (items) => handOver.add(items),
     }),
     jobs: new JobReader(db, metrics),
+    reads: new CostlyReads(reads),
     waits,
     streams,
     lanes,
@@ -111,7 +121,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     watch.close()
     await handOver.flush()
     await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
-    await Promise.all([atMost(closeLimitMs, closeDatabase()), intake.close()])
+    await Promise.all([atMost(closeLimitMs, closeDatabase()), atMost(closeLimitMs, reads.close()), intake.close()])
   }
   return { parts, unavailable, close }
 }

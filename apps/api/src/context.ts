@@ -2,6 +2,7 @@ import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import type { Db } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import type { CostlyReads } from './costly-reads.ts'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { LaneBook } from './lane-book.ts'
@@ -35,6 +36,7 @@ export interface Parts {
   intake: Intake
   submissions: Submissions
   jobs: JobReader
+  reads: CostlyReads
   waits: WaitHub
   streams: StreamHub
   lanes: LaneBook

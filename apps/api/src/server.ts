@@ -64,7 +64,7 @@ export function createServer(
   app.removeAllContentTypeParsers()
   const bodies = new Bodies(config.limits.maxBodyBytes)
   app.decorate('bodies', bodies)
-  app.addContentTypeParser('application/json', (request) => bodies.read(request))
+  app.addContentTypeParser('application/json', (request: FastifyRequest) => bodies.read(request))
   // Node itself would tell every client to go on, before anybody knows whether its body is wanted.
   app.server.on('checkContinue', (request, response) => {
     bodies.expect(request, response)
@@ -78,7 +78,10 @@ export function createServer(
   })
   app.decorate('arrivals', arrivals)
   // Not a hook: a request that Fastify refuses by itself has none.
-  app.server.prependListener('request', (request) => arrivals.begin(request))
+  app.server.prependListener('request', (request, response) => {
+    arrivals.begin(request)
+    response.once('close', () => bodies.release(request))
+  })
   app.addHook('onClose', (_app, done) => {
     arrivals.close()
     done()
@@ -88,6 +91,7 @@ export function createServer(
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
     if (isAnthropic(request)) void reply.header('request-id', request.id)
+    if (request.is404) return done(nothingHere())
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -109,7 +113,6 @@ export function createServer(
   })
   app.addHook('onResponse', (request, reply, done) => {
     arrivals.answered(request.raw)
-    bodies.release(request.raw)
     bodies.drain(request.raw)
     // A stream that had begun before could not say so.
     if (closing) request.raw.socket.end()
@@ -132,13 +135,14 @@ export function createServer(
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
   app.setNotFoundHandler((request, reply) => {
-    sendProblem(
-      reply,
-      request,
-      new Problem('not_found', 'There is nothing at this address; /docs lists what there is.'),
-    )
+    sendProblem(reply, request, nothingHere())
   })
   return app
+}
+
+/** Said before the body is read: it does not matter. */
+function nothingHere(): Problem {
+  return new Problem('not_found', 'There is nothing at this address; /docs lists what there is.')
 }
 
 function requestFields(request: FastifyRequest, reply: FastifyReply, route: string) {
@@ -153,7 +157,9 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 
 /** The one place where an HTTP error is written. */
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
-  void reply.code(problem.status).headers(problemHeaders(problem))
+  // Fastify ends the connection of a body that was not read to its end. It is, see Bodies.drain, and a client that is cut off while it sends does not
+  // read the answer.
+  void reply.removeHeader('connection').code(problem.status).headers(problemHeaders(problem))
   if (!isAnthropic(request)) return void reply.send(JSON.stringify(problemDocument(problem, request.id)))
   void reply
     .header('content-type', 'application/json; charset=utf-8')
@@ -188,7 +194,9 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
   const mayBeAbsent = query.safeParse({}).success
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
-      scoped.addContentTypeParser('application/x-ndjson', (request) => request.server.bodies.read(request))
+      scoped.addContentTypeParser('application/x-ndjson', (request: FastifyRequest) =>
+        request.server.bodies.read(request),
+      )
     }
     if (streamed) {
       scoped.removeAllContentTypeParsers()

@@ -63,14 +63,14 @@ interface Page {
 }
 
 /** A page of at most so many completions and bytes; one comes in any case. What the database finds may not be stored: then more is read. */
-async function readPage(parts: Parts, filter: PageFilter, size: number): Promise<Page> {
+async function readPage(parts: Parts, reply: FastifyReply, filter: PageFilter, size: number): Promise<Page> {
   const { metadata, ...rest } = filter
   const found: StoredCandidate[] = []
   let bytes = 0
   let { after } = filter
   for (;;) {
-    const rows = await patiently(
-      listStoredCompletions(parts.db, {
+    const rows = await parts.reads.run({ tenantId: filter.tenantId, reply }, (db) =>
+      listStoredCompletions(db, {
         ...rest,
         metadata: JSON.stringify(metadata),
         after,
@@ -97,7 +97,7 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const size = limit === undefined ? defaultLimit : Number(limit)
   const behind = after === undefined ? undefined : (await completion(parts, tenantId, after)).id
   const metadata = metadataOf(request.query as Record<string, unknown>)
-  const { found, hasMore } = await readPage(parts, { tenantId, model, metadata, order, after: behind }, size)
+  const { found, hasMore } = await readPage(parts, reply, { tenantId, model, metadata, order, after: behind }, size)
   const head = Buffer.from('{"object":"list","data":[')
   const tail = Buffer.from(
     `],"first_id":${JSON.stringify(found[0]?.answer_id ?? null)},"last_id":${JSON.stringify(found.at(-1)?.answer_id ?? null)},"has_more":${hasMore}}`,

@@ -141,7 +141,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     given !== undefined && from === null
       ? null
-      : await patiently(listBatches(parts.db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }))
+      : await parts.reads.run({ tenantId, reply }, (db) =>
+          listBatches(db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }),
+        )
   if (rows === null) throw new Problem('invalid_request', `${param}: is not the id of a batch`, { param })
   // The one too many is at the far end.
   const page = backward ? rows.slice(-limit) : rows.slice(0, limit)

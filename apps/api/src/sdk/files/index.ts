@@ -108,8 +108,8 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     query.after !== undefined && after === null
       ? null
-      : await patiently(
-          listFiles(parts.db, {
+      : await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
+          listFiles(db, {
             tenantId: request.caller.tenantId,
             purpose: query.purpose ?? null,
             ascending: query.order === 'asc',
