@@ -84,8 +84,14 @@ class Lines {
     return this.items
   }
 
+  /** Blanks that only Unicode knows. */
+  private isBlankText(): boolean {
+    const line = this.body.subarray(this.start, this.at)
+    return line.length <= maxBlankBytes && line.toString().trim() === ''
+  }
+
   private close(): void {
-    if (!this.isBlank) {
+    if (!this.isBlank && !this.isBlankText()) {
       if (this.items.length === maxBulkItems) throw tooMany('')
       this.items.push(this.body.subarray(this.start, this.at))
     }
@@ -172,6 +178,8 @@ class Elements {
 }
 
 const openBracket = 0x5b
+/** A line of more bytes than this is no blank one. */
+const maxBlankBytes = 256
 /** Blanks before the list, and the name of its member. */
 const maxHeadBytes = 4_096
 
