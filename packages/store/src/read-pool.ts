@@ -55,8 +55,12 @@ function overOne(client: pg.PoolClient): Db {
 
 /** What node-postgres has and its types do not tell. */
 interface Cancelling {
-  cancel: (client: pg.PoolClient, query: unknown) => void
-  connection: pg.Connection
+  host: string
+  port: number
+  connection: pg.Connection & {
+    connect: (port: number | string, host?: string) => void
+    cancel: (processId: number, secret: unknown) => void
+  }
 }
 
 /**
@@ -64,10 +68,12 @@ interface Cancelling {
  * it on.
  */
 function sendCancel(config: pg.ClientConfig, client: pg.PoolClient): void {
-  const canceller = new Client(config) as unknown as Cancelling
-  const { stream } = canceller.connection
-  canceller.connection.on('error', () => undefined)
-  canceller.cancel(client, (client as unknown as { activeQuery: unknown }).activeQuery)
+  const { processID, secretKey } = client as unknown as { processID: number; secretKey: unknown }
+  const { host, port, connection } = new Client(config) as unknown as Cancelling
+  connection.on('error', () => undefined)
+  connection.once('connect', () => connection.cancel(processID, secretKey))
+  if (host.startsWith('/')) connection.connect(`${host}/.s.PGSQL.${port}`)
+  else connection.connect(port, host)
   // The server closes it when it has heard.
-  setTimeout(() => stream.destroy(), cancelMs).unref()
+  setTimeout(() => connection.stream.destroy(), cancelMs).unref()
 }
