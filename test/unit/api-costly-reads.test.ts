@@ -6,26 +6,24 @@ import { CostlyReads, readConnections } from '../../apps/api/src/costly-reads.ts
 
 /** A pool whose reads end when they are told to, or when their signal aborts. */
 function harness() {
-  const open: { tenant: string; end: () => void; signal: AbortSignal }[] = []
+  const open: { tenant: string; end: () => void }[] = []
   const pool = {
-    run: (signal: AbortSignal, read: (db: never) => Promise<unknown>) =>
-      new Promise((resolve, reject) => {
-        void read(undefined as never).then((tenant) => {
-          const entry = {
-            tenant: tenant as string,
-            signal,
-            end: () => {
-              open.splice(open.indexOf(entry), 1)
-              resolve(tenant)
-            },
-          }
-          signal.addEventListener('abort', () => {
-            open.splice(open.indexOf(entry), 1)
-            reject(new Error('cancelled'))
-          })
-          open.push(entry)
+    run: async (signal: AbortSignal, read: (db: never) => Promise<unknown>) => {
+      const tenant = (await read(undefined as never)) as string
+      return new Promise((resolve, reject) => {
+        const leave = (): void => void open.splice(open.indexOf(entry), 1)
+        const end = (): void => {
+          leave()
+          resolve(tenant)
+        }
+        const entry = { tenant, end }
+        signal.addEventListener('abort', () => {
+          leave()
+          reject(new Error('cancelled'))
         })
-      }),
+        open.push(entry)
+      })
+    },
   } as unknown as ReadPool
   const reads = new CostlyReads(pool)
   const ask = (tenantId: string, raw?: EventEmitter): Promise<unknown> =>
@@ -58,7 +56,7 @@ describe('costly reads', () => {
   })
 
   it('end when their client goes, and the next one begins', async () => {
-    const { ask, tenants, open } = harness()
+    const { ask, tenants, open, endOne } = harness()
     const client = new EventEmitter()
     const first = ask('a', client)
     const others = [ask('a'), ask('a')]
@@ -69,7 +67,7 @@ describe('costly reads', () => {
     await expect(first).rejects.toMatchObject({ code: 'rate_limited' })
     await settle()
     expect(tenants()).toBe('aa')
-    for (const { end } of [...open]) end()
+    while (open.length > 0) endOne()
     await Promise.all(others)
   })
 
@@ -77,7 +75,9 @@ describe('costly reads', () => {
     vi.useFakeTimers()
     const { ask } = harness()
     const begun = [ask('a'), ask('a')]
-    const waiting = Array.from({ length: 100 }, () => ask('a').catch((error: { code: string }) => error.code))
+    const waiting = Array.from({ length: 100 }, () =>
+      ask('a').catch((error: unknown) => (error as { code: string }).code),
+    )
     await expect(ask('a')).rejects.toMatchObject({ code: 'rate_limited', status: 429 })
     await vi.advanceTimersByTimeAsync(5_001)
     expect(new Set(await Promise.all(waiting))).toEqual(new Set(['rate_limited']))

@@ -16,7 +16,7 @@ const maxThreads = 2
 const maxHeapMb = 256
 
 export interface IntakeOptions {
-  config: IntakeSettings & { lanes: readonly object[] }
+  config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
   isOpen: (lane: string) => boolean
 }
@@ -30,9 +30,9 @@ export class Intake {
 
   constructor({ config, isOpen }: IntakeOptions) {
     const { limits, lanes } = config
-    const plain = lanes.map((lane) => ({ ...lane, apiKey: null }))
-    this.settings = { limits, lanes: plain }
-    this.settingsText = JSON.stringify(this.settings)
+    // Without the keys of providers, which no thread needs.
+    this.settingsText = JSON.stringify({ limits, lanes }, (name, value: unknown) => (name === 'apiKey' ? null : value))
+    this.settings = JSON.parse(this.settingsText) as IntakeSettings
     this.isOpen = isOpen
     this.threads = createThreads({ beside: import.meta.url, module: 'intake-thread', maxThreads, maxHeapMb })
   }
