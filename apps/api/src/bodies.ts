@@ -68,25 +68,37 @@ export class Bodies {
   async read({ raw: request, caller }: FastifyRequest): Promise<Buffer> {
     this.check(request, this.maxBytes)
     const tenant = (caller as FastifyRequest['caller'] | undefined)?.tenantId ?? ''
-    this.checkRoom(request, tenant, declaredBytes(request))
+    const full = this.lackOfRoom(request, tenant, declaredBytes(request))
+    if (full !== null) throw full
     this.welcome(request)
-    const chunks: Buffer[] = []
-    let size = 0
-    try {
-      // Not destroyed where it is left: what follows is read and thrown away.
-      for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    return new Promise((resolve, reject) => {
+      const chunks: Buffer[] = []
+      let size = 0
+      const leave = (): void => {
+        request.off('data', take).off('end', end).off('error', cut).off('close', cut)
+      }
+      const fail = (error: Error): void => {
+        leave()
+        this.release(request)
+        reject(error)
+      }
+      const take = (chunk: Buffer): void => {
         size += chunk.length
-        if (size > this.maxBytes) throw tooLarge(this.maxBytes)
-        this.checkRoom(request, tenant, size)
+        if (size > this.maxBytes) return fail(tooLarge(this.maxBytes))
+        const lack = this.lackOfRoom(request, tenant, size)
+        if (lack !== null) return fail(lack)
         this.hold(request, tenant, chunk.length)
         chunks.push(chunk)
       }
-    } catch (error) {
-      this.release(request)
-      const cut = (error as { code?: unknown }).code === 'ECONNRESET'
-      throw cut ? new Problem('invalid_request', 'The body was cut off.', { cause: error }) : error
-    }
-    return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+      const end = (): void => {
+        leave()
+        resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks))
+      }
+      const cut = (): void => fail(new Problem('invalid_request', 'The body was cut off.'))
+      request.on('data', take).on('end', end).on('error', cut).on('close', cut)
+      // Its client left while the key was looked up.
+      if (request.destroyed) cut()
+    })
   }
 
   /** The body is not in memory any more. */
@@ -133,13 +145,15 @@ export class Bodies {
   }
 
   /** One body alone is always taken, however large it may be by the configuration. */
-  private checkRoom(request: IncomingMessage, tenant: string, size: number): void {
-    if (size <= smallBytes) return
+  private lackOfRoom(request: IncomingMessage, tenant: string, size: number): Problem | null {
+    if (size <= smallBytes) return null
     const own = this.held.get(request)?.bytes ?? 0
     const ofTenant = (this.heldOf.get(tenant) ?? 0) - own
     const ofAll = this.heldBytes - own
     const isFull = (ofTenant > 0 && ofTenant + size > maxHeldOfTenant) || (ofAll > 0 && ofAll + size > maxHeldBytes)
-    if (isFull) throw new Problem('overloaded', 'Too many large requests are being read; this one was not accepted.')
+    return isFull
+      ? new Problem('overloaded', 'Too many large requests are being read; this one was not accepted.')
+      : null
   }
 }
 
