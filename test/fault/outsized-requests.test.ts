@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { apiKey, chat, startSystem, submit, type System } from './system.ts'
+import { apiKey, chat, startSystem, type System } from './system.ts'
 
 const mib = 1024 * 1024
 /** What deploy/ gives the API. */
@@ -10,6 +12,43 @@ const memoryLimit = 1024 * mib
 function peakOf(pid: number): number {
   const [, kib = '0'] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
   return Number(kib) * 1024
+}
+
+/** Submits and asks for the readiness, one after the other, until it is asked for its times, and then from the beginning. */
+const probeSource = `
+  const { parentPort, workerData: { address, apiKey, body } } = require('node:worker_threads')
+  let times = []
+  let wanted = null
+  parentPort.on('message', (least) => { wanted = least })
+  const ask = async (path, init) => {
+    const started = performance.now()
+    const response = await fetch(address + path, init)
+    await response.text()
+    if (!response.ok) throw new Error(path + ' answered ' + response.status)
+    times.push(performance.now() - started)
+  }
+  const go = async () => {
+    for (let index = 0; ; index += 1) {
+      const headers = { authorization: 'Bearer ' + apiKey, 'content-type': 'application/json', 'idempotency-key': 'other ' + Math.random() }
+      await ask('/v1/jobs', { method: 'POST', headers, body: JSON.stringify(body) })
+      await ask('/readyz')
+      if (wanted === null || times.length < wanted) continue
+      parentPort.postMessage(times)
+      times = []
+      wanted = null
+    }
+  }
+  void go()`
+
+async function timesUntil(probe: Worker, least: number): Promise<number[]> {
+  const told = once(probe, 'message')
+  probe.postMessage(least)
+  const [times] = (await told) as [number[]]
+  return times
+}
+
+function ninetyNinth(times: number[]): number {
+  return times.toSorted((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0
 }
 
 interface Case {
@@ -81,29 +120,20 @@ describe('FAULTS 14, outsized requests and costly reads (redis form)', () => {
   })
   afterAll(() => system.stop())
 
-  /** Small submissions and looks at the readiness by somebody else, one after the other, while `run` goes on; how long the slowest of a hundred took. */
-  async function othersMeanwhile(run: () => Promise<unknown>): Promise<number> {
-    const times: number[] = []
-    let isDone = false
-    const running = run().finally(() => {
-      isDone = true
-    })
-    for (let index = 0; !isDone || index < 20; index += 1) {
-      const started = performance.now()
-      const { status } = await submit(address, `other-${started}`, chat('other'))
-      const ready = await fetch(`${address}/readyz`)
-      times.push((performance.now() - started) / 2)
-      // Without a worker nobody else makes it unready.
-      expect([status, ready.status]).toEqual([202, 200])
-      await ready.text()
-    }
-    await running
-    return times.toSorted((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0
+  /** How long somebody else's small submissions and looks at the readiness take while `run` goes on, and before: the 99th of a hundred. */
+  async function othersMeanwhile(run: () => Promise<unknown>): Promise<{ before: number; meanwhile: number }> {
+    // In a thread: what this one sends must not count.
+    const probe = new Worker(probeSource, { eval: true, workerData: { address, apiKey, body: chat('other') } })
+    const first = await timesUntil(probe, 20)
+    await run()
+    const all = await timesUntil(probe, 20)
+    await probe.terminate()
+    return { before: ninetyNinth(first), meanwhile: ninetyNinth(all) }
   }
 
   test.each(cases)('$name: an answer for its sender, and nobody else waits', async (given) => {
     const { path = '/v1/jobs', headers = {}, body, status, name } = given
-    const text = body()
+    const bytes = Buffer.from(body())
     const send = async (round: number): Promise<number> => {
       const response = await fetch(`${address}${path}`, {
         method: 'POST',
@@ -113,17 +143,17 @@ describe('FAULTS 14, outsized requests and costly reads (redis form)', () => {
           'idempotency-key': `${name} ${round}`,
           ...headers,
         },
-        body: text,
+        body: bytes,
       })
       await response.text()
       return response.status
     }
     let statuses: number[] = []
-    const p99 = await othersMeanwhile(async () => {
+    const { before, meanwhile } = await othersMeanwhile(async () => {
       statuses = await Promise.all([send(1), send(2)])
     })
     expect(statuses).toEqual([status, status])
-    expect(p99).toBeLessThan(500)
+    expect(meanwhile).toBeLessThan(Math.max(500, 5 * before))
     expect(peakOf(pid)).toBeLessThan(memoryLimit)
   })
 
@@ -147,10 +177,10 @@ describe('FAULTS 14, outsized requests and costly reads (redis form)', () => {
       return response.status
     }
     let statuses: number[] = []
-    const p99 = await othersMeanwhile(async () => {
+    const { before, meanwhile } = await othersMeanwhile(async () => {
       statuses = await Promise.all(Array.from({ length: 24 }, (_, index) => read(index)))
     })
     expect(statuses.filter((status) => ![200, 429].includes(status))).toEqual([])
-    expect(p99).toBeLessThan(500)
+    expect(meanwhile).toBeLessThan(Math.max(500, 5 * before))
   })
 })
