@@ -42,6 +42,7 @@ const probeSource = `
 
 async function timesUntil(probe: Worker, least: number): Promise<number[]> {
   const told = once(probe, 'message')
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, no window
   probe.postMessage(least)
   const [times] = (await told) as [number[]]
   return times
@@ -106,7 +107,7 @@ const cases: Case[] = [
   },
 ]
 
-// Promise: nobody waits because of somebody else; an outsized request, or an expensive read, of one never stops another.
+// DESIGN.md §1.6: nobody waits because of somebody else; an outsized request, or an expensive read, of one never stops another.
 // Not covered: answers, which have a test of their own; sizes above the limits of the deployment.
 describe('FAULTS 14, outsized requests and costly reads (redis form)', () => {
   let system: System
