@@ -297,6 +297,7 @@ CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHER
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
 CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, NULLIF(state, 'succeeded'::text), created_at DESC, id DESC) INCLUDE (state) WHERE (NULLIF(state, 'succeeded'::text) IS NOT NULL);
+CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
 CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
 

@@ -14,7 +14,7 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   client: [],
   // What a request must be to become a job: rules over the configuration, for those that take requests in. Of the store only
   // types: rules do no I/O.
-  intake: ['core', 'config', 'store'],
+  intake: ['core', 'config', 'store', 'threads'],
   // Knows nothing of what its threads do.
   threads: [],
   // Knows nothing of who waits for what.

@@ -101,7 +101,7 @@ async function measure(pauseMs: number, waits: 'on' | 'off'): Promise<Map<string
     await time('claimed', () => claimJobs(db, worker, [id], []))
     await time('answer stored', () => endAttempts(db, [answer(id)], 86_400))
     await time('told', () => notify(db, settledChannel, [id]))
-    await time('answer read', () => readJobs(db, [id]))
+    await time('answer read', () => readJobs(db, [{ tenantId: 'default', id }]))
     await time('nothing at all', () => db.selectNoFrom(({ val }) => val(1).as('one')).execute())
     await sleep(pauseMs)
   }

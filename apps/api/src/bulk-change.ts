@@ -4,7 +4,6 @@ import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes
 import { changeJobs, type Change } from './change.ts'
 import type { Parts } from './context.ts'
 import { readCursor, toCursor, type Position } from './cursor.ts'
-import { patiently } from './patience.ts'
 import { Problem, toProblem } from './problem.ts'
 import type { Caller } from './route.ts'
 import type { BulkChangeBody } from './schemas/changes.ts'
@@ -87,15 +86,9 @@ function startOf({ change, body }: BulkChange): { states: readonly JobState[]; a
 
 function search({ parts, caller, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
   const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
-  const jobs = listJobs(parts.db, {
-    tenantId: caller.tenantId,
-    state,
-    createdBefore: filter?.created_before,
-    metadata,
-    limit: batchSize,
-    after,
-  })
-  return patiently(jobs, undefined, searchPatienceMs)
+  const { tenantId } = caller
+  const wanted = { tenantId, state, createdBefore: filter?.created_before, metadata, limit: batchSize, after }
+  return parts.reads.run({ tenantId, limitMs: searchPatienceMs }, (db) => listJobs(db, wanted))
 }
 
 /** A batch that fails after others have succeeded is told item by item: what was done must not be hidden. */

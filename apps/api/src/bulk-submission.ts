@@ -2,7 +2,6 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { isTerminal } from '@askonce/core'
 import { OverloadedError, type SubmitResult } from '@askonce/store'
 import { awakeMs } from '@askonce/timing'
-import { readItem, type BulkItem } from './bulk-items.ts'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
@@ -13,8 +12,8 @@ import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 
 /** Items of one request that are submitted at once: a large bulk leaves room for others. */
 const maxChunkSize = 500
-/** Items that are checked before others get the processor. */
-const sliceSize = 25
+/** Others get the processor when items have been checked for so long. */
+const sliceMs = 10
 /** How long a chunk waits for room in the group; the first one does not wait. */
 const waitForRoomMs = 10_000
 const roomCheckMs = 20
@@ -28,7 +27,8 @@ export class BulkSubmission {
   private readonly parts: Parts
   private readonly caller: Pick<Caller, 'tenantId' | 'defaults'>
   private readonly requestId: string
-  private readonly items: readonly BulkItem[]
+  /** As they came. Each is read when its turn comes: a long file must not hold up everybody. */
+  private readonly items: readonly Buffer[]
   private readonly chunkSize: number
   /** Keys that an earlier item of this request has. */
   private readonly seen = new Set<string>()
@@ -40,7 +40,7 @@ export class BulkSubmission {
     parts: Parts,
     caller: Pick<Caller, 'tenantId' | 'defaults'>,
     requestId: string,
-    items: readonly BulkItem[],
+    items: readonly Buffer[],
   ) {
     this.parts = parts
     this.caller = caller
@@ -84,9 +84,14 @@ export class BulkSubmission {
   private async settle(start: number, before: Promise<unknown>): Promise<ItemOutcome[]> {
     const leaders: Item[] = []
     const followers: Item[] = []
+    await nextTurn()
+    let turnEndsAt = performance.now() + sliceMs
     for (let index = start; index < Math.min(start + this.chunkSize, this.items.length); index += 1) {
-      if (index % sliceSize === 0) await nextTurn()
-      const item = this.prepare(index)
+      if (performance.now() >= turnEndsAt) {
+        await nextTurn()
+        turnEndsAt = performance.now() + sliceMs
+      }
+      const item = await this.prepare(index)
       const repeated = 'prepared' in item && this.seen.has(item.prepared.job.key)
       if ('prepared' in item) this.seen.add(item.prepared.job.key)
       ;(repeated ? followers : leaders).push(item)
@@ -98,20 +103,11 @@ export class BulkSubmission {
     return [...outcomes].toSorted(([a], [b]) => a - b).map(([, outcome]) => outcome)
   }
 
-  private prepare(index: number): Item {
+  private async prepare(index: number): Promise<Item> {
     try {
-      const { body, textOf } = (this.items[index] as BulkItem)()
-      const { key, envelope } = readItem(body)
-      return {
-        index,
-        prepared: this.parts.prepare.fromSubmission({
-          tenantId: this.caller.tenantId,
-          defaults: this.caller.defaults,
-          key,
-          body: envelope,
-          textOf,
-        }),
-      }
+      const { tenantId, defaults } = this.caller
+      const body = this.items[index] as Buffer
+      return { index, prepared: await this.parts.intake.item({ tenantId, defaults, body }) }
     } catch (error) {
       return { index, problem: toProblem(error) }
     }

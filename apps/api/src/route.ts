@@ -1,3 +1,4 @@
+import type { Config } from '@askonce/config'
 import type { Scope, TenantDefaults } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -48,6 +49,8 @@ export interface ApiRoute {
   accepts: readonly ('application/json' | 'application/x-ndjson' | 'multipart/form-data')[]
   /** The handler reads the body itself, as it comes, from the raw request: nobody holds it. */
   streamed?: boolean
+  /** Of a streamed body, as far as its length says it. */
+  maxBytes?: (limits: Config['limits']) => number
   body?: z.ZodType
   /** A body for those who try the call out on the page. */
   example?: unknown

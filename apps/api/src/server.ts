@@ -3,6 +3,7 @@ import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
+import { Bodies } from './bodies.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
@@ -61,7 +62,14 @@ export function createServer(
   // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  const bodies = new Bodies(config.limits.maxBodyBytes)
+  app.decorate('bodies', bodies)
+  app.addContentTypeParser('application/json', (request: FastifyRequest) => bodies.read(request))
+  // Node itself would tell every client to go on, before anybody knows whether its body is wanted.
+  app.server.on('checkContinue', (request, response) => {
+    bodies.expect(request, response)
+    app.server.emit('request', request, response)
+  })
 
   const arrivals = new Arrivals((socket) => {
     // As Node does it itself.
@@ -70,7 +78,10 @@ export function createServer(
   })
   app.decorate('arrivals', arrivals)
   // Not a hook: a request that Fastify refuses by itself has none.
-  app.server.prependListener('request', (request) => arrivals.begin(request))
+  app.server.prependListener('request', (request, response) => {
+    arrivals.begin(request)
+    response.once('close', () => bodies.release(request))
+  })
   app.addHook('onClose', (_app, done) => {
     arrivals.close()
     done()
@@ -80,6 +91,7 @@ export function createServer(
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
     if (isAnthropic(request)) void reply.header('request-id', request.id)
+    if (request.is404) return done(nothingHere())
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -95,12 +107,13 @@ export function createServer(
     done()
   })
   // Else an answered connection would idle on for its keep-alive time, and hold up the close.
-  app.addHook('onSend', (_request, reply, _payload, done) => {
-    if (closing) void reply.header('connection', 'close')
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    if (closing || bodies.isUndecided(request.raw)) void reply.header('connection', 'close')
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
     arrivals.answered(request.raw)
+    bodies.drain(request.raw)
     // A stream that had begun before could not say so.
     if (closing) request.raw.socket.end()
     const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
@@ -122,13 +135,14 @@ export function createServer(
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
   app.setNotFoundHandler((request, reply) => {
-    sendProblem(
-      reply,
-      request,
-      new Problem('not_found', 'There is nothing at this address; /docs lists what there is.'),
-    )
+    sendProblem(reply, request, nothingHere())
   })
   return app
+}
+
+/** Said before the body is read: it does not matter. */
+function nothingHere(): Problem {
+  return new Problem('not_found', 'There is nothing at this address; /docs lists what there is.')
 }
 
 function requestFields(request: FastifyRequest, reply: FastifyReply, route: string) {
@@ -143,7 +157,9 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 
 /** The one place where an HTTP error is written. */
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
-  void reply.code(problem.status).headers(problemHeaders(problem))
+  // Fastify ends the connection of a body that was not read to its end. It is, see Bodies.drain, and a client that is cut off while it sends does not
+  // read the answer.
+  void reply.removeHeader('connection').code(problem.status).headers(problemHeaders(problem))
   if (!isAnthropic(request)) return void reply.send(JSON.stringify(problemDocument(problem, request.id)))
   void reply
     .header('content-type', 'application/json; charset=utf-8')
@@ -174,24 +190,32 @@ export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly A
 }
 
 function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
-  const { method, path, scope, query, accepts, streamed = false } = route
+  const { method, path, scope, query, accepts, streamed = false, maxBytes = () => Number.POSITIVE_INFINITY } = route
   const mayBeAbsent = query.safeParse({}).success
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
-      scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
-        next(null, body),
+      scoped.addContentTypeParser('application/x-ndjson', (request: FastifyRequest) =>
+        request.server.bodies.read(request),
       )
     }
     if (streamed) {
       scoped.removeAllContentTypeParsers()
-      for (const type of accepts) scoped.addContentTypeParser(type, (_request, _body, next) => next(null))
+      for (const type of accepts) {
+        scoped.addContentTypeParser(type, (request, _body, next) => {
+          request.server.bodies.welcome(request.raw)
+          next(null)
+        })
+      }
     }
     scoped.route({
       method,
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
-        if (streamed) request.server.arrivals.release(request.raw)
+        if (streamed) {
+          request.server.bodies.check(request.raw, maxBytes(parts.config.limits))
+          request.server.arrivals.release(request.raw)
+        }
         if (mayBeAbsent && !request.url.includes('?')) return
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)

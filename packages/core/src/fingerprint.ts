@@ -38,10 +38,14 @@ export function differences(left: Json, right: Json): string[] {
   const walk = (a: Json | undefined, b: Json | undefined, path: string[]): void => {
     if (found.length >= maxPointers) return
     if (isContainer(a) && isContainer(b) && Array.isArray(a) === Array.isArray(b)) {
+      if (Array.isArray(a) && Array.isArray(b)) {
+        // Of an array's missing tail the first index says it all, and leaves room for other members.
+        const shared = Math.min(Math.max(a.length, b.length), Math.min(a.length, b.length) + 1)
+        for (let index = 0; index < shared; index += 1) walk(a[index], b[index], [...path, String(index)])
+        return
+      }
       const names = new Set([...Object.keys(a), ...Object.keys(b)])
-      // Of an array's missing tail the first index says it all, and leaves room for other members.
-      const shared = Array.isArray(a) && Array.isArray(b) ? Math.min(a.length, b.length) + 1 : names.size
-      for (const name of [...names].slice(0, shared)) walk(member(a, name), member(b, name), [...path, name])
+      for (const name of names) walk(member(a, name), member(b, name), [...path, name])
     } else if (a === undefined || b === undefined || canonicalize(a) !== canonicalize(b)) {
       found.push(toPointer(path))
     }

@@ -28,13 +28,17 @@ export type CheckedLine =
   /** `customId` is set when only what would be sent is at fault. */
   | { ok: false; customId: string | null; fault: LineFault }
 
-export interface LineCheckOptions {
-  factory: JobFactory
+/** What is the same of all lines of a batch. */
+export interface LineKind {
   kind: 'openai' | 'anthropic'
   operation: Operation
   /** What `url` has to say. */
   endpoint: string
   keyPrefix: string
+}
+
+interface LineCheckOptions extends LineKind {
+  factory: JobFactory
 }
 
 const text = z.string({ error: (issue) => (issue.input === undefined ? 'is missing' : 'must be a text') })

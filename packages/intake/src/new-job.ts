@@ -17,8 +17,14 @@ import { submissionSchema, yearSeconds, type DeliveryOptions } from './submissio
 
 const defaultPriority = 5
 
+/** What a job is made by. Plain data: threads get it, and it holds no key of a provider. */
+export interface IntakeSettings {
+  limits: Config['limits']
+  lanes: readonly Omit<Config['lanes'][number], 'apiKey'>[]
+}
+
 interface NewJobOptions {
-  config: Config
+  config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
   isOpen: (lane: string) => boolean
 }
@@ -51,11 +57,9 @@ export interface AskedRequest {
   options: DeliveryOptions
 }
 
-/** What becomes a row, and the request as it was parsed, for telling differences. */
+/** What becomes a row. */
 export interface PreparedJob {
   job: NewJob
-  operation: Operation
-  request: JsonObject
 }
 
 /** Makes rows of what is asked for. */
@@ -84,8 +88,6 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
     const digest = fingerprint(operation, request)
     return {
-      operation,
-      request,
       job: {
         id: uuidv7(),
         tenantId,

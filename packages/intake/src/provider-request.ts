@@ -1,5 +1,6 @@
 import type { Operation } from '@askonce/core'
 import { z } from 'zod'
+import { manyOf } from './many.ts'
 
 const model = z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters')
 
@@ -15,9 +16,15 @@ const message = z.looseObject({
     .optional(),
 })
 
-const messages = z.array(message).min(1, 'must hold at least one message')
+const messages = manyOf(message, 'must hold at least one message')
 
-const vector = z.array(z.union([z.string(), z.number(), z.array(z.number())])).min(1, 'must not be empty')
+const isTextOrToken = (value: unknown): boolean => typeof value === 'string' || typeof value === 'number'
+
+const vector = manyOf(
+  z.union([z.string(), z.number(), manyOf(z.number(), 'must not be empty', (value) => typeof value === 'number')]),
+  'must not be empty',
+  isTextOrToken,
+)
 
 /**
  * What is checked of the provider's own body: the model, and the messages or the input. Everything else is between the
@@ -30,7 +37,9 @@ export const providerRequests = {
     .looseObject({
       ...shared,
       input: z
-        .union([z.string(), z.array(z.looseObject({})).min(1)], { error: 'must be a text or a list of items' })
+        .union([z.string(), manyOf(z.looseObject({}), 'must not be empty')], {
+          error: 'must be a text or a list of items',
+        })
         .optional(),
     })
     // A stored prompt of the provider brings its own input.

@@ -78,8 +78,8 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
   }
 }
 
-/** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
-export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): Database {
+/** No connection is made before the first statement, so Postgres may be away at boot. */
+export function openPool({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): pg.Pool {
   // The pool hands its options on to each client.
   const options: pg.PoolConfig & ClientOptions = {
     ...sessionOptions(poolerUrl ?? url, name, { pooled: poolerUrl !== null }),
@@ -91,6 +91,13 @@ export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }:
   }
   const pool = new pg.Pool(options)
   pool.on('error', (error) => onError?.(error))
+  return pool
+}
+
+/** Opens a pool for statements of all kinds. */
+export function openDatabase(options: DatabaseOptions): Database {
+  const { url } = options
+  const pool = openPool(options)
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: impatient(pool) }) })
   return { db, url, close: () => db.destroy() }
 }

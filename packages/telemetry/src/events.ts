@@ -240,6 +240,12 @@ export const events = {
     'duration_ms',
   ),
   'sweep.done': event('info', 'Expired rows were deleted.', 'loop', 'count', 'duration_ms'),
+  'sweep.skipped': event(
+    'error',
+    'Something could not be deleted even alone; what is behind it goes on.',
+    'loop',
+    'reason',
+  ),
   'loop.failed': event(
     'error',
     'A round of a loop failed; the next one comes anyway.',

@@ -37,7 +37,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
           job: { id: job.id, lane: 'openai', state: 'queued', attempt: 0 },
         })
         expect(second).toMatchObject({ kind: 'attached', job: { id: job.id } })
-        expect(await readJobs(store.db, [id])).toEqual([])
+        expect(await readJobs(store.db, [{ tenantId: 'default', id }])).toEqual([])
         expect(await jobRow(store, job.id)).toMatchObject({
           response: null,
           answer_attempt: null,
@@ -88,7 +88,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         metadata: { a: 'b' },
       })
       expect(row.dispatched_at).toBeInstanceOf(Date)
-      expect(await readJobs(store.db, [job.id])).toEqual([row])
+      expect(await readJobs(store.db, [{ tenantId: job.tenantId, id: job.id }])).toEqual([row])
       expect(await jobRow(store, job.id)).toMatchObject({
         tenant_id: 'default',
         idempotency_key: job.key,

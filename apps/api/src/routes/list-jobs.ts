@@ -4,7 +4,6 @@ import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { readCursor, toCursor } from '../cursor.ts'
 import { jobJson, listJson } from '../job-view.ts'
-import { patiently } from '../patience.ts'
 import { keyInQuery } from '../query-key.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { jobList } from '../schemas/job.ts'
@@ -13,8 +12,8 @@ import { listQuery, pageSizeOf } from '../schemas/queries.ts'
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const query = request.query as z.infer<typeof listQuery>
   const limit = pageSizeOf(query)
-  const rows = await patiently(
-    listJobs(parts.db, {
+  const rows = await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
+    listJobs(db, {
       tenantId: request.caller.tenantId,
       key: query.key === undefined ? undefined : keyInQuery(query.key),
       state: query.state,

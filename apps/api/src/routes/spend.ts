@@ -3,7 +3,6 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { summarisedList, withTotals } from '../ledger-view.ts'
-import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { spendList } from '../schemas/ledger.ts'
@@ -15,7 +14,7 @@ const maxDays = 366
 /** A year by day and model is far below it; a tenant that names its models at random is not. */
 const maxRows = 10_000
 /** A year of a busy tenant is millions of rows of the ledger. */
-const sumPatienceMs = 25_000
+const sumPatienceMs = 15_000
 
 type Query = z.infer<typeof spendQuery>
 
@@ -44,8 +43,9 @@ async function spend(parts: Parts, request: FastifyRequest, reply: FastifyReply)
   const { from, to } = rangeOf(query)
   const byModel = query.group_by === 'model'
   const { tenantId } = request.caller
-  const read = readSpend(parts.db, { tenantId, from, to, byModel, limit: maxRows })
-  const found = await patiently(read, undefined, sumPatienceMs)
+  const found = await parts.reads.run({ tenantId, reply, limitMs: sumPatienceMs }, (db) =>
+    readSpend(db, { tenantId, from, to, byModel, limit: maxRows }),
+  )
   if (found === null) {
     throw new Problem('invalid_request', `group_by: more than ${maxRows} rows; ask for fewer days`, {
       param: 'group_by',

@@ -4,7 +4,7 @@ import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { jobJson } from '../job-view.ts'
 import { Problem } from '../problem.ts'
-import { decodeBody, parseText } from '../request-body.ts'
+import { useBody } from '../request-body.ts'
 import { headerValues, sendJson, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
@@ -16,14 +16,7 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
-  const parsed = parseText(decodeBody(request.body))
-  const prepared = parts.prepare.fromSubmission({
-    tenantId,
-    defaults,
-    key: key.key,
-    body: parsed.value,
-    textOf: parsed.textOf,
-  })
+  const prepared = await useBody(request, (body) => parts.intake.submission({ tenantId, defaults, key: key.key, body }))
 
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)

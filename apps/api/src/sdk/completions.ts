@@ -1,3 +1,4 @@
+import { isStoredWith } from '@askonce/intake'
 import { findByAnswerId, listStoredCompletions, readRequest, type JobRow, type StoredCandidate } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
@@ -7,7 +8,6 @@ import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
-import { isStoredWith } from './stored-metadata.ts'
 
 const defaultLimit = 20
 const maxLimit = 100
@@ -64,14 +64,14 @@ interface Page {
 }
 
 /** A page of at most so many completions and bytes; one comes in any case. What the database finds may not be stored: then more is read. */
-async function readPage(parts: Parts, filter: PageFilter, size: number): Promise<Page> {
+async function readPage(parts: Parts, reply: FastifyReply, filter: PageFilter, size: number): Promise<Page> {
   const { metadata, ...rest } = filter
   const found: StoredCandidate[] = []
   let bytes = 0
   let { after } = filter
   for (;;) {
-    const rows = await patiently(
-      listStoredCompletions(parts.db, {
+    const rows = await parts.reads.run({ tenantId: filter.tenantId, reply }, (db) =>
+      listStoredCompletions(db, {
         ...rest,
         metadata: JSON.stringify(metadata),
         after,
@@ -98,7 +98,7 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const size = limit === undefined ? defaultLimit : Number(limit)
   const behind = after === undefined ? undefined : (await completion(parts, tenantId, after)).id
   const metadata = metadataOf(request.query as Record<string, unknown>)
-  const { found, hasMore } = await readPage(parts, { tenantId, model, metadata, order, after: behind }, size)
+  const { found, hasMore } = await readPage(parts, reply, { tenantId, model, metadata, order, after: behind }, size)
   const head = Buffer.from('{"object":"list","data":[')
   const tail = Buffer.from(
     `],"first_id":${JSON.stringify(found[0]?.answer_id ?? null)},"last_id":${JSON.stringify(found.at(-1)?.answer_id ?? null)},"has_more":${hasMore}}`,
@@ -114,7 +114,7 @@ async function completion(parts: Parts, tenantId: string, answerId: string): Pro
   const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
   const row = id === null ? null : await parts.jobs.read(tenantId, id)
   if (row !== null && row.response !== null && !row.streamed) {
-    const asked = await patiently(readRequest(parts.db, row.id))
+    const asked = await patiently(readRequest(parts.db, { tenantId, id: row.id }))
     if (asked !== null && isStoredWith(asked.request, {})) return row
   }
   throw new Problem('not_found', 'There is no stored completion with this id, or it has expired.', { param: 'id' })

@@ -90,7 +90,12 @@ class Follower {
     this.parts = parts
     this.following = following
     this.begun = following.after !== null || following.resumes === true
-    this.cursor = { jobId: following.job.id, attempt: following.after?.attempt ?? null, position: 0 }
+    this.cursor = {
+      tenantId: following.job.tenant_id,
+      jobId: following.job.id,
+      attempt: following.after?.attempt ?? null,
+      position: 0,
+    }
   }
 
   async *run(): AsyncGenerator<Buffer, void, undefined> {

@@ -1,5 +1,5 @@
 import type { Config } from '@askonce/config'
-import { createJobFactory } from '@askonce/intake'
+import { Intake } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   beginEnd,
@@ -50,7 +50,7 @@ export interface BatchDriverOptions {
 export class BatchDriver {
   private readonly options: BatchDriverOptions
   private readonly watch: LaneWatch
-  private readonly factory: ReturnType<typeof createJobFactory>
+  private readonly intake: Intake
   /** Where the scan of a batch's open lines is, and when it was there. */
   private readonly scans = new Map<string, { line: number; at: number }>()
   private hints = new Set<string>()
@@ -59,11 +59,12 @@ export class BatchDriver {
   constructor(options: BatchDriverOptions) {
     this.options = options
     this.watch = new LaneWatch(options.db)
-    this.factory = createJobFactory({ config: options.config, isOpen: (lane) => this.isOpen(lane) })
+    this.intake = new Intake({ config: options.config, isOpen: (lane) => this.isOpen(lane) })
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.watch.close()
+    await this.intake.close()
   }
 
   /** Jobs that have settled, perhaps of a batch. */
@@ -126,7 +127,7 @@ export class BatchDriver {
 
   private async validate(batch: LeasedBatch): Promise<number> {
     const { db, config } = this.options
-    const validated = await validateSlice({ db, config, factory: this.factory }, batch)
+    const validated = await validateSlice({ db, config, intake: this.intake }, batch)
     if (validated === 'failed') this.say(batch, 'failed')
     return validated === 'lost' ? idleMs : 0
   }

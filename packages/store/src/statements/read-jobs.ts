@@ -2,6 +2,7 @@ import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
 import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
 import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 export interface KeyRow extends JobRow {
@@ -21,10 +22,32 @@ export async function readByKeys(db: Db, tenantIds: readonly string[], keys: rea
   return rows
 }
 
-/** Live jobs by id, whatever the tenant; the caller compares it. With the answer's bytes. */
-export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
+/** A job that somebody of this tenant asks for. */
+export interface JobRef {
+  tenantId: string
+  id: string
+}
+
+/**
+ * The rows of jobs `j` that are their tenants' own, by position. The tenant is a condition of the read itself: the answer of somebody else's job
+ * is never touched, so that its id costs what an unknown one costs.
+ */
+const referred = (refs: readonly JobRef[]) =>
+  new Rows<JobRef>(
+    // Many ask for the same answer at the same time; it comes once.
+    [...new Map(refs.map((ref) => [`${ref.tenantId} ${ref.id}`, ref])).values()],
+    { tenant_id: ['text', (ref) => ref.tenantId], id: ['uuid', (ref) => ref.id] },
+    'k',
+  )
+
+/** Live jobs of their tenants by id. With the answer's bytes. */
+export async function readJobs(db: Db, refs: readonly JobRef[]): Promise<JobRow[]> {
   const rows = await hot<JobRow>(db, 'read_jobs')`
-    select ${jobColumns} from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
+    select ${jobColumns}
+    from ${referred(refs)}
+    cross join lateral (
+      select * from jobs j where j.id = k.id and j.tenant_id = k.tenant_id and ${notExpired} limit 1
+    ) j
   `
   return rows
 }
@@ -35,11 +58,14 @@ export type AnswerRow = Pick<
   'id' | 'tenant_id' | 'state' | 'response' | 'response_status' | 'response_content_type'
 >
 
-/** Of live jobs by id, whatever the tenant, the answer alone: most of a job's columns cost more than its bytes. */
-export async function readAnswers(db: Db, ids: readonly string[]): Promise<AnswerRow[]> {
+/** Of live jobs of their tenants by id the answer alone: most of a job's columns cost more than its bytes. */
+export async function readAnswers(db: Db, refs: readonly JobRef[]): Promise<AnswerRow[]> {
   const rows = await hot<AnswerRow>(db, 'read_answers')`
     select j.id, j.tenant_id, j.state, j.response, j.response_status, j.response_content_type
-    from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
+    from ${referred(refs)}
+    cross join lateral (
+      select * from jobs j where j.id = k.id and j.tenant_id = k.tenant_id and ${notExpired} limit 1
+    ) j
   `
   return rows
 }
@@ -56,8 +82,16 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
 }
 
 /** The stored request of a job: the exact bytes of its `request` member, and its operation. */
-export async function readRequest(db: Db, id: string): Promise<{ operation: string; request: Buffer } | null> {
-  const row = await db.selectFrom('jobs').select(['operation', 'request']).where('id', '=', id).executeTakeFirst()
+export async function readRequest(
+  db: Db,
+  { tenantId, id }: JobRef,
+): Promise<{ operation: string; request: Buffer } | null> {
+  const row = await db
+    .selectFrom('jobs')
+    .select(['operation', 'request'])
+    .where('id', '=', id)
+    .where('tenant_id', '=', tenantId)
+    .executeTakeFirst()
   return row ?? null
 }
 

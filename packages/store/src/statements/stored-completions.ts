@@ -60,7 +60,7 @@ export async function listStoredCompletions(
       from jobs j
       where
         j.tenant_id = ${tenantId} and j.operation = 'chat.completions' and j.state = 'succeeded' and not j.streamed
-        and j.metadata @> ${metadata}::jsonb and ${mayBeStored} and ${notExpired}
+        and j.metadata is not null and j.metadata @> ${metadata}::jsonb and ${mayBeStored} and ${notExpired}
         ${model === undefined ? sql`` : sql`and j.model = ${model}`}
         ${after === undefined ? sql`` : sql`and j.id ${behind} ${after}::uuid`}
       order by j.id ${direction}

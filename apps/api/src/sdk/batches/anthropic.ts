@@ -46,7 +46,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
   // Not destroyed where it is left: what follows of a refused body must be read, or the next request on the connection never comes.
   const body = request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
   const items = itemsOf(body, {
-    factory: parts.prepare,
+    intake: parts.intake,
     keyPrefix: keyPrefix ?? 'x'.repeat(digestLength),
     maxParamsBytes: parts.config.limits.maxRequestBytes,
     maxRequests,
@@ -141,7 +141,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     given !== undefined && from === null
       ? null
-      : await patiently(listBatches(parts.db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }))
+      : await parts.reads.run({ tenantId, reply }, (db) =>
+          listBatches(db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }),
+        )
   if (rows === null) throw new Problem('invalid_request', `${param}: is not the id of a batch`, { param })
   // The one too many is at the far end.
   const page = backward ? rows.slice(-limit) : rows.slice(0, limit)
@@ -202,6 +204,7 @@ export const anthropicBatchRoutes: ApiRoute[] = [
     },
     accepts: ['application/json'],
     streamed: true,
+    maxBytes: () => maxBodyBytes,
     body: createBody,
     answers,
     errors: [],

@@ -130,7 +130,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     after !== undefined && from === null
       ? null
-      : await patiently(listBatches(parts.db, { tenantId, kind: 'openai', from, backward: false, limit: limit + 1 }))
+      : await parts.reads.run({ tenantId, reply }, (db) =>
+          listBatches(db, { tenantId, kind: 'openai', from, backward: false, limit: limit + 1 }),
+        )
   if (rows === null) throw new Problem('invalid_request', 'after: is not the id of a batch', { param: 'after' })
   return sendJson(reply, 200, pageOf(rows.slice(0, limit), rows.length > limit, batchView, nameOf))
 }

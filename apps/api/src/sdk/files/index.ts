@@ -13,6 +13,8 @@ import { fileView, noSuchFile, publicId, readPublicId } from './view.ts'
 import { UploadWriter } from './writer.ts'
 
 const purposes = ['batch', 'assistants', 'fine-tune', 'vision', 'user_data', 'evals'] as const
+/** What a form may have besides its file. */
+const formBytes = 1024 * 1024
 const minTtlSeconds = 3_600
 const maxTtlSeconds = 2_592_000
 
@@ -107,8 +109,8 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     query.after !== undefined && after === null
       ? null
-      : await patiently(
-          listFiles(parts.db, {
+      : await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
+          listFiles(db, {
             tenantId: request.caller.tenantId,
             purpose: query.purpose ?? null,
             ascending: query.order === 'asc',
@@ -162,6 +164,7 @@ export const fileRoutes: ApiRoute[] = [
       'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most `ASKONCE_MAX_FILE_BYTES`. A file whose upload breaks off is never seen.',
     accepts: ['multipart/form-data'],
     streamed: true,
+    maxBytes: ({ maxFileBytes }) => maxFileBytes + formBytes,
     body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.enum(purposes) }),
     answers: { 200: { description: 'The file' } },
     errors: [],
