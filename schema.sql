@@ -175,6 +175,7 @@ create table decisions (
   constraint decisions_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 500)))
 );
 CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
+CREATE INDEX decisions_by_key ON public.decisions USING btree (tenant_id, idempotency_key);
 CREATE INDEX decisions_retention ON public.decisions USING btree (at);
 
 create table file_parts (

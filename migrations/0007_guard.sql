@@ -8,8 +8,7 @@ alter table attempts alter column mark set default gen_random_uuid();
 -- The metadata of the job, so that what a run or a customer has cost is known after its jobs are gone.
 alter table attempts add column metadata jsonb;
 
--- A job that was or may have been paid and has no answer is deleted only with consent, and that is a decision. An erased decision has no
--- key text any more.
+-- A job that was or may have been paid and has no answer is deleted only with consent, and that is a decision.
 alter table decisions drop constraint decisions_action_check;
 alter table decisions add constraint decisions_action_check check (action in ('retry', 'fail', 'cancel', 'delete'));
 
@@ -33,3 +32,6 @@ create index jobs_maybe_paid on jobs (tenant_id, created_at desc, id desc)
 where paid - billed > (case when state = 'running' then 1 else 0 end);
 create index jobs_paid_twice on jobs (tenant_id, created_at desc, id desc)
 where paid > (case when state = 'running' then 2 else 1 end);
+
+-- For erasing what names somebody in the decisions about jobs that are gone.
+create index decisions_by_key on decisions (tenant_id, idempotency_key);

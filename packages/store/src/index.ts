@@ -16,9 +16,11 @@ export * from './statements/batch-scan.ts'
 export * from './statements/batches.ts'
 export { claimJobs, type Claim } from './statements/claim-jobs.ts'
 export * from './statements/decisions.ts'
-export * from './statements/delete-job.ts'
+export * from './statements/delete-jobs.ts'
 export * from './statements/dispatch.ts'
 export * from './statements/end-attempts.ts'
+export * from './statements/erase-ledger.ts'
+export { forgetCopies, readForgotten } from './statements/forget-copies.ts'
 export {
   appendUpload,
   beginUpload,

@@ -1,4 +1,5 @@
 import { sweepFiles } from './statements/files.ts'
+import { sweepForgotten } from './statements/forget-copies.ts'
 import { sweepBatches } from './statements/batches.ts'
 import { sweepStreamChunks } from './statements/stream-chunks.ts'
 import { sweepAttempts, sweepDecisions, sweepExpired } from './statements/sweep.ts'
@@ -18,13 +19,14 @@ export interface Sweep {
   full: number
 }
 
-export type Swept = 'jobs' | 'stream chunks' | 'files' | 'batches' | 'attempts' | 'decisions' | 'workers'
+export type Swept = 'jobs' | 'stream chunks' | 'forgotten jobs' | 'files' | 'batches' | 'attempts' | 'decisions' | 'workers'
 
 /** Everything that is swept, in order, for the janitor's loops and for `askonce sweep`. What is kept, for how many seconds, beyond its own expiry. */
 export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: number }): Record<Swept, Sweep> {
   return {
     jobs: { full: rows, run: () => sweepExpired(db, rows) },
     'stream chunks': { full: rows, run: () => sweepStreamChunks(db, rows) },
+    'forgotten jobs': { full: rows, run: () => sweepForgotten(db, rows) },
     files: { full: files, run: () => sweepFiles(db, files) },
     batches: { full: 1, run: () => sweepBatches(db, kept.batchSeconds) },
     attempts: { full: rows, run: () => sweepAttempts(db, kept.ledgerSeconds, rows) },

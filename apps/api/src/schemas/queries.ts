@@ -1,7 +1,8 @@
 import { jobStates } from '@askonce/core'
-import { timestamp } from '@askonce/intake'
+import { metadata, timestamp } from '@askonce/intake'
 import { z } from 'zod'
 import { maxWaitSeconds } from '../prefer.ts'
+import { keyPrefix } from './common.ts'
 
 const once = { error: 'must be given once' }
 
@@ -9,6 +10,13 @@ const once = { error: 'must be given once' }
 const digits = z.string(once)
 
 export const noQuery = z.strictObject({})
+/** Consent of those who cannot send a body. */
+export const consentQuery = z.strictObject({
+  accept_duplicate_charge: z
+    .enum(['true', 'false'], { error: 'must be true or false' })
+    .optional()
+    .describe('Accepts that what was or may have been paid for can be paid for again'),
+})
 /** For probes, whose authors add what they like. */
 export const anyQuery = z.looseObject({})
 
@@ -46,6 +54,19 @@ export function pageSizeOf({ limit }: { limit?: string | undefined }): number {
   return limit === undefined ? defaultPageSize : Number(limit)
 }
 
+/** `metadata=name=value`, as often as wanted. */
+const metadataQuery = z
+  .union([z.string(), z.array(z.string())])
+  .transform((given, context) => {
+    const pairs = [given].flat().map((text): [string, string] => {
+      const at = text.indexOf('=')
+      if (at < 1) context.addIssue({ code: 'custom', message: 'must be name=value' })
+      return [text.slice(0, at), text.slice(at + 1)]
+    })
+    return Object.fromEntries(pairs)
+  })
+  .pipe(metadata)
+
 export const listQuery = z.strictObject({
   key: z.string(once).optional().describe('The one job with this key'),
   state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
@@ -56,6 +77,12 @@ export const listQuery = z.strictObject({
     .pipe(timestamp)
     .optional()
     .describe('Later than this, RFC 3339'),
+  metadata: metadataQuery.optional().describe('`name=value`: jobs with this metadata; repeatable, all of them must fit'),
+  key_prefix: keyPrefix.optional().describe('Jobs whose key begins with this, in the order of keys'),
+  paid: z
+    .enum(['maybe', 'twice'], { error: 'must be maybe or twice' })
+    .optional()
+    .describe('`maybe`: something was called and may have been billed. `twice`: more than one call was or may have been billed'),
   ...page('Jobs'),
 })
 
