@@ -57,7 +57,9 @@ test('policy rerun: the answer of the killed worker is fetched; one call, the su
   const id = await lose('rerun', storing('rerun'), on)
   await withWorker(on, async () => {
     const job = await untilState(address, id, 'succeeded', 30_000)
-    const marks = await system.sql<{ mark: string }>('select mark from attempts where job_id = $1 and attempt = 1', [id])
+    const marks = await system.sql<{ mark: string }>('select mark from attempts where job_id = $1 and attempt = 1', [
+      id,
+    ])
     expect(job.response).toMatchObject({ metadata: { askonce_attempt: marks[0]?.mark }, object: 'chat.completion' })
     const rows = await until(
       () => ledger(system, id),

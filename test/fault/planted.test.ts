@@ -91,7 +91,9 @@ test('marks are random, one for each attempt, and appear in nothing that a calle
   const rows = await system.sql<{ mark: string; job_id: string }>('select mark, job_id from attempts')
   expect(rows.length).toBeGreaterThan(2)
   expect(new Set(rows.map(({ mark }) => mark)).size).toBe(rows.length)
-  const [lost] = await system.sql<{ mark: string; job_id: string }>(`select mark, job_id from attempts where billing = 'maybe'`)
+  const [lost] = await system.sql<{ mark: string; job_id: string }>(
+    `select mark, job_id from attempts where billing = 'maybe'`,
+  )
   for (const path of ['', '/attempts', '/decisions']) {
     const response = await fetch(`${address}/v1/jobs/${lost?.job_id}${path}`, {
       headers: { authorization: `Bearer ${apiKey}` },

@@ -82,7 +82,10 @@ function startOf({ change, body }: BulkChange): { states: readonly JobState[]; a
   const [state = '', position = ''] = body.cursor.split('.')
   const index = (states as readonly string[]).indexOf(state)
   if (index < 0) throw new Problem('invalid_request', '/cursor: is not a cursor of this request', { param: '/cursor' })
-  return { states: states.slice(index), after: position === '' ? undefined : readCursor(position, '/cursor', body.filter?.key_prefix !== undefined) }
+  return {
+    states: states.slice(index),
+    after: position === '' ? undefined : readCursor(position, '/cursor', body.filter?.key_prefix !== undefined),
+  }
 }
 
 function search({ parts, caller, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {

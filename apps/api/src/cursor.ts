@@ -25,7 +25,8 @@ export function toCursor(position: Position): string {
 export function readCursor(text: string, param: string, byKey = false): Position {
   const [createdAt, id, ...rest] = decode(text)
   if (byKey) {
-    if (createdAt === 'key' && typeof id === 'string' && /^[\x20-\x7e]{1,255}$/.test(id) && rest.length === 0) return { key: id }
+    if (createdAt === 'key' && typeof id === 'string' && /^[\x20-\x7e]{1,255}$/.test(id) && rest.length === 0)
+      return { key: id }
     throw foreign(param)
   }
   if (isTime(createdAt) && isId(id) && rest.length === 0) return { createdAt, id }

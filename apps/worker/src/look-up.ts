@@ -1,6 +1,13 @@
 import { backoffMs, jobError } from '@askonce/core'
 import type { LookUp, Provider } from '@askonce/providers'
-import { readEarlierMaybes, readRequest, type AttemptEndRecord, type Claim, type Db, type MaybeAttempt } from '@askonce/store'
+import {
+  readEarlierMaybes,
+  readRequest,
+  type AttemptEndRecord,
+  type Claim,
+  type Db,
+  type MaybeAttempt,
+} from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 import { endRecord, unsentEnd } from './end-record.ts'
 import { HeldLookUps } from './held-look-ups.ts'
@@ -37,13 +44,7 @@ export class LookUps {
     const { db, providers } = this.options
     const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request, streamed, mark } = claim
     const stored = providers.get(lane)?.stored ?? null
-    if (
-      stored === null ||
-      claimed === 1 ||
-      streamed ||
-      stored.marked(operation, request, mark) === null
-    )
-      return 'send'
+    if (stored === null || claimed === 1 || streamed || stored.marked(operation, request, mark) === null) return 'send'
     try {
       const { attempts, consented } = await readEarlierMaybes(db, { id: jobId, attempt: claimed, lane })
       for (const earlier of attempts) {

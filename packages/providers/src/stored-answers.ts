@@ -54,10 +54,7 @@ export function createStoredAnswers(
     marked: (operation, request, mark) => (operation === storedOperation ? withMark(request, mark) : null),
     find: async ({ mark, model, request }, timeoutMs, signal) => {
       const query = `${encodeURIComponent(`metadata[${member}]`)}=${encodeURIComponent(mark)}`
-      const listed = idOf(
-        parseBody((await get(`${path}?${query}&limit=1`, timeoutMs, signal))?.body ?? noBody),
-        mark,
-      )
+      const listed = idOf(parseBody((await get(`${path}?${query}&limit=1`, timeoutMs, signal))?.body ?? noBody), mark)
       if (listed === 'absent' || listed === 'failed') return listed
       // Read by its id, so that what is stored are bytes that the provider wrote as one answer.
       const response = await get(`${path}/${encodeURIComponent(listed.id)}`, timeoutMs, signal)

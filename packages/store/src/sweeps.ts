@@ -19,7 +19,15 @@ export interface Sweep {
   full: number
 }
 
-export type Swept = 'jobs' | 'stream chunks' | 'forgotten jobs' | 'files' | 'batches' | 'attempts' | 'decisions' | 'workers'
+export type Swept =
+  | 'jobs'
+  | 'stream chunks'
+  | 'forgotten jobs'
+  | 'files'
+  | 'batches'
+  | 'attempts'
+  | 'decisions'
+  | 'workers'
 
 /** Everything that is swept, in order, for the janitor's loops and for `askonce sweep`. What is kept, for how many seconds, beyond its own expiry. */
 export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: number }): Record<Swept, Sweep> {

@@ -6,7 +6,14 @@ import { changeJobs, changes, noSuchJob, type Change } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { readBody } from '../request-body.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
-import { bulkChangeBody, bulkDeleteBody, bulkRetryBody, decisionBody, retryBody, type BulkChangeBody } from '../schemas/changes.ts'
+import {
+  bulkChangeBody,
+  bulkDeleteBody,
+  bulkRetryBody,
+  decisionBody,
+  retryBody,
+  type BulkChangeBody,
+} from '../schemas/changes.ts'
 import { changeOutcomes, deletedJob, deleteOutcomes, job } from '../schemas/job.ts'
 import { consentQuery, noQuery } from '../schemas/queries.ts'
 
@@ -49,12 +56,7 @@ function changeOne(
 }
 
 /** POST /v1/jobs/bulk/<change>. */
-function changeSeveral(
-  change: Change,
-  body: z.ZodType,
-  summary: string,
-  schema: z.ZodType = changeOutcomes,
-): ApiRoute {
+function changeSeveral(change: Change, body: z.ZodType, summary: string, schema: z.ZodType = changeOutcomes): ApiRoute {
   return {
     method: 'POST',
     path: `/v1/jobs/bulk/${change.name}`,

@@ -24,11 +24,55 @@ export const waitQuery = z.strictObject({
   wait: digits.optional().describe(`Seconds to wait until the job has settled, 0 to ${maxWaitSeconds}`),
 })
 
+/** `metadata=name=value`, as often as wanted. */
+const metadataQuery = z
+  .union([z.string(), z.array(z.string())])
+  .transform((given, context) => {
+    const pairs = [given].flat().map((text): [string, string] => {
+      const at = text.indexOf('=')
+      if (at < 1) context.addIssue({ code: 'custom', message: 'must be name=value' })
+      return [text.slice(0, at), text.slice(at + 1)]
+    })
+    return Object.fromEntries(pairs)
+  })
+  .pipe(metadata)
+
 const day = z.string(once).pipe(z.iso.date({ error: 'must be a day, such as 2026-01-31' }))
 
+/** A day, a time of it, or a time with an offset; what a plus sign becomes in a query is put right. */
+const moment = z
+  .string(once)
+  .transform((text) => text.replace(/ (?=\d\d:\d\d$)/, '+'))
+  .pipe(
+    z.union([z.iso.date(), z.iso.datetime({ local: true, offset: true })], {
+      error: 'must be a day or a time, such as 2026-01-31, 2026-01-31T12:00 or 2026-01-31T12:00:00Z',
+    }),
+  )
+
+const timeZone = z.string(once).refine(isTimeZone, 'must be an IANA time zone, such as Europe/Berlin')
+
+function isTimeZone(name: string): boolean {
+  // Offsets are time zones for JavaScript, and mean the opposite to Postgres.
+  if (!/^[A-Za-z][A-Za-z0-9_+/-]{1,63}$/.test(name)) return false
+  try {
+    return new Intl.DateTimeFormat('en', { timeZone: name }).resolvedOptions().timeZone !== ''
+  } catch {
+    return false
+  }
+}
+
 export const spendQuery = z.strictObject({
-  from: day.optional().describe('First day, UTC; default 29 days before `to`'),
-  to: day.optional().describe('Last day, UTC; default today'),
+  from: day.optional().describe('First day; default 29 days before `to`'),
+  to: day.optional().describe('Last day; default today'),
+  since: moment.optional().describe('Instead of `from`: from this day or time on; default 30 days before `until`'),
+  until: moment.optional().describe('Instead of `to`: up to this day or time, which is left out; default now'),
+  tz: timeZone.optional().describe('IANA time zone of days, and of times without an offset; default UTC'),
+  key_prefix: keyPrefix.optional().describe('Only what keys cost that begin with this'),
+  metadata: metadataQuery.optional().describe('`name=value`: only what jobs with this metadata cost; repeatable'),
+  simulated: z
+    .enum(['true', 'false'], { error: 'must be true or false' })
+    .optional()
+    .describe('`true`: what the simulator was asked, which costs nothing, instead of all else'),
   group_by: z
     .enum(['model'], { error: 'must be model' })
     .optional()
@@ -54,19 +98,6 @@ export function pageSizeOf({ limit }: { limit?: string | undefined }): number {
   return limit === undefined ? defaultPageSize : Number(limit)
 }
 
-/** `metadata=name=value`, as often as wanted. */
-const metadataQuery = z
-  .union([z.string(), z.array(z.string())])
-  .transform((given, context) => {
-    const pairs = [given].flat().map((text): [string, string] => {
-      const at = text.indexOf('=')
-      if (at < 1) context.addIssue({ code: 'custom', message: 'must be name=value' })
-      return [text.slice(0, at), text.slice(at + 1)]
-    })
-    return Object.fromEntries(pairs)
-  })
-  .pipe(metadata)
-
 export const listQuery = z.strictObject({
   key: z.string(once).optional().describe('The one job with this key'),
   state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
@@ -77,12 +108,16 @@ export const listQuery = z.strictObject({
     .pipe(timestamp)
     .optional()
     .describe('Later than this, RFC 3339'),
-  metadata: metadataQuery.optional().describe('`name=value`: jobs with this metadata; repeatable, all of them must fit'),
+  metadata: metadataQuery
+    .optional()
+    .describe('`name=value`: jobs with this metadata; repeatable, all of them must fit'),
   key_prefix: keyPrefix.optional().describe('Jobs whose key begins with this, in the order of keys'),
   paid: z
     .enum(['maybe', 'twice'], { error: 'must be maybe or twice' })
     .optional()
-    .describe('`maybe`: something was called and may have been billed. `twice`: more than one call was or may have been billed'),
+    .describe(
+      '`maybe`: something was called and may have been billed. `twice`: more than one call was or may have been billed',
+    ),
   ...page('Jobs'),
 })
 

@@ -63,22 +63,24 @@ export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
       .values({ id: key.tenantId })
       .onConflict((conflict) => conflict.doNothing())
       .execute()
-    return transaction
-      .insertInto('api_keys')
-      .values({
-        tenant_id: key.tenantId,
-        name: key.name,
-        key_hash: key.keyHash,
-        hint: key.hint,
-        scopes: key.scopes,
-        revoked_at: null,
-      })
-      // Changes nothing: it makes the statement return the row that is there.
-      .onConflict((conflict) =>
-        conflict.column('key_hash').doUpdateSet((expression) => ({ key_hash: expression.ref('excluded.key_hash') })),
-      )
-      .returning(selection)
-      .executeTakeFirstOrThrow()
+    return (
+      transaction
+        .insertInto('api_keys')
+        .values({
+          tenant_id: key.tenantId,
+          name: key.name,
+          key_hash: key.keyHash,
+          hint: key.hint,
+          scopes: key.scopes,
+          revoked_at: null,
+        })
+        // Changes nothing: it makes the statement return the row that is there.
+        .onConflict((conflict) =>
+          conflict.column('key_hash').doUpdateSet((expression) => ({ key_hash: expression.ref('excluded.key_hash') })),
+        )
+        .returning(selection)
+        .executeTakeFirstOrThrow()
+    )
   })
 }
 

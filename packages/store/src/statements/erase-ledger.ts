@@ -20,7 +20,8 @@ const erasedKey = sql`'erased/' || t.job_id`
 
 /**
  * Erases what names somebody from ended attempts whose job is gone, at most `limit` rows, and says how many: key, metadata, fingerprint and
- * the provider's id of the request. Who was called when, what it used and what it cost stays, so sums are what they were.
+ * the provider's id of the request; and in the same commit from the decisions about these jobs, which afterwards nobody could find by the
+ * metadata. Who was called when, what it used and what it cost stays, so sums are what they were.
  */
 export async function eraseAttempts(db: Db, filter: EraseFilter): Promise<number> {
   const { tenantId, jobIds, keyPrefix, metadata, before, limit } = filter
@@ -41,13 +42,17 @@ export async function eraseAttempts(db: Db, filter: EraseFilter): Promise<number
         idempotency_key = ${erasedKey}, metadata = null, fingerprint = decode(repeat('00', 32), 'hex'), provider_request_id = null
       from t where a.job_id = t.job_id and a.attempt = t.attempt
       returning 1
+    ),
+    decided as (
+      update decisions d set idempotency_key = 'erased/' || d.job_id, reason = null
+      where d.job_id = any(array(select job_id from t)) and d.tenant_id = ${tenantId}
     )
     select count(*) as erased from erased
   `.execute(db)
   return rows[0]?.erased ?? 0
 }
 
-/** The same of decisions about jobs that are gone: key and reason. Decisions have no metadata, so without ids or a prefix none is meant. */
+/** The same of decisions about jobs that are gone: key and reason. Decisions have no metadata: without ids or a prefix none is meant, and those about the jobs of erased attempts are erased with them. */
 export async function eraseDecisions(db: Db, filter: EraseFilter): Promise<number> {
   const { tenantId, jobIds, keyPrefix, before, limit } = filter
   if (jobIds === null && keyPrefix === undefined) return 0

@@ -68,7 +68,10 @@ function forgottenLine({ kind, custom_id, length }: WrittenLine): Buffer {
             custom_id,
             result: { type: 'errored', error: { type: 'error', error: { type: 'not_found_error', message, code } } },
           },
-          { custom_id, result: { type: 'errored', error: { type: 'error', error: { type: 'not_found_error', message: code } } } },
+          {
+            custom_id,
+            result: { type: 'errored', error: { type: 'error', error: { type: 'not_found_error', message: code } } },
+          },
           { custom_id, result: { type: 'canceled' } },
         ]
   const bytes = texts.map((text) => Buffer.from(JSON.stringify(text))).find((text) => text.length <= length)
