@@ -63,7 +63,7 @@ describe('GET /v1/jobs', () => {
     ['paid=thrice', 'paid'],
   ])('refuses %s', async (query, param) => {
     const { status, json } = await get(`/v1/jobs?${query}`)
-    expect([status, json.code, json.error.param.split('/')[0]]).toEqual([400, 'invalid_request', param])
+    expect([status, json.code, json.error.param?.split('/')[0]]).toEqual([400, 'invalid_request', param])
   })
 })
 

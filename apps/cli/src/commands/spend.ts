@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { usageError } from '../errors.ts'
+import { count } from '../format.ts'
 import { duplicatesOf, spendTable, twiceTable, type SpendRow, type Totals, type Twice } from '../ledger-view.ts'
 import { metadataQuery } from '../job-list.ts'
 import { duration, examples, pair } from '../options.ts'
@@ -105,7 +106,9 @@ async function spend(options: Options): Promise<void> {
     }
     print(spendTable(data, summary, options.byModel === true))
     if (summary.unpriced > 0) {
-      remark(`+ ?: ${summary.unpriced} billed at a price that is not known. ASKONCE_CONFIG can name prices.`)
+      remark(
+        `+ ?: ${count(summary.unpriced, 'billed call')} at a price that is not known. ASKONCE_CONFIG can name prices.`,
+      )
     }
     if (summary.duplicates + summary.possible_duplicates === 0) return
     remark(`Paid twice: ${duplicatesOf(summary)}`)
