@@ -1,6 +1,5 @@
 import { eraseAttempts, eraseDecisions } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { patiently } from '../patience.ts'
 import { readBody } from '../request-body.ts'
@@ -14,7 +13,7 @@ const limit = 5_000
 const searchPatienceMs = 25_000
 
 async function erase(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const { ids, filter } = readBody(eraseBody, request.body) as z.infer<typeof eraseBody>
+  const { ids, filter } = readBody(eraseBody, request.body)
   const whose = {
     tenantId: request.caller.tenantId,
     jobIds: ids === undefined ? null : ids.filter(isJobId),

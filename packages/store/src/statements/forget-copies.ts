@@ -31,7 +31,9 @@ export async function forgetCopies(db: Db, jobIds: readonly string[]): Promise<v
   const pieces = new Map<string, WrittenLine[]>()
   for (const line of rows) {
     const piece = `${line.file_id} ${line.position}`
-    pieces.set(piece, [...(pieces.get(piece) ?? []), line])
+    const known = pieces.get(piece)
+    if (known === undefined) pieces.set(piece, [line])
+    else known.push(line)
   }
   for (const lines of pieces.values()) await blankPiece(db, lines)
 }
