@@ -123,11 +123,16 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
         ? [sql`j.idempotency_key > ${after.key} collate "C"`]
         : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
   ]
+  // How rare metadata is the planner does not know, and rather than gather what the index finds it would go through the list of a tenant to its
+  // end. An expression in the order leaves it no such choice.
+  const newestFirst =
+    metadata === undefined ? sql`j.created_at desc, j.id desc` : sql`j.created_at + interval '0' desc, j.id desc`
+  const order = keyPrefix === undefined ? newestFirst : sql`j.idempotency_key`
   const { rows } = await sql<ListedJob>`
     select ${key === undefined ? jobColumnsWithoutResponse : jobColumns}, j.created_at::text as cursor_at
     from jobs j
     where ${sql.join(conditions, sql` and `)}
-    order by ${keyPrefix === undefined ? sql`j.created_at desc, j.id desc` : sql`j.idempotency_key`}
+    order by ${order}
     limit ${limit}
   `.execute(db)
   return rows
