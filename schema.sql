@@ -38,6 +38,8 @@ create table attempts (
   input_tokens bigint,
   output_tokens bigint,
   cost_usd numeric(20,10),
+  mark uuid default gen_random_uuid(),
+  metadata jsonb,
   constraint attempts_attempt_check CHECK ((attempt > 0)),
   constraint attempts_billing_check CHECK ((billing = ANY (ARRAY['none'::text, 'maybe'::text, 'billed'::text]))),
   constraint attempts_end_is_whole CHECK ((((finished_at IS NULL) = (outcome IS NULL)) AND ((finished_at IS NULL) = (billing IS NULL)))),
@@ -76,6 +78,7 @@ create table batch_lines (
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE UNIQUE INDEX batch_lines_custom_id ON public.batch_lines USING btree (batch_id, custom_id);
 CREATE UNIQUE INDEX batch_lines_done ON public.batch_lines USING btree (batch_id, done_number) WHERE (state = 'done'::text);
+CREATE INDEX batch_lines_done_job ON public.batch_lines USING btree (job_id) WHERE (state = 'done'::text);
 CREATE INDEX batch_lines_open ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'open'::text);
 CREATE INDEX batch_lines_open_job ON public.batch_lines USING btree (job_id) WHERE (state = 'open'::text);
 CREATE INDEX batch_lines_ready ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'ready'::text);
@@ -167,11 +170,12 @@ create table decisions (
   api_key_id uuid not null,
   api_key_name text not null,
   reason text,
-  constraint decisions_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'fail'::text, 'cancel'::text]))),
+  constraint decisions_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'fail'::text, 'cancel'::text, 'delete'::text]))),
   constraint decisions_pkey PRIMARY KEY (id),
   constraint decisions_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 500)))
 );
 CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
+CREATE INDEX decisions_by_key ON public.decisions USING btree (tenant_id, idempotency_key);
 CREATE INDEX decisions_retention ON public.decisions USING btree (at);
 
 create table file_parts (
@@ -203,6 +207,13 @@ create table files (
 CREATE INDEX files_expiry ON public.files USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX files_list ON public.files USING btree (tenant_id, created_at DESC, id DESC) WHERE (status = 'processed'::text);
 CREATE INDEX files_uploads ON public.files USING btree (touched_at) WHERE (status = 'uploading'::text);
+
+create table forgotten_jobs (
+  job_id uuid not null,
+  at timestamp with time zone not null default now(),
+  constraint forgotten_jobs_pkey PRIMARY KEY (job_id)
+);
+CREATE INDEX forgotten_jobs_age ON public.forgotten_jobs USING btree (at);
 
 create table jobs (
   id uuid not null,
@@ -297,6 +308,17 @@ CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHER
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
 CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, NULLIF(state, 'succeeded'::text), created_at DESC, id DESC) INCLUDE (state) WHERE (NULLIF(state, 'succeeded'::text) IS NOT NULL);
+CREATE INDEX jobs_maybe_paid ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE ((paid - billed) >
+CASE
+    WHEN (state = 'running'::text) THEN 1
+    ELSE 0
+END);
+CREATE INDEX jobs_metadata ON public.jobs USING gin (jsonb_set('{}'::jsonb, ARRAY[tenant_id], metadata) jsonb_path_ops) WHERE (metadata IS NOT NULL);
+CREATE INDEX jobs_paid_twice ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE (paid >
+CASE
+    WHEN (state = 'running'::text) THEN 2
+    ELSE 1
+END);
 CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
 CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);

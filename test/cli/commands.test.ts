@@ -227,7 +227,7 @@ describe('help', () => {
     const { code, stdout } = await run('--help')
     expect(code).toBe(0)
     expect(stdout).toContain('Exit codes:')
-    const names = 'submit batch get list cancel retry fail spend lanes keys tenants sweep doctor'.split(' ')
+    const names = 'submit batch get list cancel retry fail forget spend lanes keys tenants sweep doctor'.split(' ')
     const explains = async (name: string): Promise<void> => {
       expect(stdout).toMatch(new RegExp(`^ {2}${name} `, 'm'))
       const help = await run(name, '--help')

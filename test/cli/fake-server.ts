@@ -35,6 +35,7 @@ export async function startFakeServer(): Promise<FakeServer> {
     bulks: [],
     items: [],
     decisions: [],
+    erased: [],
     matching: null,
     requests: [],
     bodies: [],
@@ -105,7 +106,7 @@ async function handle(
     }
   }
 
-  const asked = /^\/v1\/jobs\/bulk\/(retry|fail|cancel)$/.exec(url.pathname)?.[1] as Verb | undefined
+  const asked = /^\/v1\/jobs\/bulk\/(retry|fail|cancel|delete)$/.exec(url.pathname)?.[1] as Verb | undefined
   if (asked !== undefined) {
     const decision = JSON.parse(body) as Decision
     fake.decisions.push({ action: asked, ...decision })
@@ -115,6 +116,10 @@ async function handle(
       200,
       `{"object":"list","data":[${text}],"has_more":${next !== null},"next_cursor":${JSON.stringify(next)}}`,
     )
+  }
+  if (url.pathname === '/v1/attempts/erase') {
+    fake.erased.push(JSON.parse(body) as object)
+    return send(200, '{"object":"erased","erased":2,"has_more":false}')
   }
   if (url.pathname === '/v1/spend') return send(200, spendText(url.search))
   if (url.pathname === '/v1/attempts') {

@@ -174,7 +174,7 @@ export const endGuards: readonly Guard[] = [
     test: 'test/contract/providers-stored.test.ts',
     name: 'an answer that a provider has kept is taken for ours, whoever asked for it',
     promise: 2,
-    guarded: " && completion['metadata'][member] === attempt",
+    guarded: " && completion['metadata'][member] === mark",
     broken: '',
   },
   {

@@ -54,6 +54,11 @@ export function pair(text: string, before: Record<string, string> = {}): Record<
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) }
 }
 
+/** Collects the values of a repeatable option. */
+export function collect(text: string, before: string[] = []): string[] {
+  return [...before, text]
+}
+
 /** Help text below a command's options. */
 export function examples(lines: readonly string[]): string {
   return `\nExamples:\n${lines.map((line) => `  ${line}`).join('\n')}\n`

@@ -4,6 +4,7 @@ import { addBatch } from './commands/batch.ts'
 import { addCancel } from './commands/cancel.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addFail } from './commands/fail.ts'
+import { addForget } from './commands/forget.ts'
 import { addGet } from './commands/get.ts'
 import { addKeys } from './commands/keys.ts'
 import { addLanes } from './commands/lanes.ts'
@@ -57,6 +58,7 @@ export function buildProgram(): Command {
   addCancel(program)
   addRetry(program)
   addFail(program)
+  addForget(program)
   addSpend(program)
   addLanes(program)
   addKeys(program)

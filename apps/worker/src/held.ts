@@ -96,7 +96,7 @@ export class HeldAttempts {
   }
 }
 
-/** How an attempt is named to providers and in memory. */
+/** How an attempt is named in memory. Providers know it by its mark. */
 export function nameOf(jobId: string, attempt: number): string {
   return `${jobId}.${attempt}`
 }

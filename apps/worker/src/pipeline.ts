@@ -6,7 +6,7 @@ import type { Log, Metrics } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { endRecord, unsentEnd } from './end-record.ts'
-import { nameOf, type HeldAttempt, type HeldAttempts } from './held.ts'
+import type { HeldAttempt, HeldAttempts } from './held.ts'
 import type { LaneControl } from './lane-control.ts'
 import { lookUpFailedEnd, type LookUps } from './look-up.ts'
 import type { Recorder } from './recorder.ts'
@@ -110,8 +110,8 @@ async function call(
 }
 
 /** What a look-up finds is no stream: streamed answers are not looked up. */
-function marked({ stored }: Provider, { streamed, operation, request, id, attempt }: Claim): Buffer | null {
-  return streamed ? null : (stored?.marked(operation, request, nameOf(id, attempt)) ?? null)
+function marked({ stored }: Provider, { streamed, operation, request, mark }: Claim): Buffer | null {
+  return streamed ? null : (stored?.marked(operation, request, mark) ?? null)
 }
 
 /**

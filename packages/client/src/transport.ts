@@ -26,7 +26,7 @@ export interface AskonceOptions {
 export interface Call {
   method: 'GET' | 'POST' | 'DELETE'
   path: string
-  query?: Record<string, string | number | undefined>
+  query?: Record<string, string | number | readonly string[] | undefined>
   headers?: Record<string, string>
   /** Sent as JSON, or as it is if it is a text. */
   body?: object | string
@@ -133,7 +133,7 @@ export class Transport {
     const { method, path, query = {}, wait, body } = call
     const url = new URL(this.#base + path)
     for (const [name, value] of Object.entries(Object.assign({ wait }, query))) {
-      if (value !== undefined) url.searchParams.set(name, String(value))
+      for (const one of [value ?? []].flat()) url.searchParams.append(name, String(one))
     }
     const headers = new Headers(call.headers)
     if (this.#apiKey !== undefined) headers.set('authorization', `Bearer ${this.#apiKey}`)

@@ -159,9 +159,10 @@ export interface LedgerSummary {
   output_tokens: number
   duplicates: number
   possible_duplicates: number
-  cost_usd: number
-  duplicate_cost_usd: number
-  possible_duplicate_cost_usd: number
+  /** Null: something was billed, and no price is known. */
+  cost_usd: number | null
+  duplicate_cost_usd: number | null
+  possible_duplicate_cost_usd: number | null
 }
 
 export interface Page<Item> {
@@ -214,7 +215,13 @@ export interface KeyedSubmission extends Submission {
 
 export interface JobQuery {
   key?: string
+  /** Jobs whose key begins with this, in the order of keys. */
+  key_prefix?: string
   state?: JobState
+  /** `name=value`; all of several must fit. */
+  metadata?: string | readonly string[]
+  /** `maybe`: something was called that may have been billed; `twice`: more than one call was, or may have been. */
+  paid?: 'maybe' | 'twice'
   /** Later than this, RFC 3339. */
   created_after?: string
   /** Jobs per page, 1 to 200; default 50. */

@@ -86,6 +86,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     }
     const route = routeModel(model, lanes)
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
+    refuseMarks(request, base)
     const digest = fingerprint(operation, request)
     return {
       job: {
@@ -122,6 +123,17 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     return rowOf({ ...asked, ...streaming(request, textOf(request)) }, model)
   }
   return { fromSubmission, fromRequest }
+}
+
+/** The names that mark attempts at a provider. Nothing that a caller may write stands for an attempt. */
+const ourNames = /^askonce_/i
+
+function refuseMarks({ metadata }: JsonObject, base: readonly string[]): void {
+  if (typeof metadata !== 'object' || metadata === null) return
+  const name = Object.keys(metadata).find((member) => ourNames.test(member))
+  if (name === undefined) return
+  const pointer = toPointer([...base, 'metadata', name])
+  throw new IntakeError('invalid_request', `${pointer}: names that begin with askonce_ are for Askonce alone`, pointer)
 }
 
 /** The request with `"stream": true`, all other characters as they were: what an SDK would have sent. */

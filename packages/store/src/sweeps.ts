@@ -1,6 +1,7 @@
 import { isRowFault, isStatementTimeout } from './errors.ts'
 import { nextSweptBatch, sweepBatches } from './statements/batches.ts'
 import { nextSweptFile, sweepFiles } from './statements/files.ts'
+import { sweepForgotten } from './statements/forget-copies.ts'
 import { sweepStreamChunks } from './statements/stream-chunks.ts'
 import {
   nextExpired,
@@ -36,7 +37,15 @@ export interface SweepRound extends SweptRows {
   skipped: { id: string; error: unknown } | null
 }
 
-export type Swept = 'jobs' | 'stream chunks' | 'files' | 'batches' | 'attempts' | 'decisions' | 'workers'
+export type Swept =
+  | 'jobs'
+  | 'stream chunks'
+  | 'forgotten jobs'
+  | 'files'
+  | 'batches'
+  | 'attempts'
+  | 'decisions'
+  | 'workers'
 
 /** Everything that is swept, in order, for the janitor's loops and for `askonce sweep`. What is kept, for how many seconds, beyond its own expiry. */
 export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: number }): Record<Swept, Sweep> {
@@ -48,6 +57,7 @@ export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: nu
       (skip) => nextExpired(db, skip),
     ),
     'stream chunks': new PacedSweep(rows, (bounds) => sweepStreamChunks(db, bounds.rows, bounds.bytes)),
+    'forgotten jobs': new PacedSweep(rows, (bounds) => sweepForgotten(db, bounds.rows)),
     files: new PacedSweep(
       files,
       (bounds) => sweepFiles(db, bounds.rows, bounds),

@@ -89,7 +89,8 @@ export interface DecisionRow {
   action: DecisionAction
   accept_duplicate_charge: boolean
   from_state: JobState
-  to_state: JobState
+  /** `deleted`: there is no job any more. */
+  to_state: JobState | 'deleted'
   attempt: number
   generation: number
   paid: number

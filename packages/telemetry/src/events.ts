@@ -46,6 +46,11 @@ export const events = {
   'api.stopping': event('info', 'The API takes no new connections; requests under way may finish.', 'reason'),
   'api.stopped': event('info', 'The API has closed everything.', 'duration_ms', 'reason'),
   'api.key_ready': event('info', 'The bootstrap key exists.', 'tenant', 'reason'),
+  'api.key_revoked': event(
+    'warn',
+    'The bootstrap key was revoked and stays so: set ASKONCE_BOOTSTRAP_KEY to another one, or unset it; `askonce keys create` makes keys.',
+    'tenant',
+  ),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),
   'submission.settled': event(

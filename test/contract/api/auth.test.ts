@@ -2,7 +2,7 @@ import { ensureBootstrapKey, newApiKey } from '@askonce/api'
 import { createApiKey, listApiKeys, revokeApiKey } from '@askonce/store'
 import { leakCheck } from '@askonce/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bootstrapKey, chat, first, startHarness, type Harness } from './harness.ts'
+import { bootstrapKey, callApi, chat, first, startHarness, startOn, type Harness } from './harness.ts'
 
 let harness: Harness
 
@@ -69,6 +69,23 @@ describe('keys', () => {
     const keys = await listApiKeys(harness.database.db)
     const found = keys.filter(({ name }) => name === 'bootstrap' || name === 'again')
     expect(found).toMatchObject([{ tenantId: 'default', scopes: ['submit', 'read', 'admin'], hint: 'cont' }])
+  })
+})
+
+describe('a revoked bootstrap key', () => {
+  it('stays revoked when an API starts with it again, which says so', async () => {
+    const key = 'a-bootstrap-key-that-leaked'
+    const api = await startOn(harness.databaseUrl, { env: { ASKONCE_BOOTSTRAP_KEY: key } })
+    expect(api.api.bootstrapKeyIsRevoked()).toBe(false)
+    expect((await callApi(api.api.address, 'GET', '/v1/jobs', { key })).status).toBe(200)
+    await api.api.close()
+    const made = (await listApiKeys(harness.database.db)).find(({ hint }) => hint === 'a-bo')
+    await revokeApiKey(harness.database.db, made?.id ?? '')
+    const again = await startOn(harness.databaseUrl, { env: { ASKONCE_BOOTSTRAP_KEY: key } })
+    expect((await callApi(again.api.address, 'GET', '/v1/jobs', { key })).status).toBe(401)
+    expect(again.api.bootstrapKeyIsRevoked()).toBe(true)
+    expect(again.lines.filter(({ event }) => event === 'api.key_revoked')).toHaveLength(1)
+    await again.api.close()
   })
 })
 

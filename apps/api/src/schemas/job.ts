@@ -72,5 +72,10 @@ export const submissionOutcome = z.strictObject(outcome)
 export const changeOutcome = z.strictObject({ ...outcome, id: z.string() })
 
 export const jobList = listOf(job)
+/** What became of one job that was to be deleted; `deleted` is false where it was only asked what would be. */
+const deleteOutcome = changeOutcome.extend({
+  job: z.strictObject({ id: z.uuid(), object: z.literal('job'), deleted: z.boolean() }).optional(),
+})
 export const submissionOutcomes = listOf(submissionOutcome)
 export const changeOutcomes = listOf(changeOutcome)
+export const deleteOutcomes = listOf(deleteOutcome)

@@ -1,5 +1,4 @@
-import { isTerminal } from '@askonce/core'
-import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
+import { findByAnswerId, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { changeJobs, changes } from '../change.ts'
@@ -7,7 +6,7 @@ import type { Parts } from '../context.ts'
 import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
-import { noQuery } from '../schemas/queries.ts'
+import { consentQuery, noQuery } from '../schemas/queries.ts'
 import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
 import { resumeResponse } from './resume-response.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -56,13 +55,11 @@ async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply
 
 async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const row = await jobOf(parts, request)
-  if (!isTerminal(row.state)) {
-    throw new Problem('state_conflict', `The response is ${row.state}; cancel it first.`, { state: row.state })
-  }
-  const gone = await patiently(deleteJob(parts.db, request.caller.tenantId, row.id))
-  if (gone?.deleted === false) {
-    throw new Problem('state_conflict', `The response is ${gone.was}; cancel it first.`, { state: gone.was })
-  }
+  const { accept_duplicate_charge: consent } = request.query as z.infer<typeof consentQuery>
+  const asked = { caller: request.caller, consent: consent === 'true', reason: null, generation: null }
+  const [outcome] = await changeJobs(parts, changes.delete, [row.id], asked)
+  // Somebody else may have deleted it since.
+  if (outcome !== undefined && 'problem' in outcome && outcome.problem.code !== 'not_found') throw outcome.problem
   return sendJson(reply, 200, { id: idOf(request), object: 'response', deleted: true })
 }
 
@@ -87,10 +84,11 @@ export const responseRoutes: ApiRoute[] = [
     path: '/openai/v1/responses/{id}',
     scope: 'submit',
     summary: 'Forget a response',
-    description: 'The answer is gone and its key is free; the ledger stays.',
-    query: noQuery,
+    description:
+      'The answer is gone and its key is free; the ledger stays. One that was billed, or may have been, and has no answer needs `accept_duplicate_charge=true`.',
+    query: consentQuery,
     answers: { 200: { description: 'It is gone' } },
-    errors: ['not_found', 'state_conflict'],
+    errors: ['not_found', 'state_conflict', 'consent_required'],
     handle: remove,
   },
   {

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { Config } from '@askonce/config'
 
 /** What `askonce start` prints when everything runs. */
@@ -38,4 +39,13 @@ Ask something. The second time the same bytes come back at once, and nothing is 
 Or a whole file:  npx askonce batch examples/prompts.jsonl --out answers.jsonl
 Ctrl-C drains and stops everything. kill -9 is fine, too: start again.
 `
+}
+
+/** Said below the banner when the key that it shows has been revoked. */
+export function revokedKeyNotice({ bootstrapKey, dataDir }: Config): string {
+  const other =
+    bootstrapKey === null
+      ? `delete ${join(dataDir, 'api-key')} and start again: a new key is made`
+      : 'set ASKONCE_BOOTSTRAP_KEY to another one, or unset it, and start again'
+  return `The API key above was revoked, and stays so: requests with it get 401. To get in, ${other}; or make a key with \`askonce keys create\`.`
 }

@@ -7,7 +7,7 @@ import { startJanitor } from '@askonce/janitor'
 import { createMetrics } from '@askonce/telemetry'
 import { startWorker, type Worker } from '@askonce/worker'
 import { refusal } from '../errors.ts'
-import { banner } from './banner.ts'
+import { banner, revokedKeyNotice } from './banner.ts'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
 import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
@@ -56,6 +56,7 @@ export async function runStart(): Promise<void> {
     const janitor = await startJanitor(context)
     base.owner.update({ address: api.address, apiKey: key })
     say(banner({ config, address: api.address, key, place: base.place }))
+    if (api.bootstrapKeyIsRevoked()) say(revokedKeyNotice(config))
 
     await untilAborted(signals.first)
     const calls = worker.inFlight()

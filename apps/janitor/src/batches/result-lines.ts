@@ -13,6 +13,7 @@ export const lineErrors = {
   },
   cancelled: { code: 'batch_cancelled', message: 'The batch was cancelled before this request was executed.' },
   jobCancelled: { code: 'job_cancelled', message: 'The job of this line was cancelled by somebody.' },
+  forgotten: { code: 'forgotten', message: 'The job of this line was deleted before its result was written.' },
   reused: {
     code: 'idempotency_key_reused',
     message: 'The key of this line names another request. Use another idempotency_prefix, or another custom_id.',

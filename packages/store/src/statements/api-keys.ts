@@ -65,7 +65,7 @@ export interface NewApiKey {
   scopes: Scope[]
 }
 
-/** Adds a key, and its tenant when it is new. A key that exists stays as it is, but is valid again if it had been revoked. */
+/** Adds a key, and its tenant when it is new. A key that exists stays as it is, and a revoked one stays revoked: whoever asks looks at that. */
 export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
   return db.transaction().execute(async (transaction) => {
     await transaction
@@ -73,19 +73,24 @@ export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
       .values({ id: key.tenantId })
       .onConflict((conflict) => conflict.doNothing())
       .execute()
-    return transaction
-      .insertInto('api_keys')
-      .values({
-        tenant_id: key.tenantId,
-        name: key.name,
-        key_hash: key.keyHash,
-        hint: key.hint,
-        scopes: key.scopes,
-        revoked_at: null,
-      })
-      .onConflict((conflict) => conflict.column('key_hash').doUpdateSet({ revoked_at: null }))
-      .returning(selection)
-      .executeTakeFirstOrThrow()
+    return (
+      transaction
+        .insertInto('api_keys')
+        .values({
+          tenant_id: key.tenantId,
+          name: key.name,
+          key_hash: key.keyHash,
+          hint: key.hint,
+          scopes: key.scopes,
+          revoked_at: null,
+        })
+        // Changes nothing: it makes the statement return the row that is there.
+        .onConflict((conflict) =>
+          conflict.column('key_hash').doUpdateSet((expression) => ({ key_hash: expression.ref('excluded.key_hash') })),
+        )
+        .returning(selection)
+        .executeTakeFirstOrThrow()
+    )
   })
 }
 

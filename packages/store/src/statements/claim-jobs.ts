@@ -20,6 +20,8 @@ export interface Claim {
   on_uncertain: OnUncertain
   /** Reruns with backoff since the last request to run. */
   reruns: number
+  /** What names this attempt to the provider; nobody else knows it. */
+  mark: string
   /** Milliseconds since the job could first have run in this round, by the database clock. */
   queue_ms: number
 }
@@ -66,17 +68,18 @@ export async function claimJobs(
       update jobs j
       set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
       where j.id = any(array(select id from due where lane_open))
-      returning j.*
+      returning j.*, gen_random_uuid() as mark
     ),
     opened as (
       insert into attempts (
-        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id
+        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id, mark, metadata
       )
-      select id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid
+      select
+        id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid, mark, metadata
       from claimed
     )
     select
-      id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns,
+      id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns, mark,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
     from claimed
   `

@@ -1,6 +1,6 @@
 import type { JobState } from '@askonce/core'
-import { sql } from 'kysely'
-import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
+import { sql, type RawBuilder } from 'kysely'
+import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired, prefixRange } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -104,9 +104,13 @@ export interface ListFilter {
   createdBefore?: string | undefined
   /** JSON object of which the job's metadata must be a superset. */
   metadata?: string | undefined
+  /** Then the list is in the order of keys. */
+  keyPrefix?: string | undefined
+  /** Only jobs that may have been paid for, or that were or may have been paid for twice; what runs now says nothing yet. */
+  paid?: 'maybe' | 'twice' | undefined
   limit: number
-  /** Position of the last row of the page before: its created_at as text with microseconds, and its id. */
-  after?: { createdAt: string; id: string } | undefined
+  /** Position of the last row of the page before: its created_at as text with microseconds, and its id; in the order of keys its key. */
+  after?: { createdAt: string; id: string } | { key: string } | undefined
 }
 
 export interface ListedJob extends JobRow {
@@ -114,9 +118,22 @@ export interface ListedJob extends JobRow {
   cursor_at: string
 }
 
-/** Live jobs of a tenant, newest first. With the answers' bytes only when asked for one key. */
+/** As the index jobs_metadata has it. */
+const ownMetadata = (tenant: RawBuilder<unknown>, metadata: RawBuilder<unknown>) =>
+  sql`jsonb_set('{}', array[${tenant}], ${metadata})`
+
+/** As the indexes jobs_maybe_paid and jobs_paid_twice have it. */
+const paidHow = {
+  maybe: sql`j.paid - j.billed > (case when j.state = 'running' then 1 else 0 end)`,
+  twice: sql`j.paid > (case when j.state = 'running' then 2 else 1 end)`,
+}
+
+/**
+ * Live jobs of a tenant, newest first, or by key where a prefix is given: then they are one range of the unique index. With the answers'
+ * bytes only when asked for one key.
+ */
 export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]> {
-  const { tenantId, key, state, createdAfter, createdBefore, metadata, limit, after } = filter
+  const { tenantId, key, state, createdAfter, createdBefore, metadata, keyPrefix, paid, limit, after } = filter
   const conditions = [
     sql`j.tenant_id = ${tenantId}`,
     notExpired,
@@ -126,14 +143,30 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
       : [state === 'succeeded' ? sql`j.state = 'succeeded'` : sql`nullif(j.state, 'succeeded') = ${state}`]),
     ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
-    ...(metadata === undefined ? [] : [sql`j.metadata @> ${metadata}::jsonb`]),
-    ...(after === undefined ? [] : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
+    ...(metadata === undefined
+      ? []
+      : [
+          sql`j.metadata is not null and ${ownMetadata(sql`j.tenant_id`, sql`j.metadata`)}
+            @> ${ownMetadata(sql`${tenantId}::text`, sql`${metadata}::jsonb`)}`,
+        ]),
+    ...(keyPrefix === undefined ? [] : [prefixRange(sql`j.idempotency_key`, keyPrefix)]),
+    ...(paid === undefined ? [] : [paidHow[paid]]),
+    ...(after === undefined
+      ? []
+      : 'key' in after
+        ? [sql`j.idempotency_key > ${after.key} collate "C"`]
+        : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
   ]
+  // How rare metadata is the planner does not know, and rather than gather what the index finds it would go through the list of a tenant to its
+  // end. An expression in the order leaves it no such choice.
+  const newestFirst =
+    metadata === undefined ? sql`j.created_at desc, j.id desc` : sql`j.created_at + interval '0' desc, j.id desc`
+  const order = keyPrefix === undefined ? newestFirst : sql`j.idempotency_key`
   const { rows } = await sql<ListedJob>`
     select ${key === undefined ? jobColumnsWithoutResponse : jobColumns}, j.created_at::text as cursor_at
     from jobs j
     where ${sql.join(conditions, sql` and `)}
-    order by j.created_at desc, j.id desc
+    order by ${order}
     limit ${limit}
   `.execute(db)
   return rows
