@@ -1,4 +1,4 @@
-import { differences, parseJson, type Json } from '@askonce/core'
+import { differences, namedParts, parseJson, type Json } from '@askonce/core'
 import { readRequest, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
 import type { PreparedJob } from '@askonce/intake'
@@ -41,8 +41,8 @@ async function differencesOf(parts: Parts, prepared: PreparedJob, id: string): P
     if (stored === null) return []
     const request: Json = parseJson(stored.request.toString()).value
     return differences(
-      { operation: stored.operation, request },
-      { operation: prepared.operation, request: prepared.request },
+      namedParts(stored.operation, request, stored.request_headers),
+      namedParts(prepared.operation, prepared.request, prepared.headers),
     )
   } catch {
     return []

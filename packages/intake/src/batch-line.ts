@@ -1,4 +1,4 @@
-import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation } from '@askonce/core'
+import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation, type RequestHeaders } from '@askonce/core'
 import type { NewJob } from '@askonce/store'
 import { z } from 'zod'
 import { IntakeError } from './error.ts'
@@ -35,6 +35,8 @@ export interface LineCheckOptions {
   /** What `url` has to say. */
   endpoint: string
   keyPrefix: string
+  /** Go to the provider with every line. */
+  headers: RequestHeaders | null
 }
 
 const text = z.string({ error: (issue) => (issue.input === undefined ? 'is missing' : 'must be a text') })
@@ -58,7 +60,7 @@ const envelopes = {
  * no value of it is repeated.
  */
 export function createLineCheck(options: LineCheckOptions): (line: string) => CheckedLine {
-  const { factory, kind, operation, endpoint, keyPrefix } = options
+  const { factory, kind, operation, endpoint, keyPrefix, headers } = options
   const member = kind === 'openai' ? 'body' : 'params'
   const envelope = envelopes[kind]
 
@@ -107,6 +109,7 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
         request,
         text: parsed.textOf(request),
         base: [member],
+        headers,
         options: {},
       })
       return { ok: true, customId, job }

@@ -1,12 +1,15 @@
-import type { Config } from '@askonce/config'
+import type { Config, LaneConfig } from '@askonce/config'
 import {
   canonicalize,
   fingerprint,
+  operations,
   routeModel,
+  speaks,
   toPointer,
   type Json,
   type JsonObject,
   type Operation,
+  type RequestHeaders,
 } from '@askonce/core'
 import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
@@ -46,6 +49,8 @@ export interface AskedRequest {
   text: string
   /** Where `request` is in the body: for the pointers of errors. */
   base: readonly string[]
+  /** Of the caller, for the provider; null: none. */
+  headers: RequestHeaders | null
   options: DeliveryOptions
 }
 
@@ -54,6 +59,7 @@ export interface PreparedJob {
   job: NewJob
   operation: Operation
   request: JsonObject
+  headers: RequestHeaders | null
 }
 
 /** Makes rows of what is asked for. */
@@ -70,7 +76,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const schema = submissionSchema(limits)
 
   const rowOf = (
-    { tenantId, key, operation, request, text, base, options }: AskedRequest,
+    { tenantId, key, operation, request, text, base, headers, options }: AskedRequest,
     model: string,
   ): PreparedJob => {
     const bytes = Buffer.from(text)
@@ -80,10 +86,15 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     }
     const route = routeModel(model, lanes)
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
-    const digest = fingerprint(operation, request)
+    const kind = lanes.find(({ name }) => name === route.lane)?.kind
+    if (kind !== undefined && !speaks(kind, operation)) {
+      throw new IntakeError('invalid_request', unspoken(model, route.lane, kind, operation), toPointer([...base, 'model']))
+    }
+    const digest = fingerprint(operation, request, headers)
     return {
       operation,
       request,
+      headers,
       job: {
         id: uuidv7(),
         tenantId,
@@ -93,6 +104,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         model,
         lane: route.lane,
         request: bytes,
+        requestHeaders: headers === null ? null : JSON.stringify(headers),
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, options),
@@ -110,7 +122,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     const request = (body as JsonObject).request as JsonObject
     const base = ['request']
     const { model } = checkBody(nativeRequests[operation], request, base)
-    const asked = { tenantId, key, operation, base, options }
+    const asked = { tenantId, key, operation, base, options, headers: null }
     if (stream !== true) return rowOf({ ...asked, request, text: textOf(request) }, model)
     if (operation === 'embeddings') {
       throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
@@ -118,6 +130,12 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     return rowOf({ ...asked, ...streaming(request, textOf(request)) }, model)
   }
   return { fromSubmission, fromRequest }
+}
+
+/** Why this lane cannot be asked so; it names what can. */
+function unspoken(model: string, lane: string, kind: LaneConfig['kind'], operation: Operation): string {
+  const others = operations.filter((other) => speaks(kind, other)).join(', ')
+  return `/model: ${JSON.stringify(model)} goes to the lane ${lane}, whose provider (${kind}) has no ${operation}, only ${others}. Ask it that way, or name another model.`
 }
 
 /** The request with `"stream": true`, all other characters as they were: what an SDK would have sent. */

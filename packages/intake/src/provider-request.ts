@@ -19,6 +19,12 @@ const messages = z.array(message).min(1, 'must hold at least one message')
 
 const vector = z.array(z.union([z.string(), z.number(), z.array(z.number())])).min(1, 'must not be empty')
 
+const keptInputs = ['prompt', 'previous_response_id', 'conversation'] as const
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null && !(Array.isArray(value) && value.length === 0)
+}
+
 /**
  * What is checked of the provider's own body: the model, and the messages or the input. Everything else is between the
  * caller and the provider, and passes byte for byte.
@@ -30,11 +36,15 @@ export const providerRequests = {
     .looseObject({
       ...shared,
       input: z
-        .union([z.string(), z.array(z.looseObject({})).min(1)], { error: 'must be a text or a list of items' })
+        .union([z.string(), z.array(z.looseObject({}))], { error: 'must be a text or a list of items' })
+        .nullable()
         .optional(),
     })
-    // A stored prompt of the provider brings its own input.
-    .refine((body) => body.input !== undefined || body.prompt !== undefined, { path: ['input'], error: 'is missing' }),
+    // What is kept at the provider brings its own input: a prompt, an earlier response, a conversation.
+    .refine(({ input, ...body }) => isGiven(input) || keptInputs.some((name) => isGiven(body[name])), {
+      path: ['input'],
+      error: 'is missing, and so are prompt, previous_response_id and conversation',
+    }),
   embeddings: z.looseObject({
     model,
     stream: off('embeddings have no stream'),

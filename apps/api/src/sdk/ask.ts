@@ -17,7 +17,7 @@ import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
 import { storedMetadata } from './stored-metadata.ts'
-import { refuseBetas } from './refuse-betas.ts'
+import { requestHeaders } from './request-headers.ts'
 import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -74,7 +74,6 @@ function prepare(
   request: FastifyRequest,
   { operation, options }: Call,
 ): { prepared: PreparedJob; background: boolean } {
-  refuseBetas(request)
   const parsed = parseText(decodeBody(request.body))
   if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) {
     throw new Problem('invalid_request', 'The body must be a JSON object.', { param: '' })
@@ -95,6 +94,7 @@ function prepare(
     // Every job runs in the background here; the provider would answer with a receipt.
     text: receipt ? canonicalize(body) : parsed.textOf(asked),
     base: [],
+    headers: requestHeaders(request, parts.config.forwardHeaders),
     options: { ...delivery, ...metadataOf(operation, body, delivery) },
   })
   return { prepared, background: background === true }

@@ -106,6 +106,7 @@ function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, l
     model: line.model,
     lane: line.lane,
     request: line.request,
+    requestHeaders: batch.request_headers === null ? null : JSON.stringify(batch.request_headers),
     streamed: false,
     ownerBatch: batch.id,
     ...deliveryOf(limits, {

@@ -1,4 +1,4 @@
-import type { JobState } from '@askonce/core'
+import type { JobState, RequestHeaders } from '@askonce/core'
 import { sql } from 'kysely'
 import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
 import { hot } from '../hot.ts'
@@ -55,9 +55,12 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
   return rows.map(({ id }) => id)
 }
 
-/** The stored request of a job: the exact bytes of its `request` member, and its operation. */
-export async function readRequest(db: Db, id: string): Promise<{ operation: string; request: Buffer } | null> {
-  const row = await db.selectFrom('jobs').select(['operation', 'request']).where('id', '=', id).executeTakeFirst()
+/** The stored request of a job: the exact bytes of its `request` member, its operation, and the headers that go with it. */
+export async function readRequest(
+  db: Db,
+  id: string,
+): Promise<{ operation: string; request: Buffer; request_headers: RequestHeaders | null } | null> {
+  const row = await db.selectFrom('jobs').select(['operation', 'request', 'request_headers']).where('id', '=', id).executeTakeFirst()
   return row ?? null
 }
 

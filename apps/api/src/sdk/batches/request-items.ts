@@ -30,7 +30,7 @@ export async function* itemsOf(
 ): AsyncGenerator<Buffer[]> {
   const splitter = new RequestSplitter(maxParamsBytes + envelopeBytes)
   const endpoint = '/v1/messages'
-  const check = createLineCheck({ factory, kind: 'anthropic', operation: 'messages', endpoint, keyPrefix })
+  const check = createLineCheck({ factory, kind: 'anthropic', operation: 'messages', endpoint, keyPrefix, headers: null })
   const known = new Set<string>()
   let bytes = 0
   let turnEndsAt = performance.now() + yieldAfterMs
