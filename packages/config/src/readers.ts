@@ -83,5 +83,7 @@ export function readHeaderNames(given: string): Reading<readonly string[]> {
   const names = given.split(',').map((name) => name.trim().toLowerCase())
   const isGood = (name: string): boolean => /^[a-z0-9-]{1,64}$/.test(name) && !ownHeaders.test(name)
   if (names.length <= maxHeaderNames && names.every(isGood)) return { value: [...new Set(names)] }
-  return { expected: `at most ${maxHeaderNames} names of headers that carry neither credentials nor the connection, or none` }
+  return {
+    expected: `at most ${maxHeaderNames} names of headers that carry neither credentials nor the connection, or none`,
+  }
 }

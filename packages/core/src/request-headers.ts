@@ -16,5 +16,8 @@ export function namedHeaders(headers: RequestHeaders | null): { [name: string]: 
 /** Betas as they are compared and sent on: each once, sorted. */
 export function sortedBetas(values: readonly string[]): string {
   const betas = values.flatMap((value) => value.split(',')).map((beta) => beta.trim())
-  return [...new Set(betas)].filter((beta) => beta !== '').toSorted().join(',')
+  return [...new Set(betas)]
+    .filter((beta) => beta !== '')
+    .toSorted()
+    .join(',')
 }

@@ -1,4 +1,12 @@
-import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation, type RequestHeaders } from '@askonce/core'
+import {
+  JsonError,
+  maxKeyLength,
+  parseJson,
+  parseKeyText,
+  type JsonObject,
+  type Operation,
+  type RequestHeaders,
+} from '@askonce/core'
 import type { NewJob } from '@askonce/store'
 import { z } from 'zod'
 import { IntakeError } from './error.ts'

@@ -88,7 +88,11 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
     const kind = lanes.find(({ name }) => name === route.lane)?.kind
     if (kind !== undefined && !speaks(kind, operation)) {
-      throw new IntakeError('invalid_request', unspoken(model, route.lane, kind, operation), toPointer([...base, 'model']))
+      throw new IntakeError(
+        'invalid_request',
+        unspoken(model, route.lane, kind, operation),
+        toPointer([...base, 'model']),
+      )
     }
     const digest = fingerprint(operation, request, headers)
     return {

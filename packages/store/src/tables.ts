@@ -1,4 +1,13 @@
-import type { Billing, DecisionAction, JobError, JobState, OnUncertain, Operation, Outcome, RequestHeaders } from '@askonce/core'
+import type {
+  Billing,
+  DecisionAction,
+  JobError,
+  JobState,
+  OnUncertain,
+  Operation,
+  Outcome,
+  RequestHeaders,
+} from '@askonce/core'
 import type { ColumnType, Generated, Kysely } from 'kysely'
 
 /** Any connection that statements run on. */
@@ -217,7 +226,14 @@ interface ApiKeysTable {
 
 /** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
 export interface Tables {
-  jobs: JobRow & { request: Buffer; request_headers: RequestHeaders | null; reruns: number; timeout_ms: number; ttl_seconds: number; deadline_seconds: number }
+  jobs: JobRow & {
+    request: Buffer
+    request_headers: RequestHeaders | null
+    reruns: number
+    timeout_ms: number
+    ttl_seconds: number
+    deadline_seconds: number
+  }
   attempts: AttemptRow & { fingerprint: Buffer }
   decisions: DecisionRow
   lanes: LaneRow

@@ -26,7 +26,8 @@ export function requestHeaders(request: FastifyRequest, forwarded: readonly stri
   }
   if (found.length === 0) return null
   const size = found.reduce((bytes, [name, value]) => bytes + name.length + value.length, 0)
-  if (size > maxBytes) throw refuse(found[0]?.[0] ?? '', `the headers that are sent on have more than ${maxBytes} bytes`)
+  if (size > maxBytes)
+    throw refuse(found[0]?.[0] ?? '', `the headers that are sent on have more than ${maxBytes} bytes`)
   return Object.fromEntries(found)
 }
 

@@ -60,7 +60,11 @@ export async function readRequest(
   db: Db,
   id: string,
 ): Promise<{ operation: string; request: Buffer; request_headers: RequestHeaders | null } | null> {
-  const row = await db.selectFrom('jobs').select(['operation', 'request', 'request_headers']).where('id', '=', id).executeTakeFirst()
+  const row = await db
+    .selectFrom('jobs')
+    .select(['operation', 'request', 'request_headers'])
+    .where('id', '=', id)
+    .executeTakeFirst()
   return row ?? null
 }
 

@@ -30,7 +30,14 @@ export async function* itemsOf(
 ): AsyncGenerator<Buffer[]> {
   const splitter = new RequestSplitter(maxParamsBytes + envelopeBytes)
   const endpoint = '/v1/messages'
-  const check = createLineCheck({ factory, kind: 'anthropic', operation: 'messages', endpoint, keyPrefix, headers: null })
+  const check = createLineCheck({
+    factory,
+    kind: 'anthropic',
+    operation: 'messages',
+    endpoint,
+    keyPrefix,
+    headers: null,
+  })
   const known = new Set<string>()
   let bytes = 0
   let turnEndsAt = performance.now() + yieldAfterMs
