@@ -15,6 +15,7 @@ import type { NewJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
 import { checkBody } from './issues.ts'
+import { refuseOurIds } from './our-ids.ts'
 import { nativeRequests, providerRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
@@ -84,6 +85,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
       const detail = `${toPointer(base) || 'The body'} has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
       throw new IntakeError('payload_too_large', detail, toPointer(base))
     }
+    refuseOurIds(request, text, base)
     const route = routeModel(model, lanes)
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
     const kind = lanes.find(({ name }) => name === route.lane)?.kind

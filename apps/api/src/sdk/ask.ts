@@ -17,6 +17,7 @@ import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
 import { storedMetadata } from './stored-metadata.ts'
+import { withProvidersId } from './previous-response.ts'
 import { requestHeaders } from './request-headers.ts'
 import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
@@ -36,7 +37,7 @@ export interface Call {
 /** A call of a stock SDK: attach to the key's job, wait for it, and answer as the provider did. */
 export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyReply, call: Call): Promise<unknown> {
   const after = lastEventId(request)
-  const { prepared, background } = prepare(parts, request, call)
+  const { prepared, background } = await prepare(parts, request, call)
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)
   if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
@@ -69,11 +70,11 @@ async function withAnswer(parts: Parts, job: JobRow): Promise<JobRow> {
   return (await parts.jobs.read(job.tenant_id, job.id)) ?? job
 }
 
-function prepare(
+async function prepare(
   parts: Parts,
   request: FastifyRequest,
   { operation, options }: Call,
-): { prepared: PreparedJob; background: boolean } {
+): Promise<{ prepared: PreparedJob; background: boolean }> {
   const parsed = parseText(decodeBody(request.body))
   if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) {
     throw new Problem('invalid_request', 'The body must be a JSON object.', { param: '' })
@@ -81,18 +82,22 @@ function prepare(
   const asked = parsed.value as JsonObject
   const { background, ...rest } = asked
   const receipt = operation === 'responses' && background !== undefined
-  const body = receipt ? rest : asked
+  const sent = receipt ? rest : asked
   if (receipt && typeof background !== 'boolean' && background !== null) {
     throw new Problem('invalid_request', '/background: must be true or false', { param: '/background' })
   }
+  // Every job runs in the background here; the provider would answer with a receipt.
+  const own = { request: sent, text: receipt ? canonicalize(sent) : parsed.textOf(asked) }
+  const translated =
+    operation === 'responses' ? await withProvidersId(parts, request.caller.tenantId, sent) : null
+  const { request: body, text } = translated ?? own
   const delivery = readOptions(request, options)
   const prepared = parts.prepare.fromRequest({
     tenantId: request.caller.tenantId,
     key: (fingerprint) => chooseKey(request, fingerprint),
     operation,
     request: body,
-    // Every job runs in the background here; the provider would answer with a receipt.
-    text: receipt ? canonicalize(body) : parsed.textOf(asked),
+    text,
     base: [],
     headers: requestHeaders(request, parts.config.forwardHeaders),
     options: { ...delivery, ...metadataOf(operation, body, delivery) },
