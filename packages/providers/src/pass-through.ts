@@ -21,7 +21,14 @@ export interface Question {
 
 /** The provider's words; `lost`: there are none, for this reason. */
 export type Reply =
-  | { kind: 'reply'; status: number; contentType: string; body: Buffer; requestId: string | null; retryAfter: string | null }
+  | {
+      kind: 'reply'
+      status: number
+      contentType: string
+      body: Buffer
+      requestId: string | null
+      retryAfter: string | null
+    }
   | { kind: 'lost'; detail: string }
 
 /** Asks the provider of a lane once, within half a minute and 8 MiB. Never rejects. */

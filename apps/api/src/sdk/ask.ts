@@ -88,8 +88,7 @@ async function prepare(
   }
   // Every job runs in the background here; the provider would answer with a receipt.
   const own = { request: sent, text: receipt ? canonicalize(sent) : parsed.textOf(asked) }
-  const translated =
-    operation === 'responses' ? await withProvidersId(parts, request.caller.tenantId, sent) : null
+  const translated = operation === 'responses' ? await withProvidersId(parts, request.caller.tenantId, sent) : null
   const { request: body, text } = translated ?? own
   const delivery = readOptions(request, options)
   const prepared = parts.prepare.fromRequest({

@@ -9,7 +9,9 @@ import type { ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { askUnkeyed } from './unkeyed.ts'
 
-const body = z.looseObject({ model: z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters') })
+const body = z.looseObject({
+  model: z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters'),
+})
 
 /** Nothing is generated, so there is nothing to pay twice: it needs no key. */
 async function countTokens(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
