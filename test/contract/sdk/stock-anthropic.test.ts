@@ -182,12 +182,7 @@ describe('errors are of the SDK’s own classes', () => {
       [() => messages.create(ask('x')), Anthropic.BadRequestError, { code: 'idempotency_key_missing' }],
       [() => messages.create(ask('y'), used), Anthropic.BadRequestError, { code: 'idempotency_key_reused' }],
       [() => stranger.messages.create(ask('x'), keyed()), Anthropic.AuthenticationError, { code: 'unauthorized' }],
-      [
-        () => messages.create(ask('x'), keyed({ 'anthropic-beta': 'x-2025-01-01' })),
-        Anthropic.BadRequestError,
-        { param: 'anthropic-beta' },
-      ],
-      [() => messages.countTokens(ask('x')), Anthropic.NotFoundError, { code: 'not_found' }],
+      [() => anthropic.beta.files.list(), Anthropic.NotFoundError, { code: 'not_found' }],
     ]
     for (const [call, errorClass, members] of expected) {
       const error = await call().catch((e: unknown) => e)
