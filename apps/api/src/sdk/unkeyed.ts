@@ -39,7 +39,7 @@ export async function askUnkeyed(
     const { status, contentType, body, requestId, retryAfter } = answer
     if (requestId !== null) void reply.header('x-askonce-provider-request-id', requestId)
     if (retryAfter !== null) void reply.header('retry-after', retryAfter)
-    return reply.code(status).header('content-type', contentType).send(body)
+    return await reply.code(status).header('content-type', contentType).send(body)
   } finally {
     atOnce -= 1
     reply.raw.off('close', leave)
