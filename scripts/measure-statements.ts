@@ -36,6 +36,7 @@ function newJob(id: string): NewJob {
     model: 'simulated/small',
     lane: 'simulated',
     request: Buffer.from(`{"model":"small","messages":[{"role":"user","content":"${'x'.repeat(200)}"}]}`),
+    requestHeaders: null,
     streamed: false,
     ownerBatch: null,
     metadata: null,

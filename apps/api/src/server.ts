@@ -5,10 +5,12 @@ import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
 import { Bodies } from './bodies.ts'
 import type { Parts } from './context.ts'
-import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
+import { Problem, problemDocument, problemHeaders, statusFor, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
-import { isAnthropic, type ApiRoute } from './route.ts'
+import type { ApiRoute } from './route.ts'
+import { isAnthropicPath, isSdkPath } from './sdk-path.ts'
 import { anthropicError } from './sdk/dialect.ts'
+import { noSuchRoute } from './sdk/no-such-route.ts'
 import { queryProblem } from './schemas/issues.ts'
 
 /** Headers must have arrived in this time; bodies are {@link Arrivals}' business. */
@@ -90,8 +92,9 @@ export function createServer(
   app.addHook('onRequest', (request, reply, done) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
-    if (isAnthropic(request)) void reply.header('request-id', request.id)
-    if (request.is404) return done(nothingHere())
+    if (isAnthropicPath(request.url)) void reply.header('request-id', request.id)
+    // Said before the body is read: it does not matter.
+    if (request.is404) return done(noSuchRoute(request))
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -134,15 +137,8 @@ export function createServer(
     const level = problem.code === 'internal_error' ? 'error' : problem.code === 'overloaded' ? 'debug' : 'warn'
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
-  app.setNotFoundHandler((request, reply) => {
-    sendProblem(reply, request, nothingHere())
-  })
+  app.setNotFoundHandler((request, reply) => sendProblem(reply, request, noSuchRoute(request)))
   return app
-}
-
-/** Said before the body is read: it does not matter. */
-function nothingHere(): Problem {
-  return new Problem('not_found', 'There is nothing at this address; /docs lists what there is.')
 }
 
 function requestFields(request: FastifyRequest, reply: FastifyReply, route: string) {
@@ -159,8 +155,8 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
   // Fastify ends the connection of a body that was not read to its end. It is, see Bodies.drain, and a client that is cut off while it sends does not
   // read the answer.
-  void reply.removeHeader('connection').code(problem.status).headers(problemHeaders(problem))
-  if (!isAnthropic(request)) return void reply.send(JSON.stringify(problemDocument(problem, request.id)))
+  void reply.removeHeader('connection').code(statusFor(problem, request)).headers(problemHeaders(problem))
+  if (!isAnthropicPath(request.url)) return void reply.send(JSON.stringify(problemDocument(problem, request)))
   void reply
     .header('content-type', 'application/json; charset=utf-8')
     .send(JSON.stringify(anthropicError(problem, request.id)))
@@ -217,6 +213,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
           request.server.arrivals.release(request.raw)
         }
         if (mayBeAbsent && !request.url.includes('?')) return
+        if (isSdkPath(path)) request.query = withoutSdkParameters(request.query as Record<string, unknown>)
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)
         request.query = checked.data
@@ -225,6 +222,11 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
     })
     done()
   })
+}
+
+/** The query of an SDK's request without what the SDKs put into it of their own: it says nothing here. */
+function withoutSdkParameters({ beta: _beta, 'api-version': _version, ...query }: Record<string, unknown>): object {
+  return query
 }
 
 /** `/v1/jobs/{id}` as Fastify writes it. Names of models hold slashes. */

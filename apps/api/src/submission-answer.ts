@@ -1,7 +1,7 @@
 import { readRequest, type JobRef, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
 import type { PreparedJob } from '@askonce/intake'
-import type { Operation } from '@askonce/core'
+import type { Operation, RequestHeaders } from '@askonce/core'
 import { patiently } from './patience.ts'
 import { Problem } from './problem.ts'
 import { outcomeNames } from './submissions.ts'
@@ -20,13 +20,14 @@ export async function reusedKey(
   prepared: PreparedJob | null,
   existing: JobRow,
   param = 'Idempotency-Key',
+  more = '',
 ): Promise<Problem> {
   const pointers =
     prepared === null ? [] : await differencesOf(parts, prepared, { tenantId: existing.tenant_id, id: existing.id })
   const where = pointers.length === 0 ? '' : `: they differ at ${pointers.join(', ')}`
   return new Problem(
     'idempotency_key_reused',
-    `The key names another request${where}. Use a new key for a new request.`,
+    `The key names another request${where}. Use a new key for a new request.${more}`,
     {
       param,
       pointers,
@@ -39,10 +40,14 @@ async function differencesOf(parts: Parts, prepared: PreparedJob, ref: JobRef): 
   try {
     const stored = await patiently(readRequest(parts.db, ref))
     if (stored === null) return []
-    const { operation, request } = prepared.job
+    const { operation, request, requestHeaders } = prepared.job
     return await parts.intake.differences({
-      left: { operation: stored.operation as Operation, text: stored.request },
-      right: { operation, text: request },
+      left: { operation: stored.operation as Operation, text: stored.request, headers: stored.request_headers },
+      right: {
+        operation,
+        text: request,
+        headers: requestHeaders === null ? null : (JSON.parse(requestHeaders) as RequestHeaders),
+      },
     })
   } catch {
     return []

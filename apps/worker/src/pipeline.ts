@@ -88,6 +88,7 @@ async function call(
       model: claim.model,
       request: marked(provider, claim) ?? claim.request,
       ...(stream === null ? {} : { stream }),
+      ...(claim.request_headers === null ? {} : { headers: claim.request_headers }),
       timeoutMs: claim.timeout_ms,
       signal: held.abort.signal,
       onSent: () => (sent = true),

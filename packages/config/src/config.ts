@@ -66,6 +66,8 @@ export type Config = {
     readonly sdkWaitMs: number
     readonly maxQueuedSubmissions: number
   }
+  /** Headers of a stock SDK's request that go to the provider with it, in lower case. */
+  readonly forwardHeaders: readonly string[]
   readonly simulated: { readonly latencyMs: number; readonly tokens: number; readonly failureRate: number }
   readonly lanes: readonly LaneConfig[]
   /** Whether any lane but the simulated one is on. */

@@ -67,6 +67,7 @@ function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'
       sdkWaitMs: env.ASKONCE_SDK_WAIT_SECONDS,
       maxQueuedSubmissions: env.ASKONCE_MAX_QUEUED_SUBMISSIONS,
     },
+    forwardHeaders: env.ASKONCE_FORWARD_HEADERS,
     simulated: {
       latencyMs: env.ASKONCE_SIMULATED_LATENCY_MS,
       tokens: env.ASKONCE_SIMULATED_TOKENS,

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import {
   readAnthropicUrl,
   readConnection,
+  readHeaderNames,
   readHost,
   readHttpUrl,
   readInteger,
@@ -11,6 +12,8 @@ import {
 } from './readers.ts'
 import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
+
+const defaultForwarded: readonly string[] = ['openai-organization', 'openai-project', 'http-referer', 'x-title']
 
 const CENTURY = 3_153_600_000
 
@@ -148,6 +151,17 @@ const providers = {
     },
     null,
     readAnthropicUrl,
+  ),
+  ASKONCE_FORWARD_HEADERS: variable(
+    {
+      unset: defaultForwarded.join(','),
+      accepts: 'names of headers with commas between, or `none`',
+      meaning:
+        'Headers of a stock SDK’s request that go to the provider with it, besides `anthropic-beta` and `openai-beta`, which always do. They are no part of what a key names: a replay with others is the same answer. Credentials, and what belongs to one connection, cannot be named.',
+      example: 'openai-organization,openai-project',
+    },
+    defaultForwarded,
+    readHeaderNames,
   ),
   ASKONCE_SIMULATED_LATENCY_MS: integer(
     { unset: 300, min: 0, max: 3_600_000, unit: 'milliseconds' },

@@ -1,4 +1,12 @@
-import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation } from '@askonce/core'
+import {
+  JsonError,
+  maxKeyLength,
+  parseJson,
+  parseKeyText,
+  type JsonObject,
+  type Operation,
+  type RequestHeaders,
+} from '@askonce/core'
 import { noDefaults, type NewJob } from '@askonce/store'
 import { z } from 'zod'
 import { IntakeError } from './error.ts'
@@ -35,6 +43,8 @@ export interface LineKind {
   /** What `url` has to say. */
   endpoint: string
   keyPrefix: string
+  /** Go to the provider with every line. */
+  headers: RequestHeaders | null
 }
 
 interface LineCheckOptions extends LineKind {
@@ -62,7 +72,7 @@ const envelopes = {
  * no value of it is repeated.
  */
 export function createLineCheck(options: LineCheckOptions): (line: string) => CheckedLine {
-  const { factory, kind, operation, endpoint, keyPrefix } = options
+  const { factory, kind, operation, endpoint, keyPrefix, headers } = options
   const member = kind === 'openai' ? 'body' : 'params'
   const envelope = envelopes[kind]
 
@@ -113,6 +123,7 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
         request,
         text: parsed.textOf(request),
         base: [member],
+        headers,
         options: {},
       })
       return { ok: true, customId, job }

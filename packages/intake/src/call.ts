@@ -5,7 +5,17 @@ import type { AskedRequest, JobFactory, PreparedJob } from './new-job.ts'
 import { storedMetadata } from './stored-metadata.ts'
 
 /** A call of a provider's own API, beside its body. */
-export type AskedCall = Omit<AskedRequest, 'key' | 'request' | 'text' | 'base'>
+export interface AskedCall extends Omit<AskedRequest, 'key' | 'request' | 'text' | 'base'> {
+  /** What a `previous_response_id` of ours stands for; null: it is none of ours. */
+  previous: PreviousResponse | null
+}
+
+/** A response by the id that a background one has at first, and by the provider's own; or why that cannot be gone on from. */
+export interface PreviousResponse {
+  ours: string
+  providers: string | null
+  refusal: string
+}
 
 export interface PreparedCall extends PreparedJob {
   /** The caller wants a receipt at once. */
@@ -24,10 +34,12 @@ export function prepareCall(factory: JobFactory, call: AskedCall, body: Uint8Arr
   const asked = parsed.value as JsonObject
   const { background, ...rest } = asked
   const receipt = operation === 'responses' && background !== undefined
-  const request = receipt ? rest : asked
+  const own = receipt ? rest : asked
   if (receipt && typeof background !== 'boolean' && background !== null) {
     throw new IntakeError('invalid_request', '/background: must be true or false', '/background')
   }
+  const replaced = call.previous === null ? null : withProvidersId(own, call.previous)
+  const request = replaced ?? own
   // What the caller asks the provider to store is found again here by the same metadata, which those of the header leave as they are.
   const stored = operation === 'chat.completions' ? storedMetadata(request) : null
   const prepared = factory.fromRequest({
@@ -35,7 +47,7 @@ export function prepareCall(factory: JobFactory, call: AskedCall, body: Uint8Arr
     key: '',
     request,
     // Every job runs in the background here; the provider would answer with a receipt.
-    text: receipt ? canonicalize(request) : parsed.textOf(asked),
+    text: receipt || replaced !== null ? canonicalize(request) : parsed.textOf(asked),
     base: [],
     options: stored === null ? options : { ...options, metadata: { ...options.metadata, ...stored } },
   })
@@ -43,4 +55,13 @@ export function prepareCall(factory: JobFactory, call: AskedCall, body: Uint8Arr
   const wantsUsage =
     typeof streaming === 'object' && streaming !== null && (streaming as JsonObject)['include_usage'] === true
   return { ...prepared, background: background === true, wantsUsage }
+}
+
+const param = '/previous_response_id'
+
+/** The request with the provider's own id in place of ours, so that the key names the same request whichever of the two is sent. */
+function withProvidersId(request: JsonObject, { ours, providers, refusal }: PreviousResponse): JsonObject | null {
+  if (request['previous_response_id'] !== ours) return null
+  if (providers === null) throw new IntakeError('invalid_request', `${param}: ${refusal}`, param)
+  return { ...request, previous_response_id: providers }
 }

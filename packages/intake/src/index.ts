@@ -1,6 +1,6 @@
 export * from './batch-line.ts'
 export * from './body.ts'
-export type { PreparedCall } from './call.ts'
+export type { PreparedCall, PreviousResponse } from './call.ts'
 export * from './common.ts'
 export * from './error.ts'
 export { Intake } from './intake.ts'

@@ -1,17 +1,21 @@
-import type { Config } from '@askonce/config'
+import type { Config, LaneConfig } from '@askonce/config'
 import {
   canonicalize,
   fingerprint,
+  operations,
   routeModel,
+  speaks,
   toPointer,
   type Json,
   type JsonObject,
   type Operation,
+  type RequestHeaders,
 } from '@askonce/core'
 import type { NewJob, TenantDefaults } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
 import { checkBody } from './issues.ts'
+import { refuseOurIds } from './our-ids.ts'
 import { nativeRequests, providerRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
@@ -54,6 +58,8 @@ export interface AskedRequest {
   text: string
   /** Where `request` is in the body: for the pointers of errors. */
   base: readonly string[]
+  /** Of the caller, for the provider; null: none. */
+  headers: RequestHeaders | null
   options: DeliveryOptions
 }
 
@@ -76,7 +82,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const schema = submissionSchema(limits)
 
   const rowOf = (
-    { tenantId, defaults, key, operation, request, text, base, options }: AskedRequest,
+    { tenantId, defaults, key, operation, request, text, base, headers, options }: AskedRequest,
     model: string,
   ): PreparedJob => {
     const bytes = Buffer.from(text)
@@ -84,10 +90,19 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
       const detail = `${toPointer(base) || 'The body'} has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
       throw new IntakeError('payload_too_large', detail, toPointer(base))
     }
+    refuseOurIds(request, text, base)
     const route = routeModel(model, lanes)
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
     refuseMarks(request, base)
-    const digest = fingerprint(operation, request)
+    const kind = lanes.find(({ name }) => name === route.lane)?.kind
+    if (kind !== undefined && !speaks(kind, operation)) {
+      throw new IntakeError(
+        'invalid_request',
+        unspoken(model, route.lane, kind, operation),
+        toPointer([...base, 'model']),
+      )
+    }
+    const digest = fingerprint(operation, request, headers)
     return {
       job: {
         id: uuidv7(),
@@ -98,6 +113,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         model,
         lane: route.lane,
         request: bytes,
+        requestHeaders: headers === null ? null : JSON.stringify(headers),
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, defaults, options),
@@ -115,7 +131,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     const request = (body as JsonObject).request as JsonObject
     const base = ['request']
     const { model } = checkBody(nativeRequests[operation], request, base)
-    const asked = { tenantId, defaults, key, operation, base, options }
+    const asked = { tenantId, defaults, key, operation, base, options, headers: null }
     if (stream !== true) return rowOf({ ...asked, request, text: textOf(request) }, model)
     if (operation === 'embeddings') {
       throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
@@ -134,6 +150,12 @@ function refuseMarks({ metadata }: JsonObject, base: readonly string[]): void {
   if (name === undefined) return
   const pointer = toPointer([...base, 'metadata', name])
   throw new IntakeError('invalid_request', `${pointer}: names that begin with askonce_ are for Askonce alone`, pointer)
+}
+
+/** Why this lane cannot be asked so; it names what can. */
+function unspoken(model: string, lane: string, kind: LaneConfig['kind'], operation: Operation): string {
+  const others = operations.filter((other) => speaks(kind, other)).join(', ')
+  return `/model: ${JSON.stringify(model)} goes to the lane ${lane}, whose provider (${kind}) has no ${operation}, only ${others}. Ask it that way, or name another model.`
 }
 
 /** The request with `"stream": true`, all other characters as they were: what an SDK would have sent. */

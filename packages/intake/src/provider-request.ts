@@ -26,6 +26,12 @@ const vector = manyOf(
   isTextOrToken,
 )
 
+const keptInputs = ['prompt', 'previous_response_id', 'conversation'] as const
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null && !(Array.isArray(value) && value.length === 0)
+}
+
 /**
  * What is checked of the provider's own body: the model, and the messages or the input. Everything else is between the
  * caller and the provider, and passes byte for byte.
@@ -40,10 +46,14 @@ export const providerRequests = {
         .union([z.string(), manyOf(z.looseObject({}), 'must not be empty')], {
           error: 'must be a text or a list of items',
         })
+        .nullable()
         .optional(),
     })
-    // A stored prompt of the provider brings its own input.
-    .refine((body) => body.input !== undefined || body.prompt !== undefined, { path: ['input'], error: 'is missing' }),
+    // What is kept at the provider brings its own input: a prompt, an earlier response, a conversation.
+    .refine(({ input, ...body }) => isGiven(input) || keptInputs.some((name) => isGiven(body[name])), {
+      path: ['input'],
+      error: 'is missing, and so are prompt, previous_response_id and conversation',
+    }),
   embeddings: z.looseObject({
     model,
     stream: off('embeddings have no stream'),

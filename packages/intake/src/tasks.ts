@@ -1,4 +1,11 @@
-import { differences, parseKeyText, type JsonObject, type Operation } from '@askonce/core'
+import {
+  differences,
+  namedParts,
+  parseKeyText,
+  type JsonObject,
+  type Operation,
+  type RequestHeaders,
+} from '@askonce/core'
 import type { TenantDefaults } from '@askonce/store'
 import { createLineCheck, type CheckedLine, type LineKind } from './batch-line.ts'
 import { decodeBody, parseText } from './body.ts'
@@ -9,6 +16,7 @@ import { createJobFactory, type IntakeSettings, type JobFactory, type PreparedJo
 interface StoredRequest {
   operation: Operation
   text: Uint8Array
+  headers: RequestHeaders | null
 }
 
 /** What is done with bytes that somebody sent, by name: what it needs and what it makes. Nothing here waits for anything. */
@@ -52,8 +60,8 @@ const tasks: { [Name in TaskName]: (factory: JobFactory, given: Tasks[Name]['nee
   differences: (_factory, { left, right }) => differences(parsed(left), parsed(right)),
 }
 
-function parsed({ operation, text }: StoredRequest): JsonObject {
-  return { operation, request: parseText(decodeBody(text)).value }
+function parsed({ operation, text, headers }: StoredRequest): JsonObject {
+  return namedParts(operation, parseText(decodeBody(text)).value, headers)
 }
 
 /** An outcome that survives the way out of a thread, where errors lose their class. */

@@ -31,6 +31,8 @@ export interface WireCall {
   path: string
   /** Null: a GET. */
   body: Buffer | null
+  /** Beside those of every request, which win. */
+  headers?: Readonly<Record<string, string>>
   timeoutMs: number
   signal: AbortSignal
   onSent: () => void

@@ -70,7 +70,7 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
       {
         path: call.path,
         method: call.body === null ? 'GET' : 'POST',
-        headers: requestHeaders,
+        headers: call.headers === undefined ? requestHeaders : { ...call.headers, ...requestHeaders },
         body: call.body,
         headersTimeout: call.timeoutMs + timeoutMarginMs,
         bodyTimeout: call.timeoutMs + timeoutMarginMs,

@@ -1,4 +1,4 @@
-import { isSimulatedModel, type Operation, type Verdict } from '@askonce/core'
+import { isSimulatedModel, type Operation, type RequestHeaders, type Verdict } from '@askonce/core'
 import { verdictOfBroken } from './broken.ts'
 import { classify } from './classify.ts'
 import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
@@ -33,6 +33,8 @@ export interface ProviderCall {
   model: string
   /** The exact bytes to send. */
   request: Buffer
+  /** Headers of the caller that go with it. They cannot take the place of ours. */
+  headers?: RequestHeaders
   /** For the whole call, connecting included. */
   timeoutMs: number
   /** Aborting closes the socket at once. The verdict then says only whether the call had left; the caller knows why it aborted. */
@@ -83,7 +85,7 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
     })
 
   return {
-    call: async ({ operation, model, request, timeoutMs, signal, onSent, stream }) => {
+    call: async ({ operation, model, request, headers, timeoutMs, signal, onSent, stream }) => {
       const path = endpointPath(kind, operation)
       if (path === null) {
         return unsent(`Lane ${lane.name} calls a provider of kind ${kind}, which has no operation ${operation}`)
@@ -97,6 +99,7 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
         body: isObject(asked) && operation === 'chat.completions' ? withUsage(request, asked) : request,
+        ...(headers === undefined ? {} : { headers }),
         timeoutMs,
         signal,
         onSent: onSent ?? (() => {}),

@@ -1,4 +1,13 @@
-import type { Billing, DecisionAction, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
+import type {
+  Billing,
+  DecisionAction,
+  JobError,
+  JobState,
+  OnUncertain,
+  Operation,
+  Outcome,
+  RequestHeaders,
+} from '@askonce/core'
 import type { ColumnType, Generated, Kysely } from 'kysely'
 
 /** Any connection that statements run on. */
@@ -145,6 +154,8 @@ export interface BatchRow {
   error_bytes: number
   output_ttl_seconds: number | null
   metadata: Record<string, string> | null
+  /** Go to the provider with every line. */
+  request_headers: RequestHeaders | null
   key_prefix: string
   completion_window: string
   window_seconds: number
@@ -227,7 +238,14 @@ interface ApiKeysTable {
 
 /** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
 export interface Tables {
-  jobs: JobRow & { request: Buffer; reruns: number; timeout_ms: number; ttl_seconds: number; deadline_seconds: number }
+  jobs: JobRow & {
+    request: Buffer
+    request_headers: RequestHeaders | null
+    reruns: number
+    timeout_ms: number
+    ttl_seconds: number
+    deadline_seconds: number
+  }
   attempts: AttemptRow & { fingerprint: Buffer }
   decisions: DecisionRow
   lanes: LaneRow

@@ -73,6 +73,7 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     model: 'simulated/one',
     lane: 'simulated',
     request: Buffer.from(`{"body":"${body}"}`),
+    requestHeaders: null,
     streamed: false,
     ownerBatch: null,
     metadata: null,

@@ -116,6 +116,7 @@ describe('a statement takes so many bytes, as they are stored', () => {
       outputTtlSeconds: null,
       metadata: null,
       keyPrefix: null,
+      requestHeaders: null,
       completionWindow: '24h',
       windowSeconds: 86_400,
       seal: null,

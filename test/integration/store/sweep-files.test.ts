@@ -50,6 +50,7 @@ function batchOf(inputFileId: string): NewBatch {
     errorFileId: randomUUID(),
     outputTtlSeconds: null,
     metadata: null,
+    requestHeaders: null,
     keyPrefix: null,
     completionWindow: '24h',
     windowSeconds: day,

@@ -16,10 +16,15 @@ import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
-import { refuseBetas } from './refuse-betas.ts'
-import { responseOf } from './response-object.ts'
+import { givenPreviousId } from './previous-response.ts'
+import { requestHeaders } from './request-headers.ts'
+import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+
+/** What a caller is told who makes several calls under one key, as agents and chunked embeddings do. */
+const severalCalls =
+  ' If this key is for a run of several calls, send Askonce-Key: derive beside it: each call then has a key of its own within the run.'
 
 /** What differs between the calls of the SDKs. */
 export interface Call {
@@ -34,7 +39,7 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   const prepared = await prepare(parts, request, call)
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)
-  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
+  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
   const { job } = result
   void reply.headers({
     ...jobHeaders(job),
@@ -47,7 +52,7 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
   if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: prepared.wantsUsage })
-  if (prepared.background) return sendJson(reply, 200, responseOf(job))
+  if (prepared.background) return sendResponse(reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
     (row) => row ?? job,
@@ -58,11 +63,25 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   return sendProviderAnswer(reply, await settled)
 }
 
+/** The job as `GET` reads it: a submission need not bring the answer's bytes with it. */
+async function withAnswer(parts: Parts, job: JobRow): Promise<JobRow> {
+  if (job.state !== 'succeeded' || job.response !== null) return job
+  return (await parts.jobs.read(job.tenant_id, job.id)) ?? job
+}
+
 async function prepare(parts: Parts, request: FastifyRequest, { operation, options }: Call): Promise<PreparedCall> {
-  refuseBetas(request)
   const { tenantId, defaults } = request.caller
-  const call = { tenantId, defaults, operation, options: readOptions(request, options) }
-  const prepared = await useBody(request, (body) => parts.intake.call({ call, body }))
+  const asked = {
+    tenantId,
+    defaults,
+    operation,
+    headers: requestHeaders(request, parts.config.forwardHeaders),
+    options: readOptions(request, options),
+  }
+  const prepared = await useBody(request, async (body) => {
+    const previous = operation === 'responses' ? await givenPreviousId(parts, tenantId, body) : null
+    return parts.intake.call({ call: { ...asked, previous }, body })
+  })
   prepared.job.key = chooseKey(request, prepared.job.fingerprint)
   return prepared
 }

@@ -114,6 +114,7 @@ function jobOf(
     model: line.model,
     lane: line.lane,
     request: line.request,
+    requestHeaders: batch.request_headers === null ? null : JSON.stringify(batch.request_headers),
     streamed: false,
     ownerBatch: batch.id,
     ...deliveryOf(limits, defaults, {

@@ -77,10 +77,10 @@ class Scan {
   private total: number
 
   constructor(parts: Validation, batch: LeasedBatch) {
-    const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId } = batch
+    const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId, request_headers: headers } = batch
     this.parts = parts
     this.batch = batch
-    this.kind = { kind, operation, endpoint, keyPrefix }
+    this.kind = { kind, operation, endpoint, keyPrefix, headers }
     this.reader = new LineReader(parts.db, fileId, batch.scan_bytes, this.maxRequestBytes + envelopeBytes)
     this.errors = [...batch.errors]
     this.bytes = batch.scan_bytes

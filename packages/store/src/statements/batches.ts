@@ -6,7 +6,7 @@ import { sweepBytes, swept, type SweepBounds, type SweptRows } from './sweep.ts'
 
 export const batchColumns = sql`
   b.id, b.tenant_id, b.kind, b.operation, b.endpoint, b.api_key_id, b.input_file_id, b.output_file_id, b.error_file_id,
-  b.output_bytes, b.error_bytes, b.output_ttl_seconds, b.metadata, b.key_prefix, b.completion_window, b.window_seconds,
+  b.output_bytes, b.error_bytes, b.output_ttl_seconds, b.metadata, b.request_headers, b.key_prefix, b.completion_window, b.window_seconds,
   b.status, b.ending, b.errors, b.scan_bytes, b.scan_lines, b.total, b.submitted, b.done, b.succeeded, b.failed,
   b.cancelled, b.expired, b.replayed, b.input_tokens, b.output_tokens, b.cost_usd, b.created_at, b.expires_at,
   b.in_progress_at, b.finalizing_at, b.cancelling_at, b.ended_at`
@@ -25,6 +25,8 @@ export interface NewBatch {
   outputTtlSeconds: number | null
   /** JSON text, or null. */
   metadata: string | null
+  /** JSON text, or null. */
+  requestHeaders: string | null
   /** Null: the SHA-256 of the input. */
   keyPrefix: string | null
   completionWindow: string
@@ -46,11 +48,12 @@ export function createBatch(db: Db, batch: NewBatch): Promise<BatchRow | null> {
     const { rows } = await sql<BatchRow>`
       insert into batches as b (
         id, tenant_id, kind, operation, endpoint, api_key_id, input_file_id, output_file_id, error_file_id, output_ttl_seconds,
-        metadata, key_prefix, completion_window, window_seconds, status, expires_at
+        metadata, request_headers, key_prefix, completion_window, window_seconds, status, expires_at
       )
       select
         ${batch.id}::uuid, f.tenant_id, ${batch.kind}, ${batch.operation}, ${batch.endpoint}, ${batch.apiKeyId}::uuid, f.id,
         ${batch.outputFileId}::uuid, ${batch.errorFileId}::uuid, ${batch.outputTtlSeconds}::integer, ${batch.metadata}::jsonb,
+        ${batch.requestHeaders}::jsonb,
         coalesce(${batch.keyPrefix}::text, encode(f.sha256, 'hex')), ${batch.completionWindow}, ${batch.windowSeconds}::integer,
         'validating', now() + make_interval(secs => ${batch.windowSeconds}::integer)
       from files f

@@ -1,4 +1,4 @@
-import type { OnUncertain, Operation } from '@askonce/core'
+import type { OnUncertain, Operation, RequestHeaders } from '@askonce/core'
 import { sql } from 'kysely'
 import { checked, lockOrder, mayRun } from '../fragments.ts'
 import { hot } from '../hot.ts'
@@ -14,6 +14,8 @@ export interface Claim {
   model: string
   lane: string
   request: Buffer
+  /** Headers of the caller that go with it. */
+  request_headers: RequestHeaders | null
   /** Whether the request asks for a stream. */
   streamed: boolean
   timeout_ms: number
@@ -79,7 +81,8 @@ export async function claimJobs(
       from claimed
     )
     select
-      id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns, mark,
+      id, attempt, generation, tenant_id, operation, model, lane, request, request_headers, streamed, timeout_ms, on_uncertain, reruns,
+      mark,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
     from claimed
   `

@@ -1,4 +1,4 @@
-import type { JobState } from '@askonce/core'
+import type { JobState, RequestHeaders } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
 import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired, prefixRange } from '../fragments.ts'
 import { hot } from '../hot.ts'
@@ -81,14 +81,14 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
   return rows.map(({ id }) => id)
 }
 
-/** The stored request of a job: the exact bytes of its `request` member, and its operation. */
+/** The stored request of a job: the exact bytes of its `request` member, its operation, and the headers that go with it. */
 export async function readRequest(
   db: Db,
   { tenantId, id }: JobRef,
-): Promise<{ operation: string; request: Buffer } | null> {
+): Promise<{ operation: string; request: Buffer; request_headers: RequestHeaders | null } | null> {
   const row = await db
     .selectFrom('jobs')
-    .select(['operation', 'request'])
+    .select(['operation', 'request', 'request_headers'])
     .where('id', '=', id)
     .where('tenant_id', '=', tenantId)
     .executeTakeFirst()

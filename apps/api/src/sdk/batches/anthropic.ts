@@ -10,7 +10,7 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { sendContent } from '../files/content.ts'
 import { pageOf, pageSize } from '../files/index.ts'
-import { refuseBetas } from '../refuse-betas.ts'
+import { batchHeaders } from '../request-headers.ts'
 import { batchIdInPath, batchInPath, cancelInPath } from './in-path.ts'
 import { noSuchBatch, ours, publicId, readPublicId } from '../files/view.ts'
 import { UploadWriter } from '../files/writer.ts'
@@ -33,7 +33,7 @@ function prefixOf(request: FastifyRequest): string | null {
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, key } = request.caller
-  refuseBetas(request)
+  const headers = batchHeaders(request, parts.config.forwardHeaders)
   const keyPrefix = prefixOf(request)
   const id = uuidv7()
   const writer = await UploadWriter.begin(parts.db, {
@@ -70,6 +70,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
         errorFileId: uuidv7(),
         outputTtlSeconds: null,
         metadata: null,
+        requestHeaders: headers,
         keyPrefix,
         completionWindow: '24h',
         windowSeconds,

@@ -29,7 +29,13 @@ export async function* itemsOf(
   { intake, keyPrefix, maxParamsBytes, maxRequests, maxBodyBytes }: ItemLimits,
 ): AsyncGenerator<Buffer[]> {
   const splitter = new RequestSplitter(maxParamsBytes + envelopeBytes)
-  const kind = { kind: 'anthropic', operation: 'messages', endpoint: '/v1/messages', keyPrefix } as const
+  const kind = {
+    kind: 'anthropic',
+    operation: 'messages',
+    endpoint: '/v1/messages',
+    keyPrefix,
+    headers: null,
+  } as const
   const known = new Set<string>()
   let bytes = 0
   let turnEndsAt = performance.now() + yieldAfterMs
