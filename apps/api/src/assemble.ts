@@ -82,7 +82,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     metrics,
     db,
     keys: new KeyRing(db),
-    prepare: createJobFactory({ config, isOpen: (lane) => lanes.isOpen(lane) }),
+    prepare: createJobFactory({ config, isOpen: (lane, model) => watch.isOpen(lane, model) }),
     submissions: new Submissions({
       db,
       log,

@@ -55,11 +55,12 @@ async function callAndDecide(
   // An earlier call of this job may have been answered: nothing is paid before the provider has said.
   const lookUp = await parts.lookUps.before(claim, held.abort.signal)
   if (lookUp === 'failed') return lookUpFailedEnd(claim, Math.random())
+  const calledAt = performance.now()
   const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held, stream)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)
   const end = endRecord(claim, verdict, held.abortedFor, Math.random())
-  await moveLane(parts, claim, verdict)
+  await moveLane(parts, claim, verdict, calledAt)
   return end
 }
 
@@ -105,9 +106,15 @@ function marked({ stored }: Provider, { streamed, operation, request, id, attemp
   return streamed ? null : (stored?.marked(operation, request, nameOf(id, attempt)) ?? null)
 }
 
-async function moveLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: Verdict): Promise<void> {
-  if (verdict.kind === 'answer') await laneControl.onAnswer(lane)
-  else await laneControl.onFailure(lane, verdict)
+async function moveLane(
+  { laneControl }: PipelineParts,
+  { lane, model }: Claim,
+  verdict: Verdict,
+  calledAt: number,
+): Promise<void> {
+  const call = { lane, model, sinceMs: performance.now() - calledAt }
+  if (verdict.kind === 'answer') await laneControl.onAnswer(call)
+  else await laneControl.onFailure(call, verdict)
 }
 
 async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end: brought }: Flight): Promise<void> {

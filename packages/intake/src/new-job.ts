@@ -22,7 +22,7 @@ const defaultMaxPaidAttempts = 2
 interface NewJobOptions {
   config: Config
   /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 /** A submission: what is sent, by whom, under which key. */
@@ -96,7 +96,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, options),
-        dispatch: isOpen(route.lane),
+        dispatch: isOpen(route.lane, model),
       },
     }
   }

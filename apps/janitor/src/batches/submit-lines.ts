@@ -28,7 +28,7 @@ interface Submission {
   db: Db
   config: Config
   dispatcher: Dispatcher
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
@@ -113,7 +113,7 @@ function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, l
       ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(wholeSeconds(limits.defaultTtlMs), atLeast)),
       deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
     }),
-    dispatch: isOpen(line.lane),
+    dispatch: isOpen(line.lane, line.model),
   }
 }
 
