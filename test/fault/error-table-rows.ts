@@ -50,7 +50,7 @@ const refused: Row[] = cases.map(({ name, kind, refuse, verdict }, index) => ({
 }))
 
 const closesLane = ({ verdict }: Row): boolean =>
-  verdict.kind === 'pause' || verdict.kind === 'alarm' || verdict.overloaded === true
+  verdict.kind === 'pause' || verdict.kind === 'alarm' || (verdict.kind === 'rerun' && verdict.overloaded === true)
 
 /** Lines that stop or rerun the job and leave the lane alone. */
 export const openRows = refused.filter((row) => !closesLane(row) && row.verdict.kind !== 'unknown')
