@@ -81,7 +81,7 @@ export const unknownRows = [...refused.filter(({ verdict }) => verdict.kind === 
   (row, index) =>
     policies.map((policy) => {
       const key = `unknown-${index}-${policy}`
-      const timeout = row.behaviour.kind === 'hang' ? { timeout_seconds: 1 } : {}
+      const timeout = row.behaviour.kind === 'hang' ? { timeout_seconds: 3 } : {}
       const job = jobOf(row.kind, key, { on_uncertain: policy, ...timeout })
       return Object.assign({}, row, { policy, key, job })
     }),
