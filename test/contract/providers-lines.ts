@@ -79,18 +79,18 @@ const lines: readonly Line[] = [
   line('415 without it', both, { status: 415, body: page }, stop),
   line('418 without it', both, { status: 418, body: 'teapot' }, stop),
   line('451 without a body', both, { status: 451, body: '' }, stop),
-  line('400 of Mistral', openai, { status: 400, body: { object: 'error', message: { detail: [{ msg: 'no' }] } } }, stop),
+  line(
+    '400 of Mistral',
+    openai,
+    { status: 400, body: { object: 'error', message: { detail: [{ msg: 'no' }] } } },
+    stop,
+  ),
   line('400 with a list of errors', both, { status: 400, body: { errors: [{ message: 'no' }] } }, stop),
   line('400 of Gemini', openai, { status: 400, body: [{ error: { code: 400, message: 'no' } }] }, stop),
   line('400 with a long reason', both, { status: 400, body: openaiError('x'.repeat(100_000)) }, stop),
 
   // 401; 403
-  line(
-    '401',
-    openai,
-    { status: 401, body: openaiError('invalid_request_error', 'invalid_api_key') },
-    auth,
-  ),
+  line('401', openai, { status: 401, body: openaiError('invalid_request_error', 'invalid_api_key') }, auth),
   line(
     '401 about a permission',
     openai,

@@ -80,8 +80,12 @@ const rules: readonly Rule[] = [
 
 /** The line of the table for a status outside 2xx. */
 export function refusalOf(status: number, error: ProviderError | null, model: string): Refusal {
-  const { statuses: _statuses, when: _when, ...refusal } =
-    rules.find(({ statuses, when }) => statuses(status) && (when === undefined || when({ error, model }))) ?? otherwise
+  const {
+    statuses: _statuses,
+    when: _when,
+    ...refusal
+  } = rules.find(({ statuses, when }) => statuses(status) && (when === undefined || when({ error, model }))) ??
+  otherwise
   return refusal
 }
 

@@ -69,7 +69,9 @@ describe('keys', () => {
     await Promise.all([1, 2, 3].map(() => ensureBootstrapKey(harness.database.db, bootstrapKey, 'again')))
     const keys = await listApiKeys(harness.database.db)
     const found = keys.filter(({ name }) => name === 'bootstrap' || name === 'again')
-    expect(found).toMatchObject([{ tenantId: 'default', scopes: ['submit', 'read', 'admin', 'operator'], hint: 'cont' }])
+    expect(found).toMatchObject([
+      { tenantId: 'default', scopes: ['submit', 'read', 'admin', 'operator'], hint: 'cont' },
+    ])
   })
 })
 
