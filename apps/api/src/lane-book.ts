@@ -55,7 +55,7 @@ export class LaneBook {
   allPublic(): LaneView[] {
     return this.names().map((name) => {
       const view = this.view(name, this.watch.get(name))
-      return { ...view, reason: publicReason(view.code) }
+      return Object.assign(view, { reason: publicReason(view.code) })
     })
   }
 

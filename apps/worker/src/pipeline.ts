@@ -112,9 +112,9 @@ async function moveLane(
   verdict: Verdict,
   calledAt: number,
 ): Promise<void> {
-  const call = { lane, model, sinceMs: performance.now() - calledAt }
-  if (verdict.kind === 'answer') await laneControl.onAnswer(call)
-  else await laneControl.onFailure(call, verdict)
+  const asked = { lane, model, sinceMs: performance.now() - calledAt }
+  if (verdict.kind === 'answer') await laneControl.onAnswer(asked)
+  else await laneControl.onFailure(asked, verdict)
 }
 
 async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end: brought }: Flight): Promise<void> {

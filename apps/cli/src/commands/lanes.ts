@@ -49,6 +49,11 @@ export function addLanes(program: Command): void {
     .action(resume)
 }
 
+function linesOf({ name, state, reason, until, models }: Lane): Line[] {
+  const whole = { name, model: null, state, reason, until }
+  return [whole, ...models.map((closing) => Object.assign({ name }, closing))]
+}
+
 async function list({ json }: { json?: boolean }): Promise<void> {
   await withClient(async (client) => {
     const lanes = await client.json<{ data: Lane[] }>({ method: 'GET', path: '/v1/lanes' })
@@ -62,10 +67,7 @@ async function list({ json }: { json?: boolean }): Promise<void> {
           { title: 'UNTIL', value: ({ state, until }) => (state === 'stopped' ? 'resumed' : relative(until)) },
           { title: 'REASON', value: ({ reason }) => reason ?? '-', shrinks: true },
         ],
-        lanes.data.flatMap(({ models, ...lane }) => [
-          { ...lane, model: null },
-          ...models.map((model) => ({ ...model, name: lane.name })),
-        ]),
+        lanes.data.flatMap(linesOf),
       ),
     )
   })
