@@ -13,7 +13,7 @@ create table api_keys (
   constraint api_keys_key_hash_key UNIQUE (key_hash),
   constraint api_keys_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
   constraint api_keys_pkey PRIMARY KEY (id),
-  constraint api_keys_scopes_check CHECK (((scopes <@ ARRAY['submit'::text, 'read'::text, 'admin'::text]) AND (cardinality(scopes) > 0))),
+  constraint api_keys_scopes_check CHECK (((scopes <@ ARRAY['submit'::text, 'read'::text, 'admin'::text, 'operator'::text]) AND (cardinality(scopes) > 0))),
   constraint api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
 );
 
@@ -272,7 +272,7 @@ create table jobs (
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
   constraint jobs_deadline_seconds_check CHECK ((deadline_seconds > 0)),
-  constraint jobs_error_response_check CHECK ((octet_length(error_response) <= 65536)),
+  constraint jobs_error_response_check CHECK ((octet_length(error_response) <= 262144)),
   constraint jobs_error_response_is_whole CHECK (((error_response IS NULL) = (error_content_type IS NULL))),
   constraint jobs_failed_says_why CHECK (((state <> 'failed'::text) OR (error IS NOT NULL))),
   constraint jobs_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
@@ -322,7 +322,7 @@ CASE
     ELSE 1
 END);
 CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
-CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
+CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, model, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
 
 create table lanes (
@@ -333,10 +333,14 @@ create table lanes (
   until timestamp with time zone,
   failures integer not null default 0,
   changed_at timestamp with time zone not null default now(),
+  model text not null default ''::text,
+  turn_at timestamp with time zone,
   constraint lanes_closed_says_why CHECK (((state = 'open'::text) OR (reason IS NOT NULL))),
   constraint lanes_failures_check CHECK ((failures >= 0)),
+  constraint lanes_model_check CHECK ((length(model) <= 200)),
+  constraint lanes_models_only_pause CHECK (((model = ''::text) OR (state = ANY (ARRAY['open'::text, 'paused'::text])))),
   constraint lanes_name_check CHECK ((name ~ '^[a-z0-9-]{1,40}$'::text)),
-  constraint lanes_pkey PRIMARY KEY (name),
+  constraint lanes_pkey PRIMARY KEY (name, model),
   constraint lanes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'paused'::text, 'breaker'::text, 'stopped'::text]))),
   constraint lanes_wait_is_dated CHECK (((state = ANY (ARRAY['paused'::text, 'breaker'::text])) = (until IS NOT NULL)))
 );

@@ -196,8 +196,13 @@ describe('get and list', () => {
 describe('lanes', () => {
   it('are listed and resumed', async () => {
     const { stdout } = await run('lanes', 'list')
-    expect(stdout).toMatch(/openai +stopped +resumed +The provider refused the credentials/)
+    expect(stdout).toMatch(/openai +- +stopped +resumed +The provider refused the credentials/)
+    expect(stdout).toMatch(/openai +gpt-paused +paused +in \S+ \S+ +Rate limit reached/)
     expect(await run('lanes', 'resume', 'openai')).toMatchObject({ code: 0, stdout: 'openai open\n' })
+    expect(await run('lanes', 'resume', 'openai', '--model', 'gpt-paused')).toMatchObject({
+      code: 0,
+      stdout: 'openai open, gpt-paused open\n',
+    })
     expect((await run('lanes', 'resume', 'nobody')).code).toBe(1)
   })
 })

@@ -165,14 +165,14 @@ async function handle(
     )
   }
   if (url.pathname === '/v1/lanes') {
+    const until = new Date(Date.now() + 600_000).toISOString()
+    const model = { model: 'gpt-paused', state: 'paused', reason: 'Rate limit reached', until }
     const lane = { name: 'openai', state: 'stopped', reason: 'The provider refused the credentials', until: null }
-    return send(
-      200,
-      JSON.stringify({ object: 'list', data: [lane, { name: 'simulated', state: 'open', reason: null, until: null }] }),
-    )
+    const other = { name: 'simulated', state: 'open', reason: null, until: null, models: [] }
+    return send(200, JSON.stringify({ object: 'list', data: [{ ...lane, models: [model] }, other] }))
   }
   if (url.pathname === '/v1/lanes/openai/resume')
-    return send(200, '{"name":"openai","state":"open","reason":null,"until":null}')
+    return send(200, '{"name":"openai","state":"open","reason":null,"until":null,"models":[]}')
 
   const [, id = '', verb = ''] = /^\/v1\/jobs\/([^/]+)\/?(\w*)$/.exec(url.pathname) ?? []
   const job = fake.jobs.get(id)

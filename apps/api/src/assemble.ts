@@ -79,7 +79,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   })
   const handOver = new HandOver(dispatcher, log)
   const lanes = new LaneBook(config.lanes, watch)
-  const intake = new Intake({ config, isOpen: (lane) => lanes.isOpen(lane) })
+  const intake = new Intake({ config, isOpen: (lane, model) => watch.isOpen(lane, model) })
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }

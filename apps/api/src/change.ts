@@ -79,8 +79,8 @@ export const changes = {
     news: 'settled',
     run: async (db, request, { consent, rehearsal }) => {
       const outcomes = await deleteJobs(db, request, consent, rehearsal)
-      const changed = rehearsal ? 'would be deleted' : 'deleted'
-      return outcomes.map(({ allowed, ...rest }) => ({ ...rest, changed: allowed ? changed : null }))
+      const changed = rehearsal ? ('would be deleted' as const) : ('deleted' as const)
+      return outcomes.map(({ allowed, ...rest }) => Object.assign(rest, { changed: allowed ? changed : null }))
     },
   },
 } as const satisfies Record<string, Change>

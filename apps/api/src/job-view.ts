@@ -24,7 +24,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPie
   const middle = JSON.stringify({
     error: row.error,
     flags: row.flags,
-    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane) : null,
+    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane, row.model) : null,
     usage: {
       input_tokens: row.input_tokens,
       output_tokens: row.output_tokens,

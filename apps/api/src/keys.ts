@@ -6,7 +6,7 @@ const prefix = 'ak_'
 const randomLength = 32
 
 /** Every scope there is. */
-export const allScopes: Scope[] = ['submit', 'read', 'admin']
+export const allScopes: Scope[] = ['submit', 'read', 'admin', 'operator']
 
 /** SHA-256 of a key: what the database keeps of it. */
 export function hashKey(key: string): Buffer {

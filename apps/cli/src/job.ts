@@ -13,7 +13,7 @@ export interface Job {
   replayed?: boolean
   error: JobError | null
   flags: string[]
-  waiting_for: { lane: string; reason: string | null; until: string | null } | null
+  waiting_for: { lane: string; model?: string | null; reason: string | null; until: string | null } | null
   usage: {
     input_tokens: number | null
     output_tokens: number | null

@@ -109,11 +109,12 @@ function failureEnd(
   aborted: AbortReason | null,
   random: number,
 ): AttemptEndRecord {
-  const { kind, sent, overloaded, retryAfterMs, providerStatus } = verdict
+  const { kind, sent, overloaded, retryAfterMs, providerStatus, atOnce = false } = verdict
   const wasAborted = aborted !== null && kind === 'unknown'
   const outcome: Outcome = wasAborted ? aborted : outcomes[kind]
   const code: ErrorCode = wasAborted && aborted === 'drained' ? 'worker_drained' : verdict.code
-  const waits = kind === 'rerun' || kind === 'pause'
+  // An alarm has no wait of its own: the lane is stopped. What was aborted is no word of the provider's.
+  const waits = !atOnce && !wasAborted && (kind === 'rerun' || kind === 'pause' || kind === 'unknown')
   return {
     ...nothing,
     jobId: id,
@@ -121,10 +122,9 @@ function failureEnd(
     action: actions[kind],
     outcome,
     billing: verdict.billing,
-    uncounted: isUncounted(outcome, sent),
-    // An alarm has no wait of its own: the lane is stopped. After a maybe the rerun starts at once.
+    uncounted: atOnce || isUncounted(outcome, sent),
     delayMs: waits ? backoffMs({ reruns, overloaded, retryAfterMs, random }) : 0,
-    backoff: kind === 'rerun',
+    backoff: waits && kind !== 'pause',
     error: JSON.stringify(jobError(code, wasAborted ? undefined : clean(verdict.message), providerStatus)),
     errorCode: code,
     providerStatus,

@@ -47,7 +47,9 @@ export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldA
   const end = await callAndDecide(parts, claim, held, stream)
   const recorded = await recordAndReport(parts, { claim, held, startedAt, end })
   stream?.end()
-  if (recorded && end.action === 'answer') await parts.laneControl.onAnswer(claim.lane)
+  if (!recorded || end.action !== 'answer') return
+  const { lane, model } = claim
+  await parts.laneControl.onAnswer({ lane, model })
 }
 
 // A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
@@ -61,11 +63,12 @@ async function callAndDecide(
   // An earlier call of this job may have been answered: nothing is paid before the provider has said.
   const lookUp = await parts.lookUps.before(claim, held.abort.signal)
   if (lookUp === 'failed') return lookUpFailedEnd(claim, Math.random())
+  const calledAt = performance.now()
   const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held, stream)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)
   const end = endRecord(claim, verdict, held.abortedFor, Math.random())
-  if (verdict.kind !== 'answer') await closeLane(parts, claim, verdict)
+  if (verdict.kind !== 'answer') await closeLane(parts, claim, verdict, calledAt)
   return end
 }
 
@@ -119,9 +122,15 @@ function marked({ stored }: Provider, { streamed, operation, request, mark }: Cl
  * Before the end is written: the job must not be back in the queue of a lane that nobody has closed yet. An answer never waits for its
  * lane, and what a failure proves is worth more than a lane that is closed in time: without it the job counts as maybe paid.
  */
-async function closeLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: FailureVerdict): Promise<void> {
+async function closeLane(
+  { laneControl }: PipelineParts,
+  { lane, model }: Claim,
+  verdict: FailureVerdict,
+  calledAt: number,
+): Promise<void> {
   const late = (): Error => new Error(`lane ${lane} is closed late`)
-  await within(laneControl.onFailure(lane, verdict), laneLimitMs, late).catch(() => undefined)
+  const asked = { lane, model, sinceMs: performance.now() - calledAt }
+  await within(laneControl.onFailure(asked, verdict), laneLimitMs, late).catch(() => undefined)
 }
 
 /** Whether the end is in the database. */

@@ -66,6 +66,8 @@ export interface JobError {
 
 export interface WaitingFor {
   lane: string
+  /** Null: the whole lane is closed. */
+  model: string | null
   reason: string
   until: string | null
 }

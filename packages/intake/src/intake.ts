@@ -18,14 +18,14 @@ const maxHeapMb = 256
 export interface IntakeOptions {
   config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 /** Makes rows of what was sent: at once where that takes no time, else in a thread, so that nobody waits behind somebody else's large body. */
 export class Intake {
   private readonly settings: IntakeSettings
   private readonly settingsText: string
-  private readonly isOpen: (lane: string) => boolean
+  private readonly isOpen: (lane: string, model: string) => boolean
   private readonly threads: Threads<ThreadTask, TaskResult<TaskName>>
 
   constructor({ config, isOpen }: IntakeOptions) {
@@ -74,7 +74,7 @@ export class Intake {
 
   private opened<Made extends PreparedJob>(made: Made): Made {
     const { job } = made
-    job.dispatch = this.isOpen(job.lane)
+    job.dispatch = this.isOpen(job.lane, job.model)
     // A copy from a thread has lost its class.
     job.request = asBuffer(job.request)
     job.fingerprint = asBuffer(job.fingerprint)

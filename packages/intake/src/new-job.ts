@@ -30,7 +30,7 @@ export interface IntakeSettings {
 interface NewJobOptions {
   config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 /** A submission: what is sent, by whom, under which key. */
@@ -117,7 +117,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, defaults, options),
-        dispatch: isOpen(route.lane),
+        dispatch: isOpen(route.lane, model),
       },
     }
   }

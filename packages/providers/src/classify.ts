@@ -25,7 +25,7 @@ export interface ClassifyContext {
   checkStream: ((body: Buffer) => ShapeCheck) | null
 }
 
-/** What a complete HTTP response means: ERRORS.md. The request was sent, whatever the response says. */
+/** What a complete HTTP response means: docs/errors.md. The request was sent, whatever the response says. */
 export function classify(response: Response, context: ClassifyContext): Verdict {
   return response.status >= 200 && response.status <= 299
     ? classifySuccess(response, context)
@@ -68,26 +68,35 @@ function contentTypeOf({ headers }: Response, transcript: boolean | null): strin
 
 const eventStream = 'text/event-stream'
 
-function classifyRefusal(response: Response, { scrub, redact, nowMs }: ClassifyContext): Verdict {
+function classifyRefusal(response: Response, { model, scrub, redact, nowMs }: ClassifyContext): Verdict {
   const { status, headers, body } = response
   const error = parseProviderError(body)
-  const { kind, billing, code, overloaded } = refusalOf(status, error)
+  const { kind, billing, code, overloaded = false, wholeLane = false } = refusalOf(status, error, model)
   const base = failure(response)
-  const waits = kind === 'pause' || kind === 'rerun'
+  const waits = kind === 'pause' || kind === 'rerun' || overloaded
+  const message = scrub(error?.message || spokenByAnother(response))
+  // What a proxy says about a call whose fate it does not know is no word of the provider's.
+  const isShown = error !== null || (status >= 400 && status <= 499)
   return {
     ...base,
     kind,
     billing,
     code,
-    message: scrub(error?.message || spokenByAnother(response)),
+    message,
     providerRequestId: base.providerRequestId ?? error?.requestId ?? null,
     retryAfterMs: waits ? (retryAfterMs(headers, nowMs) ?? (kind === 'pause' ? resetMs(headers, nowMs) : null)) : null,
-    body: error === null ? null : shownErrorBody(response, redact),
-    overloaded: overloaded ?? false,
+    body: isShown ? shownErrorBody(response, redact, message) : null,
+    overloaded,
+    ...(wholeLane ? { wholeLane } : {}),
   }
 }
 
 function spokenByAnother({ status, headers, body }: Response): string {
+  if (status >= 300 && status <= 399) {
+    const target = headerValue(headers, 'location')
+    const where = target === null ? 'without saying where to' : `to ${target}`
+    return `HTTP ${status}: the provider redirects ${where}. The base URL of this lane is wrong; redirects are not followed.`
+  }
   const contentType = headerValue(headers, 'content-type') ?? 'no content type'
   const text = foreignText(body, contentType)
   return `HTTP ${status} without the provider's error object (${contentType})${text === null ? '' : `: ${text}`}`

@@ -10,7 +10,8 @@ import { createPriceBook, type PriceOverride } from './prices.ts'
 import { createRedactor, createScrubber } from './scrub.ts'
 import { createStoredAnswers, storedOperation, type StoredAnswers } from './stored-answers.ts'
 import { createSimulatedWire, type SimulatedOptions } from './simulated.ts'
-import { withUsage } from './with-usage.ts'
+import { checkForTls } from './tls-port.ts'
+import { createUsageAsking } from './usage-asking.ts'
 
 /** Where a lane's calls go. `baseUrl: null` is the provider's own; `apiKey: null` sends no credentials (Ollama). */
 export interface LaneEndpoint {
@@ -67,10 +68,11 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
   const wire: Wire =
     kind === 'simulated' || baseUrl === null
       ? createSimulatedWire(options.simulated)
-      : createHttpWire(baseUrl.origin, requestHeaders(kind, lane.apiKey))
+      : checkForTls(createHttpWire(baseUrl.origin, requestHeaders(kind, lane.apiKey)), baseUrl.origin)
   const scrub = createScrubber(lane.apiKey)
   const redact = createRedactor(lane.apiKey)
   const prices = createPriceBook(kind, baseUrl, options.prices)
+  const usage = createUsageAsking()
 
   const judge = (response: Response, operation: Operation, model: string, follower: Follower | null): Verdict =>
     classify(response, {
@@ -96,9 +98,10 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       }
       const asked = stream === undefined ? null : parseBody(request)
       const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
+      const body = isObject(asked) && operation === 'chat.completions' ? usage.forced(request, asked) : request
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
-        body: isObject(asked) && operation === 'chat.completions' ? withUsage(request, asked) : request,
+        body,
         ...(headers === undefined ? {} : { headers }),
         timeoutMs,
         signal,
@@ -106,7 +109,8 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         ...(follower === null ? {} : { onData: follower.push }),
       })
       if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub, follower?.error() ?? null)
-      return judge(exchange, operation, model, follower)
+      const verdict = judge(exchange, operation, model, follower)
+      return usage.isRefused(exchange, request, body) ? asBefore(verdict) : verdict
     },
     stored:
       lane.lookUp === true && kind === 'openai'
@@ -116,6 +120,11 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         : null,
     close: () => wire.close(),
   }
+}
+
+/** We had asked for more than the caller, and the server does not know it: the same request goes again without. */
+function asBefore(verdict: Verdict): Verdict {
+  return verdict.kind === 'stop' ? { ...verdict, kind: 'rerun', body: null, atOnce: true } : verdict
 }
 
 function unsent(why: string): Verdict {

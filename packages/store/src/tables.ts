@@ -187,12 +187,16 @@ export type LaneState = 'open' | 'paused' | 'breaker' | 'stopped'
 
 export interface LaneRow {
   name: string
+  /** Empty: the whole lane. */
+  model: string
   state: LaneState
   reason: string | null
   code: string | null
   until: Date | null
+  /** Overloads or rate limits in a row, without an answer between them. */
   failures: number
   changed_at: Date
+  turn_at: Date | null
 }
 
 /** A lane as a reader gets it: the wait that is left by the database clock, which other clocks cannot compute. */
@@ -223,7 +227,7 @@ interface TenantsTable {
   timeout_seconds: number | null
 }
 
-export type Scope = 'submit' | 'read' | 'admin'
+export type Scope = 'submit' | 'read' | 'admin' | 'operator'
 
 interface ApiKeysTable {
   id: Generated<string>

@@ -129,8 +129,9 @@ export const events = {
   ),
   'lane.paused': event(
     'warn',
-    'The provider asked to wait.',
+    'The provider asked to wait: for one model, or, where none is named, for the whole lane.',
     'lane',
+    'model',
     'provider',
     'error_code',
     'duration_ms',

@@ -36,6 +36,8 @@ export function createMetrics() {
 
   const databaseGauges = createDatabaseGauges(prefix, registers)
   const laneState = gauge('lane_state', '1 for the state that the lane is in', 'lane', 'state')
+  // Their number and not their names: anybody may read this page, and callers choose the names.
+  const pausedModels = gauge('lane_paused_models', 'Models of the lane that are paused', 'lane')
 
   return {
     submissions: counter('submissions_total', 'Submissions: new, rerun, attached, replayed, mismatch', 'outcome'),
@@ -64,6 +66,10 @@ export function createMetrics() {
     setLaneStates(lanes: readonly { name: string; state: string }[]): void {
       laneState.reset()
       for (const { name, state } of lanes) laneState.set({ lane: name, state }, 1)
+    },
+    setPausedModels(lanes: readonly { name: string; count: number }[]): void {
+      pausedModels.reset()
+      for (const { name, count } of lanes) pausedModels.set({ lane: name }, count)
     },
     /** From now on a scrape also shows these figures, read at most every two seconds. */
     collectFromDatabase(read: () => Promise<DatabaseFigures>): void {

@@ -68,7 +68,9 @@ describe('keys', () => {
     await Promise.all([1, 2, 3].map(() => ensureBootstrapKey(harness.database.db, bootstrapKey, 'again')))
     const keys = await listApiKeys(harness.database.db)
     const found = keys.filter(({ name }) => name === 'bootstrap' || name === 'again')
-    expect(found).toMatchObject([{ tenantId: 'default', scopes: ['submit', 'read', 'admin'], hint: 'cont' }])
+    expect(found).toMatchObject([
+      { tenantId: 'default', scopes: ['submit', 'read', 'admin', 'operator'], hint: 'cont' },
+    ])
   })
 })
 
@@ -94,6 +96,7 @@ describe('scopes', () => {
     const submit = await harness.keyFor('scoped', ['submit'])
     const read = await harness.keyFor('scoped', ['read'])
     const admin = await harness.keyFor('scoped', ['admin'])
+    const operator = await harness.keyFor('scoped', ['operator'])
     const id = '01890000-0000-7000-8000-000000000000'
     const needs: [string, string, string, string][] = [
       ['POST', '/v1/jobs', submit, 'submit'],
@@ -107,11 +110,11 @@ describe('scopes', () => {
       ['GET', `/v1/jobs/${id}`, read, 'read'],
       ['GET', `/v1/jobs/${id}/response`, read, 'read'],
       ['GET', `/v1/jobs/${id}/attempts`, read, 'read'],
-      ['GET', '/v1/lanes', admin, 'admin'],
-      ['POST', '/v1/lanes/simulated/resume', admin, 'admin'],
+      ['GET', '/v1/lanes', operator, 'operator'],
+      ['POST', '/v1/lanes/simulated/resume', operator, 'operator'],
     ]
     for (const [method, path, good, scope] of needs) {
-      for (const key of [submit, read, admin]) {
+      for (const key of [submit, read, admin, operator]) {
         const { status, json } = await harness.call(method, path, { key, ...(method === 'POST' ? { body: {} } : {}) })
         const refused = status === 403 && json.code === 'forbidden' && json.detail.includes(`scope ${scope}`)
         expect([method, path, refused]).toEqual([method, path, key !== good])

@@ -24,7 +24,8 @@ async function isReady(parts: Parts, _request: FastifyRequest, reply: FastifyRep
 }
 
 async function metrics(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  parts.metrics.setLaneStates(parts.lanes.all())
+  parts.metrics.setLaneStates(parts.lanes.allPublic())
+  parts.metrics.setPausedModels(parts.lanes.pausedModels())
   const { contentType, text } = await parts.metrics.render()
   return reply.header('content-type', contentType).send(text)
 }

@@ -30,9 +30,14 @@ export const job = z
     error: jobError.nullable(),
     flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
     waiting_for: z
-      .strictObject({ lane: z.string(), reason: z.string(), until: utc.nullable() })
+      .strictObject({
+        lane: z.string(),
+        model: z.string().nullable().describe('Null: the whole lane'),
+        reason: z.string(),
+        until: utc.nullable(),
+      })
       .nullable()
-      .describe('Why a queued job does not run: its lane is closed'),
+      .describe('Why a queued job does not run: its lane is closed, or its model is paused there'),
     usage: z.strictObject({
       input_tokens: tokens,
       output_tokens: tokens,

@@ -59,7 +59,7 @@ export class BatchDriver {
   constructor(options: BatchDriverOptions) {
     this.options = options
     this.watch = new LaneWatch(options.db)
-    this.intake = new Intake({ config: options.config, isOpen: (lane) => this.isOpen(lane) })
+    this.intake = new Intake({ config: options.config, isOpen: (lane, model) => this.watch.isOpen(lane, model) })
   }
 
   async close(): Promise<void> {
@@ -139,7 +139,7 @@ export class BatchDriver {
       return 0
     }
     const stopAt = performance.now() + sliceMs
-    const parts = { db, config, dispatcher, isOpen: (lane: string) => this.isOpen(lane) }
+    const parts = { db, config, dispatcher, isOpen: (lane: string, model: string) => this.watch.isOpen(lane, model) }
     let taken: number | null
     do {
       taken = await submitLines(parts, batch)
@@ -205,10 +205,5 @@ export class BatchDriver {
     this.scans.delete(id)
     const duration = Date.now() - since.getTime()
     this.options.log.event('batch.ended', { batch: id, tenant, operation, state, count: total, duration_ms: duration })
-  }
-
-  /** Behind a breaker the dispatch loop lets one probe at a time through. */
-  private isOpen(lane: string): boolean {
-    return this.watch.closedBy(lane) === null && this.watch.get(lane)?.state !== 'breaker'
   }
 }

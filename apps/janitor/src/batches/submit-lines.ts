@@ -29,7 +29,7 @@ interface Submission {
   db: Db
   config: Config
   dispatcher: Dispatcher
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
@@ -122,7 +122,7 @@ function jobOf(
       ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(defaultTtl(limits, defaults), atLeast)),
       deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
     }),
-    dispatch: isOpen(line.lane),
+    dispatch: isOpen(line.lane, line.model),
   }
 }
 

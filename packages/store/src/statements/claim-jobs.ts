@@ -39,7 +39,7 @@ const claimable = checked(
  * reclaim. The lock is the weakest that does it. With FOR SHARE the beats waited too, and two groups of claims that always overlap
  * let none through (measured: up to 4 s, and a worker whose beat is late may not claim).
  *
- * Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
+ * Rows of a closed lane, or of a paused model, are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
  * A delivery that came twice, early, late or after the end matches nothing and returns normally.
  *
  * `probes` names lanes whose breaker lets this one claim through.
@@ -55,10 +55,13 @@ export async function claimJobs(
     due as (
       select
         j.id,
-        l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
-          or (l.state = 'breaker' and l.name = any(${probes}::text[])) as lane_open
+        (
+          l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
+          or (l.state = 'breaker' and l.name = any(${probes}::text[]))
+        ) and (m.name is null or m.state = 'open' or m.until <= now()) as lane_open
       from jobs j
-      left join lanes l on l.name = j.lane
+      left join lanes l on l.name = j.lane and l.model = ''
+      left join lanes m on m.name = j.lane and m.model = j.model
       where
         j.id = any(${ids}::uuid[]) and exists (select from alive)
         and ${claimable}
