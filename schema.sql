@@ -1,5 +1,16 @@
 -- What the files in migrations/ make of an empty database. Written by `npm run schema`; do not edit.
 
+create table answer_pieces (
+  job_id uuid not null,
+  attempt integer not null,
+  "position" integer not null,
+  body bytea not null,
+  constraint answer_pieces_attempt_check CHECK ((attempt > 0)),
+  constraint answer_pieces_body_check CHECK (((octet_length(body) >= 1) AND (octet_length(body) <= 1048576))),
+  constraint answer_pieces_pkey PRIMARY KEY (job_id, attempt, "position"),
+  constraint answer_pieces_position_check CHECK (("position" >= 0))
+);
+
 create table api_keys (
   id uuid not null default gen_random_uuid(),
   tenant_id text not null,
@@ -253,8 +264,9 @@ create table jobs (
   error_response bytea,
   error_content_type text,
   owner_batch uuid,
+  response_bytes integer,
   constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
-  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
+  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (num_nonnulls(response, response_bytes) = 1)) AND (num_nonnulls(response, response_bytes) <= 1) AND ((state = 'succeeded'::text) = (answer_attempt IS NOT NULL)) AND ((state = 'succeeded'::text) = (response_status IS NOT NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
@@ -275,6 +287,7 @@ create table jobs (
   constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
   constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
   constraint jobs_reruns_check CHECK ((reruns >= 0)),
+  constraint jobs_response_bytes_check CHECK ((response_bytes > 0)),
   constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
   constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
   constraint jobs_terminal_is_dated CHECK ((((state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (completed_at IS NOT NULL)) AND ((completed_at IS NULL) = (expires_at IS NULL)))),
@@ -315,6 +328,17 @@ create table lanes (
   constraint lanes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'paused'::text, 'breaker'::text, 'stopped'::text]))),
   constraint lanes_wait_is_dated CHECK (((state = ANY (ARRAY['paused'::text, 'breaker'::text])) = (until IS NOT NULL)))
 );
+
+create table large_answers (
+  job_id uuid not null,
+  attempt integer not null,
+  bytes integer not null,
+  check_at timestamp with time zone not null,
+  constraint large_answers_attempt_check CHECK ((attempt > 0)),
+  constraint large_answers_bytes_check CHECK ((bytes > 0)),
+  constraint large_answers_pkey PRIMARY KEY (job_id, attempt)
+);
+CREATE INDEX large_answers_check ON public.large_answers USING btree (check_at);
 
 create table schema_migrations (
   version integer not null,

@@ -71,6 +71,7 @@ function answer(jobId: string): AttemptEndRecord {
     outputTokens: 64,
     costUsd: 0.0001,
     response: Buffer.from(`{"text":"${'y'.repeat(600)}"}`),
+    responseBytes: null,
     contentType: 'application/json',
     answerId: null,
     errorResponse: null,

@@ -38,6 +38,7 @@ const end: AttemptEndRecord = {
   outputTokens: 5,
   costUsd: null,
   response: Buffer.from('{"paid":true}'),
+  responseBytes: null,
   contentType: 'application/json',
   flags: [],
   answerId: null,

@@ -75,6 +75,7 @@ const end: AttemptEndRecord = {
   outputTokens: 5,
   costUsd: null,
   response: Buffer.from('{"paid":true}'),
+  responseBytes: null,
   contentType: 'application/json',
   answerId: null,
   errorResponse: null,

@@ -31,7 +31,7 @@ export class Spool {
     const temporary = join(this.directory, `.${randomUUID()}.tmp`)
     await this.makeDirectory()
     try {
-      await writeSynced(temporary, encodeRecord(record))
+      await writeSynced(temporary, await encodeRecord(record))
       if (pauseAt !== null) await pauseAt('worker.spooling')
       await rename(temporary, path)
     } catch (error) {
@@ -67,11 +67,19 @@ export class Spool {
    * be read this time. The file's bytes are in memory once.
    */
   async read(path: string): Promise<SpoolRecord> {
-    const record = decodeRecord(await readBounded(path))
+    const record = await decodeRecord(await readBounded(path))
     if (basename(path) !== recordName(record.end)) {
       throw new SpoolError('misnamed', 'the record is of another attempt than the file’s name says')
     }
     return record
+  }
+
+  /** Of the file, in bytes; 0: it is gone. */
+  async sizeOf(path: string): Promise<number> {
+    return stat(path).then(
+      ({ size }) => size,
+      () => 0,
+    )
   }
 
   /** Deletes a record whose answer is committed. Another process may have been faster. */
@@ -107,7 +115,7 @@ export class Spool {
         const { mtimeMs } = await stat(path)
         if (Date.now() - mtimeMs < abandonedMs) continue
         if (name.endsWith('.probe')) await rm(path, { force: true })
-        else await rename(path, join(this.directory, recordName(decodeRecord(await readBounded(path)).end)))
+        else await rename(path, join(this.directory, recordName((await decodeRecord(await readBounded(path))).end)))
       } catch (error) {
         // Another process looks through the same directory.
         if (codeOf(error) === 'ENOENT') continue

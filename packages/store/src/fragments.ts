@@ -53,6 +53,7 @@ const narrow = [
   'dispatched_at',
   'run_at',
   'deadline_at',
+  'response_bytes',
   'response_status',
   'response_content_type',
   'flags',

@@ -1,5 +1,6 @@
 import { sweepFiles } from './statements/files.ts'
 import { sweepBatches } from './statements/batches.ts'
+import { sweepLargeAnswers } from './statements/large-answers.ts'
 import { sweepStreamChunks } from './statements/stream-chunks.ts'
 import { sweepAttempts, sweepDecisions, sweepExpired } from './statements/sweep.ts'
 import { sweepWorkers } from './statements/workers.ts'
@@ -18,12 +19,22 @@ export interface Sweep {
   full: number
 }
 
-export type Swept = 'jobs' | 'stream chunks' | 'files' | 'batches' | 'attempts' | 'decisions' | 'workers'
+export type Swept =
+  | 'jobs'
+  | 'large answers'
+  | 'stream chunks'
+  | 'files'
+  | 'batches'
+  | 'attempts'
+  | 'decisions'
+  | 'workers'
 
 /** Everything that is swept, in order, for the janitor's loops and for `askonce sweep`. What is kept, for how many seconds, beyond its own expiry. */
 export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: number }): Record<Swept, Sweep> {
   return {
     jobs: { full: rows, run: () => sweepExpired(db, rows) },
+    // Whatever it finds, there may be more.
+    'large answers': { full: 1, run: () => sweepLargeAnswers(db) },
     'stream chunks': { full: rows, run: () => sweepStreamChunks(db, rows) },
     files: { full: files, run: () => sweepFiles(db, files) },
     batches: { full: 1, run: () => sweepBatches(db, kept.batchSeconds) },

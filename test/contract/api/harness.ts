@@ -218,6 +218,7 @@ function emptyEnd({ id, attempt }: Claim): AttemptEndRecord {
     outputTokens: null,
     costUsd: null,
     response: null,
+    responseBytes: null,
     contentType: null,
     answerId: null,
     errorResponse: null,

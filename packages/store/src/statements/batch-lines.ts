@@ -134,6 +134,8 @@ export interface LineWithJob {
   /** Null: there is no job, or none any more. */
   job_state: JobState | null
   response: Buffer | null
+  /** Length of an answer that stands in pieces. */
+  response_bytes: number | null
   response_status: number | null
   provider_request_id: string | null
   error: JobError | null
@@ -164,8 +166,8 @@ export async function readLinesWithJobs(
     ),
     sized as (select *, sum(size) over (order by line) - size as before from found)
     select
-      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response, j.response_status,
-      j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
+      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response, j.response_bytes,
+      j.response_status, j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
     from sized s left join jobs j on j.id = s.found_job
     where s.before < ${maxBytes}
     order by s.line

@@ -19,7 +19,9 @@ export async function deleteJob(
       -- The state under the lock: the version of this statement's snapshot may be older.
       where j.id = p.id and p.was in ('succeeded', 'failed', 'cancelled')
       returning j.id
-    )
+    ),
+    -- Its pieces, if its answer has any, are swept next.
+    due as (update large_answers l set check_at = now() from gone g where l.job_id = g.id)
     select p.was, g.id is not null as deleted from picked p left join gone g on g.id = p.id
   `.execute(db)
   return rows[0] ?? null

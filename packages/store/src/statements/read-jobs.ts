@@ -32,13 +32,21 @@ export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]
 /** What the bytes of a stored answer are sent with; without an answer only what says so. */
 export type AnswerRow = Pick<
   JobRow,
-  'id' | 'tenant_id' | 'state' | 'response' | 'response_status' | 'response_content_type'
+  | 'id'
+  | 'tenant_id'
+  | 'state'
+  | 'response'
+  | 'response_bytes'
+  | 'answer_attempt'
+  | 'response_status'
+  | 'response_content_type'
 >
 
 /** Of live jobs by id, whatever the tenant, the answer alone: most of a job's columns cost more than its bytes. */
 export async function readAnswers(db: Db, ids: readonly string[]): Promise<AnswerRow[]> {
   const rows = await hot<AnswerRow>(db, 'read_answers')`
-    select j.id, j.tenant_id, j.state, j.response, j.response_status, j.response_content_type
+    select j.id, j.tenant_id, j.state, j.response, j.response_bytes, j.answer_attempt, j.response_status,
+      j.response_content_type
     from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
   `
   return rows

@@ -5,6 +5,7 @@ import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
+import { pieceBytes } from './large-answers.ts'
 
 /** A piece of an open attempt's stream. */
 export interface StreamChunk {
@@ -113,8 +114,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
   }>(db, 'read_streams')`
     select
       i.n, j.state, s.attempt, j.response_content_type as "contentType",
-      case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
-      case when j.state = 'succeeded' then octet_length(j.response) end as length
+      case
+        when j.state <> 'succeeded' then c.bytes
+        when j.response_bytes is null then substring(j.response from p.start + 1 for ${bytesOfPage})
+        else l.bytes
+      end as bytes,
+      case when j.state = 'succeeded' then coalesce(j.response_bytes, octet_length(j.response)) end as length
     from ${new Rows<StreamCursor & { n: number }>(
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
@@ -139,6 +144,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
         order by c.position limit ${chunksOfPage}
       ) k
     ) c on j.state = 'running'
+    left join lateral (
+      select substring(k.body from p.start % ${pieceBytes}::integer + 1 for ${bytesOfPage}) as bytes
+      from answer_pieces k
+      where k.job_id = j.id and k.attempt = s.attempt and k."position" = p.start - p.start % ${pieceBytes}::integer
+      limit 1
+    ) l on j.response_bytes is not null
     order by i.n
   `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({
