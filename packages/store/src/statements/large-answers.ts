@@ -73,7 +73,7 @@ export async function readAnswerPiece(db: Db, jobId: string, attempt: number, fr
   const position = from - (from % pieceBytes)
   const { rows } = await sql<{ body: Buffer }>`
     select substring(body from ${from - position + 1}::integer) as body from answer_pieces
-    where job_id = ${jobId}::uuid and attempt = ${attempt} and "position" = ${position}
+    where job_id = ${jobId}::uuid and attempt = ${attempt} and "position" = ${position} and octet_length(body) > ${from - position}
   `.execute(db)
   return rows[0]?.body ?? null
 }
