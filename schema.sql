@@ -1,5 +1,15 @@
 -- What the files in migrations/ make of an empty database. Written by `npm run schema`; do not edit.
 
+create table answer_pieces (
+  answer uuid not null,
+  "position" integer not null,
+  body bytea not null,
+  constraint answer_pieces_answer_fkey FOREIGN KEY (answer) REFERENCES large_answers(id),
+  constraint answer_pieces_body_check CHECK (((octet_length(body) >= 1) AND (octet_length(body) <= 1048576))),
+  constraint answer_pieces_pkey PRIMARY KEY (answer, "position"),
+  constraint answer_pieces_position_check CHECK (("position" >= 0))
+);
+
 create table api_keys (
   id uuid not null default gen_random_uuid(),
   tenant_id text not null,
@@ -266,8 +276,10 @@ create table jobs (
   error_content_type text,
   owner_batch uuid,
   request_headers jsonb,
+  response_pieces uuid,
+  response_bytes integer,
   constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
-  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
+  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (num_nonnulls(response, response_pieces) = 1)) AND (num_nonnulls(response, response_pieces) <= 1) AND ((state = 'succeeded'::text) = (answer_attempt IS NOT NULL)) AND ((state = 'succeeded'::text) = (response_status IS NOT NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
@@ -284,10 +296,12 @@ create table jobs (
   constraint jobs_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
   constraint jobs_operation_check CHECK ((operation = ANY (ARRAY['chat.completions'::text, 'responses'::text, 'embeddings'::text, 'messages'::text]))),
   constraint jobs_paid_check CHECK ((paid >= 0)),
+  constraint jobs_pieces_are_counted CHECK (((response_pieces IS NULL) = (response_bytes IS NULL))),
   constraint jobs_pkey PRIMARY KEY (id),
   constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
   constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
   constraint jobs_reruns_check CHECK ((reruns >= 0)),
+  constraint jobs_response_bytes_check CHECK ((response_bytes > 0)),
   constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
   constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
   constraint jobs_terminal_is_dated CHECK ((((state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (completed_at IS NOT NULL)) AND ((completed_at IS NULL) = (expires_at IS NULL)))),
@@ -344,6 +358,19 @@ create table lanes (
   constraint lanes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'paused'::text, 'breaker'::text, 'stopped'::text]))),
   constraint lanes_wait_is_dated CHECK (((state = ANY (ARRAY['paused'::text, 'breaker'::text])) = (until IS NOT NULL)))
 );
+
+create table large_answers (
+  id uuid not null,
+  job_id uuid not null,
+  attempt integer not null,
+  bytes integer not null,
+  check_at timestamp with time zone not null,
+  constraint large_answers_attempt_check CHECK ((attempt > 0)),
+  constraint large_answers_bytes_check CHECK ((bytes > 0)),
+  constraint large_answers_pkey PRIMARY KEY (id)
+);
+CREATE INDEX large_answers_check ON public.large_answers USING btree (check_at);
+CREATE INDEX large_answers_job ON public.large_answers USING btree (job_id);
 
 create table schema_migrations (
   version integer not null,

@@ -72,6 +72,8 @@ function answer(jobId: string): AttemptEndRecord {
     outputTokens: 64,
     costUsd: 0.0001,
     response: Buffer.from(`{"text":"${'y'.repeat(600)}"}`),
+    responsePieces: null,
+    responseBytes: null,
     contentType: 'application/json',
     answerId: null,
     errorResponse: null,

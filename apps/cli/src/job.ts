@@ -28,6 +28,8 @@ export interface Job {
   completed_at: string | null
   deadline_at: string
   expires_at: string | null
+  /** Where the answer is, if it is too large for the list that this job came in. */
+  response_url?: string
 }
 
 export interface AnsweredJob {

@@ -53,6 +53,8 @@ const narrow = [
   'dispatched_at',
   'run_at',
   'deadline_at',
+  'response_pieces',
+  'response_bytes',
   'response_status',
   'response_content_type',
   'flags',

@@ -36,6 +36,7 @@ export {
 } from './statements/files.ts'
 export type { NewJob } from './statements/insert-jobs.ts'
 export * from './statements/lanes.ts'
+export * from './statements/large-answers.ts'
 export * from './statements/maybe-attempts.ts'
 export * from './statements/ledger.ts'
 export { cancelOwnedJobs, disownJobs } from './statements/owned-jobs.ts'

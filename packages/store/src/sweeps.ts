@@ -2,6 +2,7 @@ import { isRowFault, isStatementTimeout } from './errors.ts'
 import { nextSweptBatch, sweepBatches } from './statements/batches.ts'
 import { nextSweptFile, sweepFiles } from './statements/files.ts'
 import { sweepForgotten } from './statements/forget-copies.ts'
+import { sweepLargeAnswers } from './statements/large-answers.ts'
 import { sweepStreamChunks } from './statements/stream-chunks.ts'
 import {
   nextExpired,
@@ -19,6 +20,8 @@ import type { Db } from './tables.ts'
 const rows = 1_000
 /** Files of one statement; what it may take of their content is bounded by bytes. */
 const files = 10
+/** Large answers that are looked at. */
+const answers = 100
 /** Content of one file or batch that a statement takes, at the least. */
 const leastBytes = 1024 * 1024
 /** What could not be deleted is tried again after so long. */
@@ -39,6 +42,7 @@ export interface SweepRound extends SweptRows {
 
 export type Swept =
   | 'jobs'
+  | 'large answers'
   | 'stream chunks'
   | 'forgotten jobs'
   | 'files'
@@ -56,6 +60,7 @@ export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: nu
       (bounds) => sweepExpired(db, bounds.rows, bounds),
       (skip) => nextExpired(db, skip),
     ),
+    'large answers': new PacedSweep(answers, (bounds) => sweepLargeAnswers(db, bounds.rows, bounds.bytes)),
     'stream chunks': new PacedSweep(rows, (bounds) => sweepStreamChunks(db, bounds.rows, bounds.bytes)),
     'forgotten jobs': new PacedSweep(rows, (bounds) => sweepForgotten(db, bounds.rows)),
     files: new PacedSweep(

@@ -38,8 +38,11 @@ export interface JobRow {
   dispatched_at: Date | null
   run_at: Date
   deadline_at: Date
-  /** The provider's bytes; null unless succeeded. */
+  /** The provider's bytes; null unless succeeded, and where they stand in pieces. */
   response: Buffer | null
+  /** An answer that stands in pieces, and its length. */
+  response_pieces: string | null
+  response_bytes: number | null
   response_status: number | null
   response_content_type: string | null
   flags: string[]

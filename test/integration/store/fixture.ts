@@ -274,6 +274,8 @@ export function ending(jobId: string, action: EndAction, given: Partial<AttemptE
     outputTokens: answer ? 22 : null,
     costUsd: answer ? 0.000_033 : null,
     response: answer ? Buffer.from('{"answer":"late"}') : null,
+    responsePieces: null,
+    responseBytes: null,
     contentType: answer ? 'application/json' : null,
     answerId: answer ? 'chatcmpl-1' : null,
     errorResponse: null,

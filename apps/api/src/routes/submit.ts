@@ -1,11 +1,11 @@
-import { isTerminal, parseKey } from '@askonce/core'
+import { parseKey } from '@askonce/core'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
-import { jobJson } from '../job-view.ts'
+import { sendJob } from '../job-view.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
-import { headerValues, sendJson, type ApiRoute } from '../route.ts'
+import { headerValues, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
@@ -27,7 +27,7 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const row = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
   const replayed = isReplayed(result)
   void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
-  return sendJson(reply, isTerminal(row.state) ? 200 : 202, jobJson(row, parts.lanes, replayed))
+  return sendJob(parts, reply, row, { replayed })
 }
 
 /** POST /v1/jobs; its body depends on the limits that this server is configured with. */

@@ -1,15 +1,15 @@
 import { Readable } from 'node:stream'
-import { isSettled, isTerminal, type Operation } from '@askonce/core'
+import { isSettled, type Operation } from '@askonce/core'
 import { checkBody, parseText, type DeliveryOptions, type deliveryOptions, type PreparedCall } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
-import { jobJson } from '../job-view.ts'
+import { sendJob } from '../job-view.ts'
 import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
-import { headerValues, sendJson } from '../route.ts'
+import { headerValues } from '../route.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
@@ -48,19 +48,19 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   })
   if (prefersAsync(headerValues(request, 'prefer'))) {
     void reply.header('preference-applied', 'respond-async')
-    return sendJson(reply, isTerminal(job.state) ? 200 : 202, jobJson(job, parts.lanes, isReplayed(result)))
+    return sendJob(parts, reply, job, { replayed: isReplayed(result) })
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
   if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: prepared.wantsUsage })
-  if (prepared.background) return sendResponse(reply, await withAnswer(parts, job))
+  if (prepared.background) return sendResponse(parts, reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
     (row) => row ?? job,
   )
   if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
-    return sendKeptAlive(request, reply, settled)
+    return sendKeptAlive(parts, request, reply, settled)
   }
-  return sendProviderAnswer(reply, await settled)
+  return sendProviderAnswer(parts, reply, await settled)
 }
 
 /** The job as `GET` reads it: a submission need not bring the answer's bytes with it. */
@@ -98,7 +98,12 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   }
 }
 
-function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {
-  const body = keptAlive(settled, request)
+function sendKeptAlive(
+  parts: Parts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  settled: Promise<JobRow>,
+): FastifyReply {
+  const body = keptAlive(parts.db, settled, request)
   return reply.code(200).header('content-type', 'application/json').send(Readable.from(body))
 }

@@ -56,7 +56,7 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
   } catch (error) {
     if (!begun) throw error
     const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
-    yield following.showProblem(asProblem(error), refusal?.body ?? null)
+    yield following.showProblem(asProblem(error), refusal?.body.whole ?? null)
   }
 }
 

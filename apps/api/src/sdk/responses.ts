@@ -1,4 +1,4 @@
-import { findByAnswerId, type JobRow } from '@askonce/store'
+import { findByAnswerId, readWholeAnswer, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { changeJobs, changes } from '../change.ts'
@@ -40,14 +40,19 @@ async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyRep
   const row = await jobOf(parts, request)
   void reply.headers(jobHeaders(row))
   if (stream === 'true') return resumeResponse(parts, request, reply, row, startingAfter)
-  return sendResponse(reply, row)
+  return sendResponse(parts, reply, row)
 }
 
 /** A response as it stands: the provider's own object once there is one. */
-export function sendResponse(reply: FastifyReply, row: JobRow): FastifyReply {
-  if (row.state !== 'succeeded' || row.response === null) return sendJson(reply, 200, responseOf(row))
-  if (row.response_content_type?.includes('event-stream') !== true) return sendProviderAnswer(reply, row)
-  return sendJson(reply, 200, responseInStream(row.response) ?? responseOf(row))
+export async function sendResponse(parts: Parts, reply: FastifyReply, row: JobRow): Promise<FastifyReply> {
+  if (row.state !== 'succeeded') return sendJson(reply, 200, responseOf(row))
+  if (row.response_content_type?.includes('event-stream') !== true) return sendProviderAnswer(parts, reply, row)
+  const transcript = await patiently(readWholeAnswer(parts.db, row))
+  if (transcript === null) {
+    const detail = 'The stream of this response is too large to be read whole: follow it again with stream=true.'
+    throw new Problem('payload_too_large', detail, { param: 'stream' })
+  }
+  return sendJson(reply, 200, responseInStream(transcript) ?? responseOf(row))
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

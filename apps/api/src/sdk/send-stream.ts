@@ -54,11 +54,11 @@ export async function sendFollowed(reply: FastifyReply, parts: Parts, following:
       })
       .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
   } catch (error) {
-    if (error instanceof Unanswered) return sendProviderAnswer(reply, error.row)
+    if (error instanceof Unanswered) return sendProviderAnswer(parts, reply, error.row)
     if (!(error instanceof AnsweredOtherwise)) throw error
     const row = await parts.jobs.read(following.job.tenant_id, following.job.id)
     if (row === null) throw noSuchJob()
-    return sendProviderAnswer(reply, row)
+    return sendProviderAnswer(parts, reply, row)
   }
 }
 

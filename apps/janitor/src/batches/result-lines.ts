@@ -67,6 +67,11 @@ function anthropicFailure(outcome: LineResult['outcome'], { code, message }: Lin
   return { type: 'errored', error: { type: 'error', error: { type, message, code }, request_id: null } }
 }
 
+/** What stands in a line for an answer that is too large for one: a file is read by lines. */
+function elsewhere(jobId: string, bytes: number): object {
+  return { object: 'askonce.large_answer', bytes, url: `/v1/jobs/${jobId}/response` }
+}
+
 /** The result of a line whose job has ended. The provider's bytes stand in it as they came. */
 export function resultOf(kind: BatchRow['kind'], row: LineWithJob): LineResult {
   const { line, custom_id: customId, job_id: jobId, job_state: state, started } = row
@@ -88,6 +93,12 @@ export function resultOf(kind: BatchRow['kind'], row: LineWithJob): LineResult {
   }
   if (state === 'succeeded' && row.response !== null) {
     const body = asJson(row.response)
+    const text =
+      kind === 'openai' ? response(row.response_status ?? 200, body) : anthropic('succeeded', 'message', body)
+    return { line, outcome: 'succeeded', inErrors: false, text, replayed: row.replayed, ...cost }
+  }
+  if (state === 'succeeded' && row.response_bytes !== null) {
+    const body = Buffer.from(JSON.stringify(elsewhere(jobId, row.response_bytes)))
     const text =
       kind === 'openai' ? response(row.response_status ?? 200, body) : anthropic('succeeded', 'message', body)
     return { line, outcome: 'succeeded', inErrors: false, text, replayed: row.replayed, ...cost }

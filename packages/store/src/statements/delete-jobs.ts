@@ -50,6 +50,8 @@ export async function deleteJobs(
       where j.id = p.id and p.allowed and not ${rehearsal}::boolean
       returning j.id
     ),
+    -- Its pieces, if its answer has any, are swept next.
+    due as (update large_answers l set check_at = now() where l.job_id = any(array(select id from gone))),
     shown as (delete from stream_chunks c where c.job_id = any(array(select id from gone))),
     forgotten as (insert into forgotten_jobs (job_id) select id from gone on conflict do nothing),
     noted as (

@@ -126,6 +126,8 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
     response: null,
+    response_pieces: null,
+    response_bytes: null,
     response_status: null,
     response_content_type: null,
     flags: [],

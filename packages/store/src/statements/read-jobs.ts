@@ -55,13 +55,21 @@ export async function readJobs(db: Db, refs: readonly JobRef[]): Promise<JobRow[
 /** What the bytes of a stored answer are sent with; without an answer only what says so. */
 export type AnswerRow = Pick<
   JobRow,
-  'id' | 'tenant_id' | 'state' | 'response' | 'response_status' | 'response_content_type'
+  | 'id'
+  | 'tenant_id'
+  | 'state'
+  | 'response'
+  | 'response_bytes'
+  | 'response_pieces'
+  | 'response_status'
+  | 'response_content_type'
 >
 
 /** Of live jobs of their tenants by id the answer alone: most of a job's columns cost more than its bytes. */
 export async function readAnswers(db: Db, refs: readonly JobRef[]): Promise<AnswerRow[]> {
   const rows = await hot<AnswerRow>(db, 'read_answers')`
-    select j.id, j.tenant_id, j.state, j.response, j.response_status, j.response_content_type
+    select
+      j.id, j.tenant_id, j.state, j.response, j.response_bytes, j.response_pieces, j.response_status, j.response_content_type
     from ${referred(refs)}
     cross join lateral (
       select * from jobs j where j.id = k.id and j.tenant_id = k.tenant_id and ${notExpired} limit 1

@@ -56,7 +56,7 @@ export async function listStoredCompletions(
   const behind = sql.raw(order === 'asc' ? '>' : '<')
   const { rows } = await sql<StoredCandidate>`
     with found as (
-      select j.id, octet_length(j.request) + octet_length(j.response) as bytes
+      select j.id, octet_length(j.request) + coalesce(octet_length(j.response), 0) as bytes
       from jobs j
       where
         j.tenant_id = ${tenantId} and j.operation = 'chat.completions' and j.state = 'succeeded' and not j.streamed

@@ -5,6 +5,7 @@ import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
+import { pieceBytes } from './large-answers.ts'
 import { sweepBytes, swept, type SweptRows } from './sweep.ts'
 
 /** A piece of an open attempt's stream. */
@@ -122,8 +123,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
   }>(db, 'read_streams')`
     select
       i.n, j.state, s.attempt, j.response_content_type as "contentType",
-      case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
-      case when j.state = 'succeeded' then octet_length(j.response) end as length
+      case
+        when j.state <> 'succeeded' then c.bytes
+        when j.response_bytes is null then substring(j.response from p.start + 1 for ${bytesOfPage})
+        else l.bytes
+      end as bytes,
+      case when j.state = 'succeeded' then coalesce(j.response_bytes, octet_length(j.response)) end as length
     from ${new Rows<StreamCursor & { n: number }>(
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
@@ -152,6 +157,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       select from attempts a join workers w on w.id = a.worker_id
       where a.job_id = j.id and a.attempt = s.attempt and not w.dead and w.beat_at > now() - ${aliveForMs} * interval '1 millisecond'
     ))
+    left join lateral (
+      select substring(k.body from p.start % ${pieceBytes}::integer + 1 for ${bytesOfPage}) as bytes
+      from answer_pieces k
+      where k.answer = j.response_pieces and k."position" = p.start - p.start % ${pieceBytes}::integer
+      limit 1
+    ) l on j.response_pieces is not null
     order by i.n
   `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({

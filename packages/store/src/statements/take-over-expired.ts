@@ -54,7 +54,7 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
       dispatch = ${newIsDispatched}::int, dispatched_at = case when ${newIsDispatched} then now() end,
-      response = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
+      response = null, response_pieces = null, response_bytes = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
       provider_request_id = null, answer_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null
     from expired e
