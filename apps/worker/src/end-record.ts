@@ -93,6 +93,7 @@ const actions: Record<FailureVerdict['kind'], EndAction> = {
   pause: 'rerun',
   alarm: 'rerun',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 const outcomes: Record<FailureVerdict['kind'], Outcome> = {
@@ -101,6 +102,7 @@ const outcomes: Record<FailureVerdict['kind'], Outcome> = {
   pause: 'paused',
   alarm: 'alarmed',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 function failureEnd(
@@ -129,6 +131,9 @@ function failureEnd(
     errorCode: code,
     providerStatus,
     providerRequestId: verdict.providerRequestId,
+    inputTokens: verdict.usage?.inputTokens ?? null,
+    outputTokens: verdict.usage?.outputTokens ?? null,
+    costUsd: verdict.usage?.costUsd ?? null,
     errorResponse: verdict.body?.bytes ?? null,
     errorContentType: verdict.body?.contentType ?? null,
   }
