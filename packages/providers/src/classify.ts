@@ -65,7 +65,11 @@ function errorBody(refusal: JsonObject): Buffer {
   const { error, code, message, ...rest } = refusal
   const isShaped = typeof error === 'string' || (isObject(error) && typeof error['message'] === 'string')
   const inner = isObject(error) ? error : { type: code ?? rest['type'], code, message }
-  return Buffer.from(JSON.stringify(isShaped ? refusal : { error: { ...inner, message: inner['message'] ?? 'The provider gives no message' } }))
+  return Buffer.from(
+    JSON.stringify(
+      isShaped ? refusal : { error: { ...inner, message: inner['message'] ?? 'The provider gives no message' } },
+    ),
+  )
 }
 
 /** A 2xx with a larger answer than can be stored: it is paid for, and a person decides. */

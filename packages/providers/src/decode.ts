@@ -31,7 +31,12 @@ const makers: Record<string, (first: Buffer) => Transform> = {
   br: () => zlib.createBrotliDecompress({ chunkSize, finishFlush: zlib.constants.BROTLI_OPERATION_FLUSH }),
   // Node 22.15 and later.
   ...('createZstdDecompress' in zlib
-    ? { zstd: () => (zlib as unknown as { createZstdDecompress: (options: object) => Transform }).createZstdDecompress({ chunkSize }) }
+    ? {
+        zstd: () =>
+          (zlib as unknown as { createZstdDecompress: (options: object) => Transform }).createZstdDecompress({
+            chunkSize,
+          }),
+      }
     : {}),
 }
 

@@ -21,17 +21,11 @@ export interface StreamSink {
   onAnswerId?: (id: string) => void
 }
 
-/** One streamed answer, as it comes. */
-export interface Follower extends AnswerReader {
-  /** What an error event said; null: none has come. */
-  error: () => string | null
-}
-
 /** A larger event is read in pieces as it comes, and is not shown before the answer is stored. */
 const largeBytes = 1024 * 1024
 
 /** Follows the answer to a request that says `"stream": true`. */
-export function followStream(operation: Operation, request: JsonObject, sink: StreamSink): Follower {
+export function followStream(operation: Operation, request: JsonObject, sink: StreamSink): AnswerReader {
   const splitter = createSplitter()
   const meaning = meaningOf(operation, typeof request['n'] === 'number' ? request['n'] : 1)
   /** Bytes before the first that says whether this is JSON: no line of an event begins with a brace. */
@@ -40,6 +34,8 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
   let json: AnswerReader | null = null
   let large: LargeEvent | null = null
   let sawEvents = false
+  /** Whether a line has come that is none of an event. */
+  let sawForeign = false
   /** Whether an event of an answer has come. */
   let sawContent = false
   let hiding = false
@@ -54,6 +50,7 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
     const { name, data, foreign } = readEvent(raw)
     if (ended) return !hiding
     if (data === null) {
+      sawForeign ||= foreign
       if (foreign && !sawEvents) hiding = true
       return !hiding
     }
@@ -65,14 +62,17 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
     const value = parseText(data)
     if (value === undefined && /^\s*[[{]/.test(data)) fail('an event of the stream is not JSON')
     else if (value === undefined && name === 'error') fail(said(undefined, data))
-    else takeValue(value, name)
+    else if (value !== undefined) takeValue(value, name)
+    // No client reads it in a stream of JSON; what it says of the answer is nothing.
+    else if (name === null) hiding = true
     return !hiding
   }
-  const takeLarge = ({ name, json: skimmer }: LargeEvent): void => {
+  const takeLarge = ({ name, hasData, json: skimmer }: LargeEvent): void => {
+    if (!hasData || ended) return
     sawEvents = true
-    const value = ended ? undefined : skimmer.value()
-    if (value !== undefined) takeValue(value, name)
-    else if (!ended && name !== null) fail('an event of the stream is not JSON')
+    const value = skimmer.value()
+    if (value === undefined) fail('an event of the stream is not JSON')
+    else takeValue(value, name)
   }
   const takeValue = (value: unknown, name: string | null): void => {
     const type = (isObject(value) ? stringMember(value, 'type') : null) ?? name
@@ -150,7 +150,8 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
   const standing = (): Standing => {
     if (json !== null) return json.standing()
     if (ended) return 'ended'
-    if (large === null && splitter.restBytes() > 0 && splitter.restBytes() < 64 * 1024 && isEnding(splitter.rest())) return 'ended'
+    if (large === null && splitter.restBytes() > 0 && splitter.restBytes() < 64 * 1024 && isEnding(splitter.rest()))
+      return 'ended'
     return error !== null || meaning.missing() === null ? 'whole' : 'open'
   }
 
@@ -158,16 +159,17 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
     push,
     standing,
     end: takeRest,
-    error: () => error,
     check: async (body) => {
       if (undecided?.length === 0) push(body)
       if (json !== null) return json.check(body)
       takeRest()
-      const failed = { ok: false, failed: meaning.isBilled() ? meaning.answer() : null, refusal, body } as const
-      if (error !== null) return { ...failed, detail: error }
-      if (!sawEvents) return { ...failed, detail: 'the body holds no server-sent events' }
+      const none = { ok: false, failed: null, refusal: null, body } as const
+      if (error !== null)
+        return { ...none, detail: error, refusal, failed: meaning.isBilled() ? meaning.answer() : null }
+      if (!sawEvents)
+        return { ...none, detail: `the body holds ${sawForeign ? 'something else than' : 'no'} server-sent events` }
       const missing = meaning.missing()
-      if (missing !== null) return { ...failed, detail: `the stream ended before the answer did: ${missing}` }
+      if (missing !== null) return { ...none, detail: `the stream ended before the answer did: ${missing}` }
       return { ok: true, transcript: true, json: meaning.answer(), flags: meaning.flags(), body }
     },
   }
@@ -188,7 +190,10 @@ function isEnding(raw: Buffer): boolean {
   const { name, data } = readEvent(raw)
   if (data === null || isDone(data)) return data !== null
   const value = parseText(data)
-  return isObject(value) && ['message_stop', 'response.completed', 'response.incomplete'].includes(stringMember(value, 'type') ?? name ?? '')
+  return (
+    isObject(value) &&
+    ['message_stop', 'response.completed', 'response.incomplete'].includes(stringMember(value, 'type') ?? name ?? '')
+  )
 }
 
 /** Whether the error stands in an answer that had begun. */

@@ -47,7 +47,14 @@ function exchange(pool: Pool, requestHeaders: Record<string, string>, call: Wire
       resolve(result)
     }
     const unfinished = (reason: Broken['reason'], detail: string): Broken => {
-      return { kind: 'broken', reason, sent: controller !== null, detail, status: reception.status, headers: reception.headers }
+      return {
+        kind: 'broken',
+        reason,
+        sent: controller !== null,
+        detail,
+        status: reception.status,
+        headers: reception.headers,
+      }
     }
     const conclude = (broken: Broken | null): void => void reception.conclude(broken).then(finish)
     const reception = new Reception(call.reader, {

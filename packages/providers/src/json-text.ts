@@ -83,7 +83,7 @@ function isBlank(bytes: Buffer): boolean {
  */
 export async function readable(body: Buffer): Promise<Buffer> {
   const text = hasMark(body) ? body.subarray(3) : body
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const end = characterEnd(text, Math.min(at + pieceBytes, text.length))
     if (!isUtf8(text.subarray(at, end))) return repaired(text)
     at = end

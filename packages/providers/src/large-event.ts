@@ -10,6 +10,7 @@ const maxNameChars = 64
 export class LargeEvent {
   readonly json = new Skimmer()
   name: string | null = null
+  hasData = false
   #field = ''
   #inValue = false
   #atStart = false
@@ -17,7 +18,7 @@ export class LargeEvent {
   push(bytes: Buffer): void {
     // Looked for once in each piece: most have none.
     let nextReturn = -2
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const byte = bytes[at] ?? 0
       if (!this.#inValue) {
         at += 1
@@ -47,6 +48,7 @@ export class LargeEvent {
     this.#inValue = true
     this.#atStart = true
     if (this.#field === 'event') this.name = ''
+    if (this.#field === 'data') this.hasData = true
   }
 
   #takeValue(value: Buffer): void {

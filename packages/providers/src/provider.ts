@@ -86,8 +86,8 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       const path = endpointPath(kind, operation)
       if (path === null) return unspoken(lane, operation)
       const asked = stream === undefined ? null : parseBody(request)
-      const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
-      const reader = follower ?? readPlain(operation)
+      const reader =
+        stream === undefined ? readPlain(operation) : followStream(operation, isObject(asked) ? asked : {}, stream)
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
         body: isObject(asked) && operation === 'chat.completions' ? withUsage(request, asked) : request,
@@ -97,7 +97,7 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         streamed: stream !== undefined,
         reader,
       })
-      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub, follower?.error() ?? null)
+      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
       if (exchange.kind === 'outsized') return classifyOutsized(exchange)
       return judge(exchange, { operation, model, streamed: stream !== undefined }, reader)
     },

@@ -36,6 +36,8 @@ export class Reception {
   #decoding: Decoding | null = null
   #timer: NodeJS.Timeout | null = null
   #looks = 0
+  /** Length of the body at the last look. */
+  #lookedAt = 0
   #closed = false
 
   constructor(reader: BodyReader, on: ReceptionEvents) {
@@ -71,7 +73,8 @@ export class Reception {
   async conclude(broken: Broken | null): Promise<Exchange> {
     await this.#decoding?.end()
     const { status, headers } = this
-    if (status === null) return broken ?? { kind: 'broken', reason: 'lost', sent: true, detail: 'no response', status, headers }
+    if (status === null)
+      return broken ?? { kind: 'broken', reason: 'lost', sent: true, detail: 'no response', status, headers }
     const fault = this.#decoding?.fault() ?? null
     const hasFailed = broken !== null || fault !== null
     if (this.#isSuccess && hasFailed) {
@@ -99,7 +102,6 @@ export class Reception {
     if (this.#closed || status === null) return
     this.events += 1
     if (!this.#isSuccess) {
-      this.#looks = 0
       this.#body.add(chunk)
       this.#refusal.push(chunk)
       if (this.#body.length >= maxRefusalBytes) this.#settle(status)
@@ -127,6 +129,9 @@ export class Reception {
         this.#looks = 0
         return
       }
+      // A page has no ending: it is over when nothing more comes.
+      if (standing === 'open' && this.#body.length > this.#lookedAt) this.#looks = 0
+      this.#lookedAt = this.#body.length
       this.#looks += 1
       if (this.#looks >= enoughLooks[standing === 'open' ? 'refusal' : standing]) this.#settle(status)
       else this.#look()

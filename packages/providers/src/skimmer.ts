@@ -34,7 +34,8 @@ export class Skimmer {
   /** Takes the next bytes. What follows the end of the value is not looked at. */
   push(bytes: Buffer): void {
     let at = 0
-    while (at < bytes.length && this.#end === null) at = this.#inString ? this.#string(bytes, at) : this.#structure(bytes, at)
+    while (at < bytes.length && this.#end === null)
+      at = this.#inString ? this.#string(bytes, at) : this.#structure(bytes, at)
     this.#seen += bytes.length
   }
 
