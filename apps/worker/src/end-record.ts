@@ -97,6 +97,7 @@ const actions: Record<FailureVerdict['kind'], EndAction> = {
   pause: 'rerun',
   alarm: 'rerun',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 const outcomes: Record<FailureVerdict['kind'], Outcome> = {
@@ -105,6 +106,7 @@ const outcomes: Record<FailureVerdict['kind'], Outcome> = {
   pause: 'paused',
   alarm: 'alarmed',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 function failureEnd(
@@ -133,6 +135,9 @@ function failureEnd(
     errorCode: code,
     providerStatus,
     providerRequestId: verdict.providerRequestId,
+    inputTokens: verdict.usage?.inputTokens ?? null,
+    outputTokens: verdict.usage?.outputTokens ?? null,
+    costUsd: verdict.usage?.costUsd ?? null,
     errorResponse: verdict.body?.bytes ?? null,
     errorContentType: verdict.body?.contentType ?? null,
   }

@@ -98,7 +98,7 @@ export interface Job {
   /** The provider's JSON, or null; always null of a stream, and in lists, unless they ask for one key. */
   response: unknown
   /** Where the answer is, if it is too large for the list that this job came in: read the job alone, or `response()`. */
-  response_url?: string
+  response_url?: string | undefined
   error: JobError | null
   /** `truncated`, `refused`, … */
   flags: string[]

@@ -1,4 +1,5 @@
 import type { ErrorCode } from './errors.ts'
+import type { Billing } from './job.ts'
 
 /** What a provider's successful answer carries besides its bytes. */
 export interface Usage {
@@ -25,11 +26,13 @@ export interface AnswerVerdict {
 /**
  * Anything else. `kind` is the action of docs/errors.md:
  * stop: the job fails; rerun: again after backoff; pause: the model that was asked waits, or the whole lane; alarm: the lane stops until a person resumes it;
- * unknown: possibly billed, `on_uncertain` decides.
+ * unknown: possibly billed, `on_uncertain` decides; unstorable: an answer that cannot be kept, a person decides.
  */
 export interface FailureVerdict {
-  kind: 'stop' | 'rerun' | 'pause' | 'alarm' | 'unknown'
-  billing: 'none' | 'maybe'
+  kind: 'stop' | 'rerun' | 'pause' | 'alarm' | 'unknown' | 'unstorable'
+  billing: Billing
+  /** What the provider says that the failed call used; absent: it says nothing. */
+  usage?: Usage
   /** Whether any byte of the request may have left. An unsent attempt is not a try. */
   sent: boolean
   code: ErrorCode

@@ -1,9 +1,10 @@
 import { isSimulatedModel, type Operation, type RequestHeaders, type Verdict } from '@askonce/core'
 import { verdictOfBroken } from './broken.ts'
-import { classify } from './classify.ts'
+import { readPlain, type AnswerReader } from './answer-reader.ts'
+import { classifyOutsized, classifyRefusal, classifySuccess, type ClassifyContext } from './classify.ts'
 import { endpointPath, parseBaseUrl, requestHeaders, type ProviderKind } from './endpoint.ts'
 import type { Response, Wire } from './exchange.ts'
-import { followStream, type Follower, type StreamSink } from './follow.ts'
+import { followStream, type StreamSink } from './follow.ts'
 import { createHttpWire } from './http-wire.ts'
 import { isObject, parseBody } from './json-value.ts'
 import { createPriceBook, type PriceOverride } from './prices.ts'
@@ -38,7 +39,7 @@ export interface ProviderCall {
   headers?: RequestHeaders
   /** For the whole call, connecting included. */
   timeoutMs: number
-  /** Aborting closes the socket at once. The verdict then says only whether the call had left; the caller knows why it aborted. */
+  /** Aborting closes the socket, when what has arrived has been read: a whole answer is one all the same. Else the verdict then says only whether the call had left; the caller knows why it aborted. */
   signal: AbortSignal
   /** Called right before the first byte is written; must not throw. */
   onSent?: () => void
@@ -58,6 +59,9 @@ export interface Provider {
   close: () => Promise<void>
 }
 
+/** What judging needs to know of the call. */
+type Judging = Pick<ClassifyContext, 'operation' | 'model' | 'streamed'>
+
 /**
  * The only way a call leaves the system.
  * Throws a TypeError when the base URL or the key can never make a valid request, so that it shows at start-up.
@@ -74,17 +78,12 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
   const prices = createPriceBook(kind, baseUrl, options.prices)
   const usage = createUsageAsking()
 
-  const judge = (response: Response, operation: Operation, model: string, follower: Follower | null): Verdict =>
-    classify(response, {
-      kind,
-      operation,
-      model,
-      scrub,
-      redact,
-      prices,
-      nowMs: Date.now(),
-      checkStream: follower?.check ?? null,
-    })
+  const judge = async (response: Response, call: Judging, reader: AnswerReader): Promise<Verdict> => {
+    const context = { kind, ...call, scrub, redact, prices, nowMs: Date.now() }
+    const { status, body } = response
+    if (status < 200 || status > 299) return classifyRefusal(response, context)
+    return classifySuccess(response, await reader.check(body), context)
+  }
 
   return {
     call: async ({ operation, model, request, headers, timeoutMs, signal, onSent, stream }) => {
@@ -97,8 +96,9 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         return unsent(`The simulated provider answers simulated/* only, not ${JSON.stringify(model)}`)
       }
       const asked = stream === undefined ? null : parseBody(request)
-      const follower = stream === undefined ? null : followStream(operation, isObject(asked) ? asked : {}, stream)
       const body = isObject(asked) && operation === 'chat.completions' ? usage.forced(request, asked) : request
+      const reader =
+        stream === undefined ? readPlain(operation) : followStream(operation, isObject(asked) ? asked : {}, stream)
       const exchange = await wire.send({
         path: (baseUrl?.pathPrefix ?? '') + path,
         body,
@@ -106,16 +106,18 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
         timeoutMs,
         signal,
         onSent: onSent ?? (() => {}),
-        ...(follower === null ? {} : { onData: follower.push }),
+        streamed: stream !== undefined,
+        reader,
       })
-      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub, follower?.error() ?? null)
-      const verdict = judge(exchange, operation, model, follower)
+      if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
+      if (exchange.kind === 'outsized') return classifyOutsized(exchange)
+      const verdict = await judge(exchange, { operation, model, streamed: stream !== undefined }, reader)
       return usage.isRefused(exchange, request, body) ? asBefore(verdict) : verdict
     },
     stored:
       lane.lookUp === true && kind === 'openai'
-        ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model) =>
-            judge(response, storedOperation, model, null),
+        ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model, reader) =>
+            judge(response, { operation: storedOperation, model, streamed: false }, reader),
           )
         : null,
     close: () => wire.close(),

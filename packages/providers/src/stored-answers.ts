@@ -7,6 +7,7 @@ import {
   type Operation,
   type Verdict,
 } from '@askonce/core'
+import { readPlain, type AnswerReader } from './answer-reader.ts'
 import type { Response, Wire } from './exchange.ts'
 import { isObject, parseBody } from './json-value.ts'
 
@@ -44,25 +45,40 @@ export interface StoredAnswers {
 export function createStoredAnswers(
   wire: Wire,
   path: string,
-  classifyAs: (response: Response, model: string) => Verdict,
+  classifyAs: (response: Response, model: string, reader: AnswerReader) => Promise<Verdict>,
 ): StoredAnswers {
-  const get = async (at: string, timeoutMs: number, signal: AbortSignal): Promise<Response | null> => {
-    const exchange = await wire.send({ path: at, body: null, timeoutMs, signal, onSent: () => undefined })
-    return exchange.kind === 'response' && exchange.status === 200 ? exchange : null
+  const get = async (at: string, timeoutMs: number, signal: AbortSignal): Promise<Found | null> => {
+    const reader = readPlain(storedOperation)
+    const exchange = await wire.send({
+      path: at,
+      body: null,
+      timeoutMs,
+      signal,
+      onSent: () => undefined,
+      streamed: false,
+      reader,
+    })
+    return exchange.kind === 'response' && exchange.status === 200 ? { response: exchange, reader } : null
   }
   return {
     marked: (operation, request, mark) => (operation === storedOperation ? withMark(request, mark) : null),
     find: async ({ mark, model, request }, timeoutMs, signal) => {
       const query = `${encodeURIComponent(`metadata[${member}]`)}=${encodeURIComponent(mark)}`
-      const listed = idOf(parseBody((await get(`${path}?${query}&limit=1`, timeoutMs, signal))?.body ?? noBody), mark)
+      const page = await get(`${path}?${query}&limit=1`, timeoutMs, signal)
+      const listed = idOf(parseBody(page?.response.body ?? noBody), mark)
       if (listed === 'absent' || listed === 'failed') return listed
       // Read by its id, so that what is stored are bytes that the provider wrote as one answer.
-      const response = await get(`${path}/${encodeURIComponent(listed.id)}`, timeoutMs, signal)
-      if (response === null || !answers(parseBody(response.body), mark, model, request)) return 'failed'
-      const verdict = classifyAs(response, model)
+      const found = await get(`${path}/${encodeURIComponent(listed.id)}`, timeoutMs, signal)
+      if (found === null || !answers(parseBody(found.response.body), mark, model, request)) return 'failed'
+      const verdict = await classifyAs(found.response, model, found.reader)
       return verdict.kind === 'answer' ? verdict : 'failed'
     },
   }
+}
+
+interface Found {
+  response: Response
+  reader: AnswerReader
 }
 
 const noBody = Buffer.alloc(0)

@@ -27,6 +27,10 @@ export const job = z
     response: z
       .unknown()
       .describe('The provider’s JSON, or null; always null of a stream, and in lists, unless they ask for one key'),
+    response_url: z
+      .string()
+      .optional()
+      .describe('Where the answer is, if it is larger than 1 MiB and the job stands in a list or in an outcome'),
     error: jobError.nullable(),
     flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
     waiting_for: z
