@@ -1,3 +1,4 @@
+import { embeddedJson } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { LaneBook } from './lane-book.ts'
 
@@ -39,7 +40,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPie
   const before = `${head.slice(0, -1)},"response":`
   const after = `,${middle.slice(1, -1)},${times}`
   if (row.response === null || !isJson(row)) return `${before}null${after}`
-  return joined([before, row.response, after])
+  return joined([before, embeddedJson(row.response), after])
 }
 
 /** As JSON.stringify writes it, which takes more than twice as long for it; of a job there are six. */

@@ -1,5 +1,6 @@
 export * from './batch-line.ts'
 export * from './common.ts'
+export * from './embedded-json.ts'
 export * from './error.ts'
 export * from './issues.ts'
 export * from './new-job.ts'
