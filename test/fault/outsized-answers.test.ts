@@ -25,10 +25,10 @@ describe('outsized answers (redis form)', () => {
 
   /** Calls of somebody else, one after the other, until `stop`; how long each took, in milliseconds. */
   function others(): { stop: () => Promise<number[]> } {
-    let stopped = false
+    const stopping = new AbortController()
     const took: number[] = []
     const run = async (): Promise<void> => {
-      for (let number = 0; !stopped; number += 1) {
+      for (let number = 0; !stopping.signal.aborted; number += 1) {
         const began = performance.now()
         const reply = await submit(address, `other-${began}-${number}`, chat(`other-${number}`), 30)
         expect(reply.body.state).toBe('succeeded')
@@ -38,7 +38,7 @@ describe('outsized answers (redis form)', () => {
     const running = run()
     return {
       async stop() {
-        stopped = true
+        stopping.abort()
         await running
         return took.toSorted((a, b) => a - b)
       },

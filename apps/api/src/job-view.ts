@@ -1,4 +1,5 @@
 import { isTerminal } from '@askonce/core'
+import { embeddedJson } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply } from 'fastify'
 import { answerBody, sendBody } from './answer-body.ts'
@@ -14,7 +15,7 @@ export type JsonPiece = string | Buffer
  */
 export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPiece {
   const [before, after] = aroundAnswer(row, lanes, replayed)
-  if (row.response !== null && isJson(row)) return joined([before, row.response, after])
+  if (row.response !== null && isJson(row)) return joined([before, embeddedJson(row.response), after])
   // An answer of many megabytes has no place in a list: it is read by itself.
   const url = row.response_bytes === null ? '' : `,"response_url":"/v1/jobs/${row.id}/response"`
   return `${before}null${url}${after}`

@@ -98,7 +98,6 @@ export class Recorder {
   /** As `record`, for an answer that may be on disk already. */
   async recordAnswer(answer: AnswerInHand): Promise<Recorded> {
     const { safekeeping } = this.options
-    return this.holdUnstorable(answer, new Error('the answer is too large to be stored'))
     const budget = answer.size > inlineAnswerBytes ? this.largeBudget : this.budget
     const slow = setTimeout(() => safekeeping.keep(answer, 'not stored within two seconds'), spoolAfterMs)
     try {

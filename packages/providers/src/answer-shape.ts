@@ -64,8 +64,8 @@ export function checkShape(operation: Operation, json: unknown): ShapeCheck {
   const found = readers[operation](json)
   if (found === null) {
     const status = typeof json['status'] === 'string' ? ` (status ${json['status']})` : ''
-    const hasFailed = json['status'] === 'failed' || json['status'] === 'cancelled'
-    return noAnswer(`the body is not a complete answer to ${operation}${status}`, hasFailed ? json : null)
+    const isFailed = json['status'] === 'failed' || json['status'] === 'cancelled'
+    return noAnswer(`the body is not a complete answer to ${operation}${status}`, isFailed ? json : null)
   }
   return { ok: true, json, flags: found }
 }

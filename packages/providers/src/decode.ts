@@ -58,7 +58,7 @@ export function createDecoding(headers: Headers, { onData, onRoom }: DecodingEve
   let steps: Transform[] | null = null
   let fault: string | null = null
   let waiting = 0
-  let finished: () => void = () => {}
+  let finished: (() => void) | null = null
   const ended = new Promise<void>((resolve) => (finished = resolve))
 
   const begin = (first: Buffer): Transform[] =>
@@ -67,11 +67,11 @@ export function createDecoding(headers: Headers, { onData, onRoom }: DecodingEve
       const step = (makers[name] as (first: Buffer) => Transform)(at === 0 ? first : noBytes)
       step.on('error', (error) => {
         fault ??= `the body does not decode as ${name}: ${error.message}`
-        finished()
+        finished?.()
       })
       if (at === all.length - 1) {
         step.on('data', onData)
-        step.once('end', () => finished())
+        step.once('end', () => finished?.())
       }
       return step
     })
@@ -81,7 +81,10 @@ export function createDecoding(headers: Headers, { onData, onRoom }: DecodingEve
       if (fault !== null) return true
       if (steps === null) {
         steps = begin(chunk)
-        for (const [at, step] of steps.entries()) steps[at + 1] !== undefined && step.pipe(steps[at + 1] as Transform)
+        for (const [at, step] of steps.entries()) {
+          const after = steps[at + 1]
+          if (after !== undefined) step.pipe(after)
+        }
         steps[0]?.on('drain', onRoom)
       }
       waiting += 1
@@ -96,7 +99,7 @@ export function createDecoding(headers: Headers, { onData, onRoom }: DecodingEve
     fault: () => fault,
     destroy: () => {
       for (const step of steps ?? []) step.destroy()
-      finished()
+      finished?.()
     },
   }
 }

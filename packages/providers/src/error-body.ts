@@ -5,7 +5,7 @@ import { parseBody } from './json-value.ts'
 import type { Scrub } from './scrub.ts'
 
 /** An error has a few hundred bytes, one that repeats the request some hundred thousand. The CHECK of `jobs.error_response` allows as much. */
-export const maxErrorBytes = 256 * 1024
+const maxErrorBytes = 256 * 1024
 /** A key that the cut goes through would not be recognised, so as much is left out before it. */
 const longestSecret = 512
 

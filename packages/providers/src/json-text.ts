@@ -81,7 +81,7 @@ function isBlank(bytes: Buffer): boolean {
  * It is paid for, so it is an answer; and it is put into documents, lists and lines of files, so each of their readers must be able to
  * parse it.
  */
-export async function readable(body: Buffer): Promise<Buffer> {
+async function readable(body: Buffer): Promise<Buffer> {
   const text = hasMark(body) ? body.subarray(3) : body
   for (let at = 0; at < text.length;) {
     const end = characterEnd(text, Math.min(at + pieceBytes, text.length))

@@ -8,8 +8,6 @@ const consent = z
   .optional()
   .describe('Accepts that the provider may charge once more for what it may have charged already')
 
-export const noMembers = z.strictObject({})
-
 const reason = z
   .string({ error: 'must be a string' })
   .min(1, 'must not be empty')

@@ -109,7 +109,7 @@ async function completion(parts: Parts, tenantId: string, answerId: string): Pro
   const possible = answerId.length <= 200 && !answerId.includes('\0')
   const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
   const row = id === null ? null : await parts.jobs.read(tenantId, id)
-  if (row !== null && row.state === 'succeeded' && !row.streamed) {
+  if (row?.state === 'succeeded' && !row.streamed) {
     const asked = await patiently(readRequest(parts.db, { tenantId, id: row.id }))
     if (asked !== null && isStoredWith(asked.request, {})) return row
   }

@@ -1,3 +1,4 @@
+import { embeddedJson } from '@askonce/intake'
 import type { BatchRow, LineResult, LineWithJob } from '@askonce/store'
 
 /** Why a line has no answer, where the provider has not said it. */
@@ -32,11 +33,12 @@ function onOneLine(bytes: Buffer): Buffer {
 
 /** The bytes where they are JSON, else a JSON text of them. */
 function asJson(bytes: Buffer): Buffer {
+  const json = embeddedJson(bytes)
   try {
-    JSON.parse(bytes.toString())
-    return onOneLine(bytes)
+    JSON.parse(json.toString())
+    return onOneLine(json)
   } catch {
-    return Buffer.from(JSON.stringify(bytes.toString()))
+    return Buffer.from(JSON.stringify(json.toString()))
   }
 }
 
