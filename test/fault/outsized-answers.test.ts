@@ -4,7 +4,7 @@ import { healthPort } from './worker-health.ts'
 
 const mebibyte = 1024 * 1024
 
-// Promise: nobody waits because of somebody else, and no answer is paid for twice because of its size.
+// DESIGN.md §1: nobody waits because of somebody else, and no answer is paid for twice because of its size.
 // Not covered: many such answers at the same time, which the worker's memory has to hold.
 describe('outsized answers (redis form)', () => {
   let system: System

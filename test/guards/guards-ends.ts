@@ -166,8 +166,8 @@ export const endGuards: readonly Guard[] = [
     test: 'test/contract/providers.test.ts',
     name: 'a 200 that breaks off counts as unpaid',
     promise: 3,
-    guarded: "billing: 'maybe',\n      code: 'broken_answer'",
-    broken: "billing: 'none',\n      code: 'broken_answer'",
+    guarded: "billing: judged.failed === null ? 'maybe' : 'billed'",
+    broken: "billing: judged.failed === null ? 'none' : 'billed'",
   },
   {
     file: 'packages/providers/src/stored-answers.ts',

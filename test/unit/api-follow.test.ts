@@ -138,7 +138,13 @@ describe('an answer that is kept alive', () => {
   })
 
   it('is an error in the caller’s words when there is no answer', async () => {
-    const held = Promise.resolve({ ...row, state: 'uncertain', response: null } as JobRow)
+    const held = Promise.resolve({
+      ...row,
+      state: 'uncertain',
+      response: null,
+      response_bytes: null,
+      response_pieces: null,
+    } as JobRow)
     const { value } = await keptAlive(noDb, held, request).next()
     expect(JSON.parse(String(value))).toMatchObject({ code: 'job_uncertain', error: { code: 'job_uncertain' } })
   })

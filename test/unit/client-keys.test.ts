@@ -180,7 +180,6 @@ describe('the life of a key', () => {
     ['a failure after blanks', answer(' {"status":502,"retryable":false,"error":{"code":"upstream_failed"}}')],
     ['the same of Anthropic', answer(' {"type":"error","error":{"type":"overloaded_error"}}')],
     ['events without their ending', events('data: {"choices":[]}\n\n')],
-    ['an ending without its empty line', events('data: {"choices":[]}\n\ndata: [DONE]\n')],
     ['events that end with an error', events('event: error\ndata: {"type":"error"}\n\n')],
     ['an ending that is only mentioned', events('data: {"text":"message_stop [DONE] response.completed"}\n\n')],
   ])('%s keeps it, and the answer ends it', async (_name, first) => {
@@ -203,6 +202,8 @@ describe('the life of a key', () => {
     ['400 of a reused key', refusal(400, 'idempotency_key_reused')],
     ['400 of a cancelled job', refusal(400, 'job_cancelled')],
     ['[DONE]', events('data: {"a":1}\n\ndata: [DONE]\n\n')],
+    ['[DONE] without its empty line', events('data: {"a":1}\n\ndata: [DONE]\n')],
+    ['[DONE] with a blank behind it', events('data: {"a":1}\n\ndata: [DONE] \n\n')],
     ['[DONE] with CRLF', events('data: {"a":1}\r\n\r\ndata: [DONE]\r\n\r\n')],
     ['message_stop', events('event: message_stop\ndata: {"type":"message_stop"}\n\n')],
     ['response.completed', events('event: response.completed\ndata: {"type":"response.completed"}\n\n')],

@@ -149,8 +149,8 @@ export async function watchAnswer(
         }
       },
       async cancel(reason) {
-        // SDKs stop at the ending of a stream, and leave the rest.
-        await settle(examiner.hasEnded())
+        // SDKs stop at the ending of a stream, and leave the rest. Whether somebody has what he wanted of another body is not known.
+        await settle(isStream && examiner.hasEnded())
         await reader.cancel(reason)
       },
     },
