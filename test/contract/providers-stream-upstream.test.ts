@@ -211,10 +211,21 @@ describe('the body of a refusal', () => {
   test.each([
     ['a page', '<html>'],
     ['JSON without an error object', '{"detail":"Not Found"}'],
-    ['more than 64 KiB', withMessage('x'.repeat(65_536))],
-    ['a key that is hidden by escapes', withMessage('no key').replace('no key', String.raw`no key \u0073k-abcdefgh`)],
-  ])('is not kept: %s', async (_, body) => {
-    expect(await refused(body)).toBeNull()
+    ['a hundred thousand bytes', withMessage('x'.repeat(100_000))],
+  ])('is kept whatever its shape: %s', async (_, body) => {
+    expect(await refused(body)).toBe(body)
+  })
+
+  test('of more than 256 KiB its beginning is kept', async () => {
+    const body = withMessage('x'.repeat(256 * 1024))
+    const kept = await refused(body)
+    expect(body.startsWith(kept ?? 'nothing')).toBe(true)
+    expect(kept?.length).toBeGreaterThan(255 * 1024)
+  })
+
+  test('is replaced by its message where escapes hide a key', async () => {
+    const body = withMessage('no key').replace('no key', String.raw`no key \u0073k-abcdefgh`)
+    expect(await refused(body)).toBe(JSON.stringify({ error: { message: 'no key [redacted]' } }))
   })
 })
 

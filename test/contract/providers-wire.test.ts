@@ -156,7 +156,8 @@ describe('sent, and no complete answer', () => {
   test('reset after reading, and never sent again', async () => {
     const { call, received } = await bench((socket) => onRequest(socket, () => socket.resetAndDestroy()))
     expect(await call()).toMatchObject({ ...unknown, code: 'connection_lost', providerStatus: null })
-    expect(received).toHaveLength(1)
+    // The port is asked afterwards whether it speaks TLS only, which is no call.
+    expect(received.filter((text) => /POST|"model"/.test(text))).toHaveLength(1)
   })
 
   test('never answered: the timeout is of the whole call', async () => {
