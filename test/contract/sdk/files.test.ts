@@ -168,7 +168,7 @@ describe('an upload that is no good', () => {
     socket.on('error', () => undefined)
     const body = form('b', [filePart, randomBytes(3_000_000)])
     socket.write(
-      `POST /openai/v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${bootstrapKey}\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 9999999\r\n\r\n`,
+      `POST /openai/v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${bootstrapKey}\r\ncontent-type: multipart/form-data; boundary=b\r\ncontent-length: 4000000\r\n\r\n`,
     )
     socket.write(body.subarray(0, -1_000))
     await expect.poll(() => count('file_parts'), { timeout: 10_000 }).toBe(2)
