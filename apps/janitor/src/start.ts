@@ -170,7 +170,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       return isMore
     }
   loop('sweep jobs', config.janitor.sweepIntervalMs, sweep('jobs'))
-  loop('sweep streams', 60_000, sweep('stream chunks', 'forgotten jobs'))
+  loop('sweep streams', 60_000, sweep('stream chunks', 'large answers', 'forgotten jobs'))
   loop('batches', 250, () => batches.round())
   const results = loop('batch results', 500, () => batches.collectHinted())
   loop('sweep files', 30_000, sweep('files', 'batches'))
