@@ -161,7 +161,7 @@ export async function readLinesWithJobs(
     with found as (
       select
         l.line, l.custom_id, l.state, l.job_id, l.started, l.replayed, j.id as found_job,
-        coalesce(octet_length(j.response), least(j.response_bytes, ${wholeAnswerBytes}), 0) as size
+        coalesce(octet_length(j.response), case when j.response_bytes <= ${wholeAnswerBytes} then j.response_bytes end, 0) as size
       from batch_lines l
       left join jobs j on j.id = l.job_id and l.state = 'open' and ${notExpired}
       where l.batch_id = ${batchId}::uuid and l.line = any(${lines}::integer[]) and l.state <> 'done'
