@@ -6,6 +6,9 @@ const named: Readonly<Record<string, string>> = {
   'GET /metrics': 'getMetrics',
   'GET /openapi.json': 'getDescription',
   'GET /v1/spend': 'getSpend',
+  'GET /anthropic/v1/models': 'listAnthropicModels',
+  'GET /anthropic/v1/models/{model}': 'getAnthropicModel',
+  'POST /anthropic/v1/messages/count_tokens': 'countMessageTokens',
 }
 
 /**

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
-import { errorRegistry, isSettled, jobError, maxAnswerBytes, type ErrorCode } from '@askonce/core'
+import { errorRegistry, isSettled, jobError, type ErrorCode } from '@askonce/core'
 import {
   endAttempts,
   endWithPieces,
@@ -33,7 +33,7 @@ const maxRows = 100
 /** Answers that statements under way may hold in memory. */
 const submittedBytes = 24 * 1024 * 1024
 /** The same for those that are stored in pieces: they take their time, and the others do not wait for them. */
-const submittedLargeBytes = maxAnswerBytes
+const submittedLargeBytes = 32 * 1024 * 1024
 
 export interface RecorderOptions {
   db: Db

@@ -231,7 +231,7 @@ describe('HTTP', () => {
   })
 
   it('404 for what is not there, 405 with Allow for another method, 400 for a malformed URL', async () => {
-    for (const path of ['/', '/v1', '/v1/job', '/v1/jobs/', '/v2/jobs', '/favicon.ico', '/v1/jobs/a/b/c']) {
+    for (const path of ['/v1', '/v1/job', '/v1/jobs/', '/v2/jobs', '/favicon.ico', '/v1/jobs/a/b/c']) {
       expectProblem(await harness.call('GET', path), 404, 'not_found')
     }
     const put = await harness.call('PUT', '/v1/jobs', { body: {} })
@@ -277,7 +277,8 @@ describe('HTTP', () => {
       const reply = await other.submit('k', body)
       expect([reply.status, reply.json.error.param]).toEqual([400, '/request/model'])
       expect(reply.json.detail).toContain('ANTHROPIC_API_KEY')
-      expect((await other.submit('k', { ...body, request: { ...request, model: 'gpt-x' } })).status).toBe(202)
+      const chatted = { operation: 'chat.completions', request: { ...request, model: 'gpt-x' } }
+      expect((await other.submit('k', chatted)).status).toBe(202)
     } finally {
       await other.stop()
     }

@@ -349,6 +349,7 @@ describe('lanes', () => {
       reason: null,
       code: null,
       until: null,
+      models: [],
     }
     expect((await get('/v1/lanes')).json.data).toEqual([open])
     await harness.sql(

@@ -63,7 +63,9 @@ describe('a batch of the Anthropic SDK', () => {
 
     await system.anthropic.messages.batches.delete(created.id)
     await expect(system.anthropic.messages.batches.retrieve(created.id)).rejects.toBeInstanceOf(Anthropic.NotFoundError)
-    const [files] = await system.sql(`select count(*)::int as n from files f where f.status = 'internal'`)
+    const [files] = await system.sql(
+      `select count(*)::int as n from files f where f.status = 'internal' and (f.expires_at is null or f.expires_at > now())`,
+    )
     // Of the second batch only its results are left.
     expect(files).toEqual({ n: 1 })
   })

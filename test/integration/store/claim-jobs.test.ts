@@ -76,6 +76,8 @@ describe('a claim', () => {
       model: 'simulated/one',
       lane: 'simulated',
       request: Buffer.from([0, 255, 10]),
+      request_headers: null,
+      mark: expect.stringMatching(/^[0-9a-f-]{36}$/) as string,
       streamed: false,
       timeout_ms: 1_234,
       on_uncertain: 'rerun',

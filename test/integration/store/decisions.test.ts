@@ -192,7 +192,7 @@ describe('sweepDecisions', () => {
   it('deletes those beyond the retention, and none a second younger', async () => {
     await decided(101)
     const kept = await decided(70)
-    expect(await sweepDecisions(store.db, 100, 10)).toBe(1)
+    expect(await sweepDecisions(store.db, 100, 10)).toEqual({ count: 1, more: false })
     expect(await left()).toEqual([kept])
   })
 
@@ -200,15 +200,15 @@ describe('sweepDecisions', () => {
     const id = await insertJob(store)
     await ask.cancel([id])
     await age(id, 1_000)
-    expect(await sweepDecisions(store.db, 100, 10)).toBe(0)
+    expect(await sweepDecisions(store.db, 100, 10)).toEqual({ count: 0, more: false })
   })
 
   it('takes the oldest first, no more than the limit, and passes by what somebody holds', async () => {
     const ids = [await decided(1_000), await decided(999), await decided(998)]
     const holder = await openTransaction(store, 'select 1 from decisions where job_id = $1 for update', [ids[0]])
-    expect(await sweepDecisions(store.db, 100, 1)).toBe(1)
+    expect(await sweepDecisions(store.db, 100, 1)).toEqual({ count: 1, more: true })
     await holder.finish('commit')
     expect(await left()).toEqual([ids[0], ids[2]])
-    expect(await sweepDecisions(store.db, 100, 10)).toBe(2)
+    expect(await sweepDecisions(store.db, 100, 10)).toEqual({ count: 2, more: false })
   })
 })

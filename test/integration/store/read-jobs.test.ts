@@ -80,7 +80,11 @@ describe('readRequest', () => {
   it('gives the exact bytes and the operation', async () => {
     const request = Buffer.from('{ "n" : 1.0 }')
     const id = await insertJob(store, { request, operation: 'messages' })
-    expect(await readRequest(store.db, { tenantId: 'default', id })).toEqual({ operation: 'messages', request })
+    expect(await readRequest(store.db, { tenantId: 'default', id })).toEqual({
+      operation: 'messages',
+      request,
+      request_headers: null,
+    })
     expect(await readRequest(store.db, { tenantId: 'default', id: randomUUID() })).toBeNull()
   })
 })

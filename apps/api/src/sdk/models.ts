@@ -90,7 +90,11 @@ async function retrieveAnthropic(parts: Parts, request: FastifyRequest, reply: F
 }
 
 const short = z.string({ error: 'must be given once' }).max(200, 'must have at most 200 characters').optional()
-const anthropicPage = z.strictObject({ after_id: short, before_id: short, limit: short })
+const anthropicPage = z.strictObject({
+  after_id: short,
+  before_id: short,
+  limit: short.meta({ type: 'integer', minimum: 1, maxLength: undefined }),
+})
 
 const shared = { method: 'GET', scope: 'read', accepts: [] } as const
 const description = 'Passed on to the provider, and its answer back as it is. It needs no key, and is in no ledger.'

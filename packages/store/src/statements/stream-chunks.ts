@@ -154,8 +154,9 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
         order by c.position limit ${chunksOfPage}
       ) k
     ) c on j.state = 'running' and (i.attempt = s.attempt or exists (
-      select from attempts a join workers w on w.id = a.worker_id
-      where a.job_id = j.id and a.attempt = s.attempt and not w.dead and w.beat_at > now() - ${aliveForMs} * interval '1 millisecond'
+      select from (select worker_id from attempts where job_id = j.id and attempt = s.attempt limit 1) a
+      cross join lateral (select * from workers where id = a.worker_id limit 1) w
+      where not w.dead and w.beat_at > now() - ${aliveForMs} * interval '1 millisecond'
     ))
     left join lateral (
       select substring(k.body from p.start % ${pieceBytes}::integer + 1 for ${bytesOfPage}) as bytes
