@@ -6,7 +6,8 @@ const mebibyte = 1024 * 1024
 
 // DESIGN.md §1: nobody waits because of somebody else, and no answer is paid for twice because of its size.
 // Not covered: many such answers at the same time, which the worker's memory has to hold.
-describe('outsized answers (redis form)', () => {
+// Each is bounded by the steps that it waits for.
+describe('outsized answers (redis form)', { timeout: 300_000 }, () => {
   let system: System
   let address: string
   beforeAll(async () => {

@@ -2,7 +2,7 @@ import { chat } from './system.ts'
 
 interface Operation {
   parameters: { name: string; in: string }[]
-  requestBody?: { content: Record<string, { schema: { $ref?: string } }> }
+  requestBody?: { content: Record<string, { schema: { $ref?: string; properties?: Record<string, unknown> } }> }
 }
 
 /** As much of /openapi.json as is read here. */
@@ -87,8 +87,9 @@ function bodies(
   { id, key }: About,
 ): (object | undefined)[] {
   if (requestBody === undefined) return [undefined]
-  const { $ref = '' } = requestBody.content['application/json']?.schema ?? {}
-  const members = Object.keys(openapi.components.schemas[$ref.replace('#/components/schemas/', '')]?.properties ?? {})
+  const schema = requestBody.content['application/json']?.schema ?? {}
+  const described = openapi.components.schemas[schema.$ref?.replace('#/components/schemas/', '') ?? ''] ?? schema
+  const members = Object.keys(described.properties ?? {})
   const later = { delay_seconds: 3_600 }
   if (members.includes('operation')) return [{ ...chat('b'), ...later }]
   if (members.includes('jobs')) return [{ jobs: [{ key, ...chat('b'), ...later }] }]
