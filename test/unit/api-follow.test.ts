@@ -44,7 +44,7 @@ describe('a follower', () => {
       following(Number.POSITIVE_INFINITY),
     )
     for (const seconds of [15, 30, 45]) {
-      expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+      expect(String((await pieces.next()).value)).toBe(': keep-alive\n')
       expect(performance.now() - startedAt).toBe(seconds * 1_000)
     }
   })
@@ -59,7 +59,7 @@ describe('a follower', () => {
       partsOf(() => nothing),
       following(20_000),
     )
-    expect(String((await late.next()).value)).toBe(': keep-alive\n\n')
+    expect(String((await late.next()).value)).toBe(': keep-alive\n')
     expect(String((await late.next()).value)).toBe('problem: wait_limit')
     expect((await late.next()).done).toBe(true)
   })
@@ -71,7 +71,7 @@ describe('a follower', () => {
     const failed = { ...row, state: 'failed', error: { provider_status: 400 }, error_response: refusal } as JobRow
     parts.jobs.read = () => Promise.resolve(failed)
     const pieces = follow(parts, { ...following(20_000), showProblem: (_, body) => body ?? Buffer.from('none') })
-    expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+    expect(String((await pieces.next()).value)).toBe(': keep-alive\n')
     state = 'failed'
     expect((await pieces.next()).value).toEqual(refusal)
     expect((await pieces.next()).done).toBe(true)
@@ -84,7 +84,7 @@ describe('a follower', () => {
       following(2_000),
     )
     expect((await pieces.next()).value).toEqual(event)
-    expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+    expect(String((await pieces.next()).value)).toBe(': keep-alive\n')
   })
 
   describe('that resumes and was shown nothing yet', () => {
@@ -96,7 +96,7 @@ describe('a follower', () => {
         partsOf(() => ({ ...nothing, state })),
         resuming,
       )
-      expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+      expect(String((await pieces.next()).value)).toBe(': keep-alive\n')
       state = 'queued'
       expect(String((await pieces.next()).value)).toBe('problem: stream_interrupted')
       expect((await pieces.next()).done).toBe(true)
@@ -113,7 +113,7 @@ describe('a follower', () => {
         })),
         { ...resuming, show: (bytes, id) => (id.attempt === 1 ? null : bytes) },
       )
-      expect(String((await pieces.next()).value)).toBe(': keep-alive\n\n')
+      expect(String((await pieces.next()).value)).toBe(': keep-alive\n')
       attempt = 2
       expect(String((await pieces.next()).value)).toBe('problem: stream_interrupted')
     })

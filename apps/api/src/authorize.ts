@@ -2,7 +2,8 @@ import type { Scope } from '@askonce/store'
 import type { FastifyRequest } from 'fastify'
 import type { KeyRing } from './key-ring.ts'
 import { Problem } from './problem.ts'
-import { isAnthropic, type Caller } from './route.ts'
+import type { Caller } from './route.ts'
+import { isAnthropicPath } from './sdk-path.ts'
 
 /** Keys are shorter; what is longer is not worth a hash. */
 const maxKeyLength = 512
@@ -21,7 +22,8 @@ function unauthorized(detail: string, error = ''): Problem {
 export async function authorize(keys: KeyRing, request: FastifyRequest, scope: Scope): Promise<Caller> {
   const given = request.headers['x-api-key']
   const header =
-    request.headers.authorization ?? (isAnthropic(request) && typeof given === 'string' ? `Bearer ${given}` : undefined)
+    request.headers.authorization ??
+    (isAnthropicPath(request.url) && typeof given === 'string' ? `Bearer ${given}` : undefined)
   if (header === undefined) throw unauthorized('Send your API key as Authorization: Bearer <key>.')
   const key = /^Bearer +([\x21-\x7e]+) *$/i.exec(header)?.[1]
   if (key === undefined || key.length > maxKeyLength) {

@@ -2,6 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
 import { IntakeError } from '@askonce/intake'
 import { isContention, isDataError, isUnavailable, OverloadedError, StoreUnavailableError } from '@askonce/store'
+import { isSdkPath } from './sdk-path.ts'
 
 /** Codes that answer a request; the others of the registry only appear inside a job. */
 export type ProblemCode = {
@@ -33,6 +34,17 @@ export class Problem extends Error {
   get status(): number {
     return errorRegistry[this.code].status
   }
+}
+
+/**
+ * What sending the same again cannot cure. Native clients are told so by 422; to the stock SDKs it is 400, because several libraries
+ * around them send a 409 or 422 again, and none that we know a 400.
+ */
+const finalForSdks: ReadonlySet<ProblemCode> = new Set(['idempotency_key_reused', 'job_uncertain', 'job_cancelled'])
+
+/** The status with which a request gets this problem. */
+export function statusFor(problem: Problem, request: { url: string }): number {
+  return isSdkPath(request.url) && finalForSdks.has(problem.code) ? 400 : problem.status
 }
 
 /** Where the OpenAI SDK looks for the kind of an error. */
@@ -69,15 +81,15 @@ export function itemError(problem: Problem) {
 }
 
 /** The body of an `application/problem+json` answer. */
-export function problemDocument(problem: Problem, requestId: string) {
+export function problemDocument(problem: Problem, request: { id: string; url: string }) {
   const { code, message, extras } = problem
-  const { title, retryable, status } = errorRegistry[code]
+  const { title, retryable } = errorRegistry[code]
   return {
     type: `urn:askonce:error:${code}`,
     title,
-    status,
+    status: statusFor(problem, request),
     detail: message,
-    instance: `urn:askonce:request:${requestId}`,
+    instance: `urn:askonce:request:${request.id}`,
     code,
     retryable,
     ...(extras.pointers === undefined ? {} : { pointers: extras.pointers }),

@@ -15,7 +15,7 @@ export function answerRawProblem(error: NodeJS.ErrnoException, socket: Socket): 
   }
   const problem = new Problem('invalid_request', details[error.code ?? ''] ?? 'This is not a well-formed HTTP request.')
   const requestId = randomUUID()
-  const body = JSON.stringify(problemDocument(problem, requestId))
+  const body = JSON.stringify(problemDocument(problem, { id: requestId, url: '' }))
   const headers = {
     ...problemHeaders(problem),
     'x-request-id': requestId,

@@ -85,8 +85,3 @@ export function headerValues(request: FastifyRequest, name: string): string[] {
   }
   return values
 }
-
-/** Whether Anthropic's SDK, or something like it, asks: it sends its key and reads errors in its own way. */
-export function isAnthropic(request: Pick<FastifyRequest, 'url'>): boolean {
-  return request.url.startsWith('/anthropic/')
-}

@@ -4,10 +4,12 @@ import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, 
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
 import type { Parts } from './context.ts'
-import { Problem, problemDocument, problemHeaders, toProblem } from './problem.ts'
+import { Problem, problemDocument, problemHeaders, statusFor, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
-import { isAnthropic, type ApiRoute } from './route.ts'
+import type { ApiRoute } from './route.ts'
+import { isAnthropicPath, isSdkPath } from './sdk-path.ts'
 import { anthropicError } from './sdk/dialect.ts'
+import { noSuchRoute } from './sdk/no-such-route.ts'
 import { queryProblem } from './schemas/issues.ts'
 
 /** Headers must have arrived in this time; bodies are {@link Arrivals}' business. */
@@ -79,7 +81,7 @@ export function createServer(
   app.addHook('onRequest', (request, reply, done) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
-    if (isAnthropic(request)) void reply.header('request-id', request.id)
+    if (isAnthropicPath(request.url)) void reply.header('request-id', request.id)
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -121,13 +123,7 @@ export function createServer(
     const level = problem.code === 'internal_error' ? 'error' : problem.code === 'overloaded' ? 'debug' : 'warn'
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
-  app.setNotFoundHandler((request, reply) => {
-    sendProblem(
-      reply,
-      request,
-      new Problem('not_found', 'There is nothing at this address; /docs lists what there is.'),
-    )
-  })
+  app.setNotFoundHandler((request, reply) => sendProblem(reply, request, noSuchRoute(request)))
   return app
 }
 
@@ -143,8 +139,8 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 
 /** The one place where an HTTP error is written. */
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
-  void reply.code(problem.status).headers(problemHeaders(problem))
-  if (!isAnthropic(request)) return void reply.send(JSON.stringify(problemDocument(problem, request.id)))
+  void reply.code(statusFor(problem, request)).headers(problemHeaders(problem))
+  if (!isAnthropicPath(request.url)) return void reply.send(JSON.stringify(problemDocument(problem, request)))
   void reply
     .header('content-type', 'application/json; charset=utf-8')
     .send(JSON.stringify(anthropicError(problem, request.id)))
@@ -193,6 +189,7 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
         if (streamed) request.server.arrivals.release(request.raw)
         if (mayBeAbsent && !request.url.includes('?')) return
+        if (isSdkPath(path)) request.query = withoutSdkParameters(request.query as Record<string, unknown>)
         const checked = query.safeParse(request.query, { reportInput: true })
         if (!checked.success) throw queryProblem(checked.error)
         request.query = checked.data
@@ -201,6 +198,11 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
     })
     done()
   })
+}
+
+/** The query of an SDK's request without what the SDKs put into it of their own: it says nothing here. */
+function withoutSdkParameters({ beta: _beta, 'api-version': _version, ...query }: Record<string, unknown>): object {
+  return query
 }
 
 /** `/v1/jobs/{id}` as Fastify writes it. Names of models hold slashes. */

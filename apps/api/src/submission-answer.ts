@@ -20,12 +20,13 @@ export async function reusedKey(
   prepared: PreparedJob | null,
   existing: JobRow,
   param = 'Idempotency-Key',
+  more = '',
 ): Promise<Problem> {
   const pointers = prepared === null ? [] : await differencesOf(parts, prepared, existing.id)
   const where = pointers.length === 0 ? '' : `: they differ at ${pointers.join(', ')}`
   return new Problem(
     'idempotency_key_reused',
-    `The key names another request${where}. Use a new key for a new request.`,
+    `The key names another request${where}. Use a new key for a new request.${more}`,
     {
       param,
       pointers,

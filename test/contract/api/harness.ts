@@ -4,6 +4,7 @@ import { loadConfig, type Config } from '@askonce/config'
 import type { EndAction, Outcome } from '@askonce/core'
 import type { Dispatcher, DispatchItem } from '@askonce/queue'
 import {
+  beatWorker,
   claimJobs,
   createApiKey,
   endAttempts,
@@ -86,6 +87,8 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const running = await startOn(url, options)
   const workerId = randomUUID()
   await registerWorker(database.db, { id: workerId, host: 'test', pid: 1, version: '0' })
+  // Followers that begin look for its signs of life.
+  const beats = setInterval(() => void beatWorker(database.db, workerId).catch(() => undefined), 500)
   let keys = 0
 
   const call = (method: string, path: string, given: CallOptions = {}): Promise<Reply> =>
@@ -133,6 +136,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       }
     },
     async stop() {
+      clearInterval(beats)
       await running.api.close()
       await database.close()
       await postgres.stop()

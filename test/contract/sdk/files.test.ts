@@ -40,10 +40,10 @@ describe('files of the OpenAI SDK', () => {
     const content = randomBytes(2_500_123)
     const created = await openai.files.create({
       file: await toFile(content, 'päper "1".bin'),
-      purpose: 'user_data',
+      purpose: 'batch',
       expires_after: { anchor: 'created_at', seconds: 3_600 },
     })
-    expect(created).toMatchObject({ object: 'file', bytes: content.length, purpose: 'user_data', status: 'processed' })
+    expect(created).toMatchObject({ object: 'file', bytes: content.length, purpose: 'batch', status: 'processed' })
     expect(created.id).toMatch(/^file-[0-9a-f]{32}$/)
     expect(created.expires_at).toBe(created.created_at + 3_600)
     expect(await openai.files.retrieve(created.id)).toEqual(created)
@@ -69,7 +69,7 @@ describe('files of the OpenAI SDK', () => {
     ['lines=1-2', 200, 0, 1_500_001],
   ])('answer the range %s', async (range, status, from, to) => {
     const content = Buffer.alloc(1_500_001, 'abcdefghijklmnopqrstuvwxyz')
-    const { id } = await openai.files.create({ file: await toFile(content, 'x'), purpose: 'user_data' })
+    const { id } = await openai.files.create({ file: await toFile(content, 'x'), purpose: 'batch' })
     const response = await fetch(`${harness.api.address}/openai/v1/files/${id}/content`, {
       headers: { authorization: `Bearer ${bootstrapKey}`, range },
     })
@@ -83,7 +83,7 @@ describe('files of the OpenAI SDK', () => {
   })
 
   it('answer a range behind their end with 416', async () => {
-    const { id } = await openai.files.create({ file: await toFile(Buffer.from('abc'), 'x'), purpose: 'user_data' })
+    const { id } = await openai.files.create({ file: await toFile(Buffer.from('abc'), 'x'), purpose: 'batch' })
     const reply = await harness.call('GET', `/openai/v1/files/${id}/content`, { headers: { range: 'bytes=3-' } })
     expect(reply.status).toBe(416)
     expect(reply.headers.get('content-range')).toBe('bytes */3')

@@ -391,10 +391,20 @@ describe('a stream whose attempt is not the answer', () => {
     expect((await openChat(job).reply).status).toBe(504)
   })
 
-  it('an answer without a stream is told, not cut', async () => {
+  it('an answer without a stream comes as it is; to a follower of our own as the job', async () => {
     const job = await running()
-    await harness.answer(job.claim, '{"choices":[]}')
-    expect(await openChat(job).done).toContain('/response')
+    const waiting = openChat(job)
+    const text = '{\n  "choices": []\n}\n'
+    await harness.answer(job.claim, text)
+    for (const client of [waiting, openChat(job)]) {
+      const { status, headers } = await client.reply
+      expect([status, headers.get('content-type')]).toEqual([200, 'application/json'])
+      expect(await client.done).toBe(text)
+    }
+    const followed = await connect(`/v1/jobs/${job.id}/events`).done
+    const { name, data } = readEvent(Buffer.from(followed))
+    expect(name).toBe('job')
+    expect(JSON.parse(data ?? '')).toMatchObject({ state: 'succeeded', response: { choices: [] } })
   })
 })
 

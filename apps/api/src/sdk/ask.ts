@@ -18,9 +18,13 @@ import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
 import { storedMetadata } from './stored-metadata.ts'
 import { refuseBetas } from './refuse-betas.ts'
-import { responseOf } from './response-object.ts'
+import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
+
+/** What a caller is told who makes several calls under one key, as agents and chunked embeddings do. */
+const severalCalls =
+  ' If this key is for a run of several calls, send Askonce-Key: derive beside it: each call then has a key of its own within the run.'
 
 /** What differs between the calls of the SDKs. */
 export interface Call {
@@ -35,7 +39,7 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   const { prepared, background } = prepare(parts, request, call)
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)
-  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
+  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
   const { job } = result
   void reply.headers({
     ...jobHeaders(job),
@@ -48,7 +52,7 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
   if (job.streamed) return sendStream(parts, request, reply, { job, after, request: prepared.request })
-  if (background) return sendJson(reply, 200, responseOf(job))
+  if (background) return sendResponse(reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
     (row) => row ?? job,
@@ -57,6 +61,12 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
     return sendKeptAlive(request, reply, settled)
   }
   return sendProviderAnswer(reply, await settled)
+}
+
+/** The job as `GET` reads it: a submission need not bring the answer's bytes with it. */
+async function withAnswer(parts: Parts, job: JobRow): Promise<JobRow> {
+  if (job.state !== 'succeeded' || job.response !== null) return job
+  return (await parts.jobs.read(job.tenant_id, job.id)) ?? job
 }
 
 function prepare(

@@ -1,6 +1,8 @@
+import type { Operation } from '@askonce/core'
 import type { FastifyRequest } from 'fastify'
 import { Problem } from '../problem.ts'
 import type { EventId } from './follow.ts'
+import { plainEvent } from './plain-event.ts'
 
 const form = /^(\d{1,9})-(\d{1,9})$/
 
@@ -20,10 +22,8 @@ export function lastEventId(request: FastifyRequest): EventId | null {
   return { attempt: Number(match[1]), index: Number(match[2]) }
 }
 
-const bom = Buffer.from('\uFEFF')
-
-/** The event as the provider wrote it, with our id before it. */
-export function withId(event: Buffer, { attempt, index }: EventId): Buffer {
-  const body = event.subarray(0, bom.length).equals(bom) ? event.subarray(bom.length) : event
-  return Buffer.concat([Buffer.from(`id: ${attempt}-${index}\n`), body])
+/** The event of the provider with our id before it; null: it says nothing. */
+export function withId(event: Buffer, { attempt, index }: EventId, operation: Operation): Buffer | null {
+  const body = plainEvent(event, operation)
+  return body === null ? null : Buffer.concat([Buffer.from(`id: ${attempt}-${index}\n`), body])
 }

@@ -12,7 +12,8 @@ const keepAliveMs = 15_000
 /** How long a follower that has begun waits for Postgres to come back. */
 const outageMs = 60_000
 
-const keepAlive = Buffer.from(': keep-alive\n\n')
+/** Without a blank line behind it: at one, Python's SDKs fire an event that has no data once they have seen an id. */
+const keepAlive = Buffer.from(': keep-alive\n')
 
 /** Names an event of a stream: the attempt whose it is, and its number in there, from 0. */
 export interface EventId {
@@ -59,6 +60,9 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
   }
 }
 
+/** The provider has answered without a stream: with JSON, which is the answer all the same. */
+export class AnsweredOtherwise extends Error {}
+
 /** The job has ended, or is held, and its stream with it. */
 export class Unanswered extends Error {
   readonly row: JobRow
@@ -69,8 +73,19 @@ export class Unanswered extends Error {
   }
 }
 
+/** Whether the stored answer is no stream. */
+function isOtherwise({ length, contentType }: StreamPage): boolean {
+  return length !== null && contentType?.includes('event-stream') !== true
+}
+
 function asProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
+  if (error instanceof AnsweredOtherwise) {
+    return new Problem(
+      'upstream_failed',
+      'The provider answered without a stream, after this one had begun. Send the same request with the same key again: it gets the answer as it is.',
+    )
+  }
   if (error instanceof Unanswered) return unanswered(error.row)
   return new Problem('unavailable', 'The database does not answer. Send the same request with the same key again.', {
     cause: error,
@@ -104,6 +119,11 @@ class Follower {
       if (page !== null) {
         answeredAt = performance.now()
         this.checkAttempt(page)
+        if (isOtherwise(page)) {
+          if (following.ending === undefined) throw new AnsweredOtherwise('the answer is no stream')
+          yield await following.ending()
+          return
+        }
         const bytes = this.take(page)
         if (bytes.length > 0) {
           sentAt = performance.now()
@@ -138,14 +158,10 @@ class Follower {
     }
   }
 
-  private checkAttempt({ attempt, state, contentType, length }: StreamPage): void {
+  private checkAttempt(page: StreamPage): void {
+    const { attempt, state } = page
     if (state === null) throw noSuchJob()
-    if (length !== null && contentType?.includes('event-stream') !== true) {
-      throw new Problem(
-        'upstream_failed',
-        `The provider answered without a stream; GET /v1/jobs/${this.cursor.jobId}/response has its answer.`,
-      )
-    }
+    if (this.begun && isOtherwise(page)) throw interrupted()
     if (this.cursor.attempt === null || this.cursor.attempt === attempt) return
     if (this.begun) throw interrupted()
     this.startOver()

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Parts } from '../context.ts'
 import { noSuchJob } from '../change.ts'
-import { jobJson, joined } from '../job-view.ts'
+import { jobJson, joined, type JsonPiece } from '../job-view.ts'
 import { idOf, isJobId, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { Problem } from '../problem.ts'
@@ -28,14 +28,22 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
     job,
     after,
     limitMs: Number.POSITIVE_INFINITY,
-    show: withId,
+    show: (event, eventId) => withId(event, eventId, job.operation),
     showProblem: (problem) => Buffer.from(errorEvent('native', problem, null, request.id, 0)),
     ending: async () => {
       const row = await parts.jobs.read(job.tenant_id, job.id)
       if (row === null) throw noSuchJob()
-      return joined(['event: job\ndata: ', jobJson(row, parts.lanes), '\n\n'])
+      return joined(['event: job\ndata: ', oneLine(jobJson(row, parts.lanes)), '\n\n'])
     },
   })
+}
+
+/** JSON without line ends, which would end the data of an event: between its tokens they are blanks, and in its texts there are none. */
+function oneLine(json: JsonPiece): JsonPiece {
+  if (typeof json === 'string' || (!json.includes(10) && !json.includes(13))) return json
+  const line = Buffer.from(json)
+  for (let at = 0; at < line.length; at += 1) if (line[at] === 10 || line[at] === 13) line[at] = 32
+  return line
 }
 
 export const eventsRoute: ApiRoute = {

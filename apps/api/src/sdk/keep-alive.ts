@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { JobRow } from '@askonce/store'
 import type { FastifyRequest } from 'fastify'
 import { problemDocument, toProblem } from '../problem.ts'
-import { isAnthropic } from '../route.ts'
+import { isAnthropicPath } from '../sdk-path.ts'
 import { anthropicError } from './dialect.ts'
 import { providerAnswer } from './settled-answer.ts'
 
@@ -24,7 +24,7 @@ export async function* keptAlive(
       const problem = toProblem(error)
       return Buffer.from(
         JSON.stringify(
-          isAnthropic(request) ? anthropicError(problem, request.id) : problemDocument(problem, request.id),
+          isAnthropicPath(request.url) ? anthropicError(problem, request.id) : problemDocument(problem, request),
         ),
       )
     })

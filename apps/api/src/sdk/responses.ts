@@ -40,8 +40,13 @@ async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyRep
   const row = await jobOf(parts, request)
   void reply.headers(jobHeaders(row))
   if (stream === 'true') return resumeResponse(parts, request, reply, row, startingAfter)
+  return sendResponse(reply, row)
+}
+
+/** A response as it stands: the provider's own object once there is one. */
+export function sendResponse(reply: FastifyReply, row: JobRow): FastifyReply {
   if (row.state !== 'succeeded' || row.response === null) return sendJson(reply, 200, responseOf(row))
-  if (!row.streamed) return sendProviderAnswer(reply, row)
+  if (row.response_content_type?.includes('event-stream') !== true) return sendProviderAnswer(reply, row)
   return sendJson(reply, 200, responseInStream(row.response) ?? responseOf(row))
 }
 

@@ -40,7 +40,7 @@ export function resumeResponse(
       sequence = read.sequence ?? sequence
       const isNew = sequence > from
       check(read.responseId, id, isNew)
-      return isNew ? withId(event, id) : null
+      return isNew ? withId(event, id, job.operation) : null
     },
     showProblem: (problem, refusal) =>
       Buffer.from(errorEvent('openai-responses', problem, refusal, request.id, sequence + 1)),

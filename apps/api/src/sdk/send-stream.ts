@@ -2,10 +2,11 @@ import { Readable } from 'node:stream'
 import { readEvent, type JsonObject } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { dialectOf, errorEvent } from './dialect.ts'
 import { withId } from './event-ids.ts'
-import { follow, Unanswered, type EventId, type Following } from './follow.ts'
+import { AnsweredOtherwise, follow, Unanswered, type EventId, type Following } from './follow.ts'
 import { sendProviderAnswer } from './settled-answer.ts'
 
 export interface StreamAsked {
@@ -31,7 +32,7 @@ export async function sendStream(
     limitMs: parts.config.limits.sdkWaitMs,
     show: (event, id) => {
       sequence += 1
-      return hidesUsage && isUsage(event) ? null : withId(event, id)
+      return hidesUsage && isUsage(event) ? null : withId(event, id, job.operation)
     },
     showProblem: (problem, refusal) => Buffer.from(errorEvent(dialect, problem, refusal, request.id, sequence)),
   })
@@ -54,7 +55,10 @@ export async function sendFollowed(reply: FastifyReply, parts: Parts, following:
       .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
   } catch (error) {
     if (error instanceof Unanswered) return sendProviderAnswer(reply, error.row)
-    throw error
+    if (!(error instanceof AnsweredOtherwise)) throw error
+    const row = await parts.jobs.read(following.job.tenant_id, following.job.id)
+    if (row === null) throw noSuchJob()
+    return sendProviderAnswer(reply, row)
   }
 }
 

@@ -101,7 +101,14 @@ const chunksOfPage = 8
 const bytesOfPage = 256 * 1024
 const none = Buffer.alloc(0)
 
-/** The next page of each stream, in order. One snapshot says both where the job is and what there is to show. */
+/** Three beats. What a worker whose last beat is older has shown may go on or not: who has not begun it waits until that is known. */
+const aliveForMs = 1_500
+
+/**
+ * The next page of each stream, in order. A reader that begins gets nothing of an attempt whose worker gives no sign of life: it would see
+ * the words of a call that died, and an error behind them. One snapshot says both where the job is and what there is to
+ * show.
+ */
 export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Promise<StreamPage[]> {
   const rows = await hot<{
     n: number
@@ -138,7 +145,10 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
         where c.job_id = j.id and c.attempt = s.attempt and c.position >= p.start
         order by c.position limit ${chunksOfPage}
       ) k
-    ) c on j.state = 'running'
+    ) c on j.state = 'running' and (i.attempt = s.attempt or exists (
+      select from attempts a join workers w on w.id = a.worker_id
+      where a.job_id = j.id and a.attempt = s.attempt and not w.dead and w.beat_at > now() - ${aliveForMs} * interval '1 millisecond'
+    ))
     order by i.n
   `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({

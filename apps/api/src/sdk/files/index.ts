@@ -12,7 +12,8 @@ import { readForm } from './multipart.ts'
 import { fileView, noSuchFile, publicId, readPublicId } from './view.ts'
 import { UploadWriter } from './writer.ts'
 
-const purposes = ['batch', 'assistants', 'fine-tune', 'vision', 'user_data', 'evals'] as const
+/** What a file can be for here. With any other purpose its id would go to the provider, which does not know it. */
+const ourPurpose = 'batch'
 const minTtlSeconds = 3_600
 const maxTtlSeconds = 2_592_000
 
@@ -26,11 +27,14 @@ function refuse(detail: string, param: string): Problem {
 function readFields(
   fields: ReadonlyMap<string, string>,
   batchTtlSeconds: number,
-): { purpose: string; ttlSeconds: number | null } {
+): { purpose: string; ttlSeconds: number } {
   const purpose = fields.get('purpose')
   if (purpose === undefined) throw refuse('purpose: is missing', 'purpose')
-  if (!purposes.some((name) => name === purpose))
-    throw refuse(`purpose: must be one of ${purposes.join(', ')}`, 'purpose')
+  if (purpose !== ourPurpose) {
+    const why =
+      'files are kept here for batches only, and a provider does not know their ids. Upload other files to the provider itself and send the id that it gives them, or put the content into the request'
+    throw refuse(`purpose: must be ${ourPurpose}: ${why}`, 'purpose')
+  }
   for (const name of fields.keys()) {
     if (!['purpose', 'expires_after[anchor]', 'expires_after[seconds]'].includes(name)) {
       throw refuse(`${name.slice(0, 100)}: unknown field`, name.slice(0, 100))
@@ -39,7 +43,7 @@ function readFields(
   const anchor = fields.get('expires_after[anchor]')
   const seconds = fields.get('expires_after[seconds]')
   if (anchor === undefined && seconds === undefined) {
-    return { purpose, ttlSeconds: purpose === 'batch' ? batchTtlSeconds : null }
+    return { purpose, ttlSeconds: batchTtlSeconds }
   }
   if (anchor !== 'created_at') throw refuse('expires_after[anchor]: must be created_at', 'expires_after[anchor]')
   const ttlSeconds = /^\d{1,9}$/.test(seconds ?? '') ? Number(seconds) : 0
@@ -161,7 +165,7 @@ export const fileRoutes: ApiRoute[] = [
       'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most `ASKONCE_MAX_FILE_BYTES`. A file whose upload breaks off is never seen.',
     accepts: ['multipart/form-data'],
     streamed: true,
-    body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.enum(purposes) }),
+    body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.literal(ourPurpose) }),
     answers: { 200: { description: 'The file' } },
     errors: [],
     handle: create,
