@@ -1,5 +1,15 @@
 -- What the files in migrations/ make of an empty database. Written by `npm run schema`; do not edit.
 
+create table answer_pieces (
+  answer uuid not null,
+  "position" integer not null,
+  body bytea not null,
+  constraint answer_pieces_answer_fkey FOREIGN KEY (answer) REFERENCES large_answers(id),
+  constraint answer_pieces_body_check CHECK (((octet_length(body) >= 1) AND (octet_length(body) <= 1048576))),
+  constraint answer_pieces_pkey PRIMARY KEY (answer, "position"),
+  constraint answer_pieces_position_check CHECK (("position" >= 0))
+);
+
 create table api_keys (
   id uuid not null default gen_random_uuid(),
   tenant_id text not null,
@@ -13,7 +23,7 @@ create table api_keys (
   constraint api_keys_key_hash_key UNIQUE (key_hash),
   constraint api_keys_name_check CHECK (((length(name) >= 1) AND (length(name) <= 100))),
   constraint api_keys_pkey PRIMARY KEY (id),
-  constraint api_keys_scopes_check CHECK (((scopes <@ ARRAY['submit'::text, 'read'::text, 'admin'::text]) AND (cardinality(scopes) > 0))),
+  constraint api_keys_scopes_check CHECK (((scopes <@ ARRAY['submit'::text, 'read'::text, 'admin'::text, 'operator'::text]) AND (cardinality(scopes) > 0))),
   constraint api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES tenants(id)
 );
 
@@ -38,6 +48,8 @@ create table attempts (
   input_tokens bigint,
   output_tokens bigint,
   cost_usd numeric(20,10),
+  mark uuid default gen_random_uuid(),
+  metadata jsonb,
   constraint attempts_attempt_check CHECK ((attempt > 0)),
   constraint attempts_billing_check CHECK ((billing = ANY (ARRAY['none'::text, 'maybe'::text, 'billed'::text]))),
   constraint attempts_end_is_whole CHECK ((((finished_at IS NULL) = (outcome IS NULL)) AND ((finished_at IS NULL) = (billing IS NULL)))),
@@ -76,6 +88,7 @@ create table batch_lines (
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE UNIQUE INDEX batch_lines_custom_id ON public.batch_lines USING btree (batch_id, custom_id);
 CREATE UNIQUE INDEX batch_lines_done ON public.batch_lines USING btree (batch_id, done_number) WHERE (state = 'done'::text);
+CREATE INDEX batch_lines_done_job ON public.batch_lines USING btree (job_id) WHERE (state = 'done'::text);
 CREATE INDEX batch_lines_open ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'open'::text);
 CREATE INDEX batch_lines_open_job ON public.batch_lines USING btree (job_id) WHERE (state = 'open'::text);
 CREATE INDEX batch_lines_ready ON public.batch_lines USING btree (batch_id, line) WHERE (state = 'ready'::text);
@@ -122,6 +135,7 @@ create table batches (
   lease uuid,
   leased_until timestamp with time zone,
   wake_at timestamp with time zone not null default now(),
+  request_headers jsonb,
   constraint batches_cancelled_check CHECK ((cancelled >= 0)),
   constraint batches_check CHECK (((submitted >= 0) AND (submitted <= total))),
   constraint batches_check1 CHECK (((done >= 0) AND (done <= total))),
@@ -167,11 +181,12 @@ create table decisions (
   api_key_id uuid not null,
   api_key_name text not null,
   reason text,
-  constraint decisions_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'fail'::text, 'cancel'::text]))),
+  constraint decisions_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'fail'::text, 'cancel'::text, 'delete'::text]))),
   constraint decisions_pkey PRIMARY KEY (id),
   constraint decisions_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 500)))
 );
 CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
+CREATE INDEX decisions_by_key ON public.decisions USING btree (tenant_id, idempotency_key);
 CREATE INDEX decisions_retention ON public.decisions USING btree (at);
 
 create table file_parts (
@@ -203,6 +218,13 @@ create table files (
 CREATE INDEX files_expiry ON public.files USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX files_list ON public.files USING btree (tenant_id, created_at DESC, id DESC) WHERE (status = 'processed'::text);
 CREATE INDEX files_uploads ON public.files USING btree (touched_at) WHERE (status = 'uploading'::text);
+
+create table forgotten_jobs (
+  job_id uuid not null,
+  at timestamp with time zone not null default now(),
+  constraint forgotten_jobs_pkey PRIMARY KEY (job_id)
+);
+CREATE INDEX forgotten_jobs_age ON public.forgotten_jobs USING btree (at);
 
 create table jobs (
   id uuid not null,
@@ -253,13 +275,16 @@ create table jobs (
   error_response bytea,
   error_content_type text,
   owner_batch uuid,
+  request_headers jsonb,
+  response_pieces uuid,
+  response_bytes integer,
   constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
-  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (response IS NOT NULL)) AND ((response IS NULL) = (answer_attempt IS NULL)) AND ((response IS NULL) = (response_status IS NULL)))),
+  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (num_nonnulls(response, response_pieces) = 1)) AND (num_nonnulls(response, response_pieces) <= 1) AND ((state = 'succeeded'::text) = (answer_attempt IS NOT NULL)) AND ((state = 'succeeded'::text) = (response_status IS NOT NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
   constraint jobs_deadline_seconds_check CHECK ((deadline_seconds > 0)),
-  constraint jobs_error_response_check CHECK ((octet_length(error_response) <= 65536)),
+  constraint jobs_error_response_check CHECK ((octet_length(error_response) <= 262144)),
   constraint jobs_error_response_is_whole CHECK (((error_response IS NULL) = (error_content_type IS NULL))),
   constraint jobs_failed_says_why CHECK (((state <> 'failed'::text) OR (error IS NOT NULL))),
   constraint jobs_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
@@ -271,10 +296,12 @@ create table jobs (
   constraint jobs_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
   constraint jobs_operation_check CHECK ((operation = ANY (ARRAY['chat.completions'::text, 'responses'::text, 'embeddings'::text, 'messages'::text]))),
   constraint jobs_paid_check CHECK ((paid >= 0)),
+  constraint jobs_pieces_are_counted CHECK (((response_pieces IS NULL) = (response_bytes IS NULL))),
   constraint jobs_pkey PRIMARY KEY (id),
   constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
   constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
   constraint jobs_reruns_check CHECK ((reruns >= 0)),
+  constraint jobs_response_bytes_check CHECK ((response_bytes > 0)),
   constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
   constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
   constraint jobs_terminal_is_dated CHECK ((((state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (completed_at IS NOT NULL)) AND ((completed_at IS NULL) = (expires_at IS NULL)))),
@@ -297,7 +324,19 @@ CREATE INDEX jobs_dispatched ON public.jobs USING btree (dispatched_at, id) WHER
 CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
 CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, NULLIF(state, 'succeeded'::text), created_at DESC, id DESC) INCLUDE (state) WHERE (NULLIF(state, 'succeeded'::text) IS NOT NULL);
-CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
+CREATE INDEX jobs_maybe_paid ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE ((paid - billed) >
+CASE
+    WHEN (state = 'running'::text) THEN 1
+    ELSE 0
+END);
+CREATE INDEX jobs_metadata ON public.jobs USING gin (jsonb_set('{}'::jsonb, ARRAY[tenant_id], metadata) jsonb_path_ops) WHERE (metadata IS NOT NULL);
+CREATE INDEX jobs_paid_twice ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE (paid >
+CASE
+    WHEN (state = 'running'::text) THEN 2
+    ELSE 1
+END);
+CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
+CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, model, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
 
 create table lanes (
@@ -308,13 +347,30 @@ create table lanes (
   until timestamp with time zone,
   failures integer not null default 0,
   changed_at timestamp with time zone not null default now(),
+  model text not null default ''::text,
+  turn_at timestamp with time zone,
   constraint lanes_closed_says_why CHECK (((state = 'open'::text) OR (reason IS NOT NULL))),
   constraint lanes_failures_check CHECK ((failures >= 0)),
+  constraint lanes_model_check CHECK ((length(model) <= 200)),
+  constraint lanes_models_only_pause CHECK (((model = ''::text) OR (state = ANY (ARRAY['open'::text, 'paused'::text])))),
   constraint lanes_name_check CHECK ((name ~ '^[a-z0-9-]{1,40}$'::text)),
-  constraint lanes_pkey PRIMARY KEY (name),
+  constraint lanes_pkey PRIMARY KEY (name, model),
   constraint lanes_state_check CHECK ((state = ANY (ARRAY['open'::text, 'paused'::text, 'breaker'::text, 'stopped'::text]))),
   constraint lanes_wait_is_dated CHECK (((state = ANY (ARRAY['paused'::text, 'breaker'::text])) = (until IS NOT NULL)))
 );
+
+create table large_answers (
+  id uuid not null,
+  job_id uuid not null,
+  attempt integer not null,
+  bytes integer not null,
+  check_at timestamp with time zone not null,
+  constraint large_answers_attempt_check CHECK ((attempt > 0)),
+  constraint large_answers_bytes_check CHECK ((bytes > 0)),
+  constraint large_answers_pkey PRIMARY KEY (id)
+);
+CREATE INDEX large_answers_check ON public.large_answers USING btree (check_at);
+CREATE INDEX large_answers_job ON public.large_answers USING btree (job_id);
 
 create table schema_migrations (
   version integer not null,
@@ -348,8 +404,18 @@ create table tenants (
   id text not null,
   created_at timestamp with time zone not null default now(),
   derive_keys boolean not null default false,
+  on_uncertain text,
+  max_attempts integer,
+  max_paid_attempts integer,
+  ttl_seconds integer,
+  timeout_seconds integer,
   constraint tenants_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
-  constraint tenants_pkey PRIMARY KEY (id)
+  constraint tenants_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 100))),
+  constraint tenants_max_paid_attempts_check CHECK (((max_paid_attempts >= 1) AND (max_paid_attempts <= 10))),
+  constraint tenants_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
+  constraint tenants_pkey PRIMARY KEY (id),
+  constraint tenants_timeout_seconds_check CHECK (((timeout_seconds >= 1) AND (timeout_seconds <= 86400))),
+  constraint tenants_ttl_seconds_check CHECK ((ttl_seconds > 0))
 );
 
 create table workers (

@@ -5,7 +5,7 @@ import { filesBelow, type GateResult } from './tree.ts'
 
 /** Adapters know the core and nothing of each other. */
 const ADAPTERS = ['store', 'queue', 'providers', 'telemetry', 'config', 'embedded']
-const PARTS = [...ADAPTERS, 'core', 'intake', 'threads']
+const PARTS = [...ADAPTERS, 'core', 'intake', 'threads', 'timing']
 
 /** What each workspace may import. A workspace that is not listed is a problem: give it its place first. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
@@ -14,10 +14,12 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   client: [],
   // What a request must be to become a job: rules over the configuration, for those that take requests in. Of the store only
   // types: rules do no I/O.
-  intake: ['core', 'config', 'store'],
+  intake: ['core', 'config', 'store', 'threads'],
   // Knows nothing of what its threads do.
   threads: [],
-  ...Object.fromEntries(ADAPTERS.map((name) => [name, ['core', 'threads']])),
+  // Knows nothing of who waits for what.
+  timing: [],
+  ...Object.fromEntries(ADAPTERS.map((name) => [name, ['core', 'threads', 'timing']])),
   testkit: PARTS,
   api: PARTS,
   worker: PARTS,

@@ -36,6 +36,7 @@ function newJob(id: string): NewJob {
     model: 'simulated/small',
     lane: 'simulated',
     request: Buffer.from(`{"model":"small","messages":[{"role":"user","content":"${'x'.repeat(200)}"}]}`),
+    requestHeaders: null,
     streamed: false,
     ownerBatch: null,
     metadata: null,
@@ -71,6 +72,8 @@ function answer(jobId: string): AttemptEndRecord {
     outputTokens: 64,
     costUsd: 0.0001,
     response: Buffer.from(`{"text":"${'y'.repeat(600)}"}`),
+    responsePieces: null,
+    responseBytes: null,
     contentType: 'application/json',
     answerId: null,
     errorResponse: null,
@@ -101,7 +104,7 @@ async function measure(pauseMs: number, waits: 'on' | 'off'): Promise<Map<string
     await time('claimed', () => claimJobs(db, worker, [id], []))
     await time('answer stored', () => endAttempts(db, [answer(id)], 86_400))
     await time('told', () => notify(db, settledChannel, [id]))
-    await time('answer read', () => readJobs(db, [id]))
+    await time('answer read', () => readJobs(db, [{ tenantId: 'default', id }]))
     await time('nothing at all', () => db.selectNoFrom(({ val }) => val(1).as('one')).execute())
     await sleep(pauseMs)
   }

@@ -124,9 +124,42 @@ describe('input', () => {
     expect(existsSync(out)).toBe(false)
   })
 
-  it('finishes a file without questions', async () => {
-    const [input, out] = [await bench.inputFile('\n\n'), bench.outPath()]
-    expect((await runCli(['batch', input, '--out', out], { env: bench.env })).code).toBe(0)
-    expect(await readFile(out, 'utf8')).toBe('')
+  it.each(['', '\n\n'])('refuses an input without a request: %j', async (text) => {
+    const [input, out] = [await bench.inputFile(text), bench.outPath()]
+    const { code, stderr } = await runCli(['batch', input, '--out', out], { env: bench.env })
+    expect(code).toBe(2)
+    expect(stderr).toContain(`askonce: ${input} holds no request`)
+    const piped = await runCli(['batch', '-', '--out', out], { env: bench.env, input: text })
+    expect([piped.code, piped.stderr]).toEqual([2, expect.stringContaining('stdin holds no request')])
+    expect(existsSync(out)).toBe(false)
+  })
+
+  it('gives every line the options of the command, which a line may overrule', async () => {
+    const own = { priority: 1, on_uncertain: 'fail', metadata: { run: 'own', line: '2' } }
+    const lines = [
+      { key: 'a', prompt: 'A', model: 'simulated/small' },
+      { key: 'b', prompt: 'B', model: 'simulated/small', ...own },
+      { custom_id: 'c', url: '/v1/embeddings', body: { model: 'simulated/small', input: 'c' }, ttl_seconds: 5 },
+    ]
+    const input = await bench.inputFile(lines.map((line) => JSON.stringify(line)).join('\n'))
+    const delivery = ['--on-uncertain', 'hold', '--max-paid-attempts', '1', '--ttl', '2d', '--priority', '9']
+    const notes = ['--metadata', 'run=7', '--metadata', 'of=night']
+    const { code } = await runCli(['batch', input, '-o', bench.outPath(), ...delivery, ...notes], { env: bench.env })
+    expect(code).toBe(0)
+    const common = { on_uncertain: 'hold', max_paid_attempts: 1, ttl_seconds: 172_800, priority: 9 }
+    const sent = bench.server.items.map(({ key, operation: _o, request: _r, ...options }) => [key, options])
+    expect(Object.fromEntries(sent)).toEqual({
+      a: { ...common, metadata: { run: '7', of: 'night' } },
+      b: { ...common, ...own, metadata: { run: 'own', of: 'night', line: '2' } },
+      c: { ...common, ttl_seconds: 5, metadata: { run: '7', of: 'night' } },
+    })
+  })
+
+  it('refuses a line whose metadata is too much together with that of the command', async () => {
+    const metadata = Object.fromEntries(Array.from({ length: 16 }, (_, n) => [`m${n}`, 'x']))
+    const input = await bench.inputFile(JSON.stringify({ key: 'a', prompt: 'A', model: 'm', metadata }))
+    const args = ['batch', input, '-o', bench.outPath(), '--metadata', 'one=more']
+    const { code, stderr } = await runCli(args, { env: bench.env })
+    expect([code, stderr]).toEqual([2, expect.stringContaining('line 1 /metadata: expected an object of up to 16')])
   })
 })

@@ -48,6 +48,32 @@ describe('resuming', () => {
     expect(await readFile(out, 'utf8')).toBe(ordered)
   })
 
+  it('asks a line again that the simulator once answered in the name of a real model', async () => {
+    const [input, out] = [await bench.inputFile(questions(2)), bench.outPath()]
+    await runCli(['batch', input, '--out', out], { env: bench.env })
+    const [first, second] = (await linesIn(out)) as unknown as Record<string, object>[]
+    const made = { ...first, flags: ['simulated'], response: { ...first?.['response'], model: 'gpt-4.1' } }
+    const small = { ...second, flags: ['simulated'], response: { ...second?.['response'], model: 'simulated/small' } }
+    await writeFile(out, `${JSON.stringify(made)}\n${JSON.stringify(small)}\n`)
+    bench.server.bulks.length = 0
+    const { code, stderr } = await runCli(['batch', input, '--out', out], { env: bench.env })
+    expect([code, bench.server.bulks.flat()]).toEqual([0, ['q/0']])
+    expect(stderr).toContain(`1 were in ${out} already, 1 replayed`)
+    expect(JSON.stringify(await linesIn(out))).not.toContain('gpt-4.1')
+  })
+
+  it('ends with what this run and this file in all have cost', async () => {
+    const [input, out] = [await bench.inputFile(questions(4)), bench.outPath()]
+    const first = await runCli(['batch', input, '--out', out], { env: bench.env })
+    expect(first.stderr).toMatch(/^ {2}this run: +4 calls, .*, 0 replayed$/m)
+    expect(first.stderr).toMatch(/^ {2}this file in all: 4 calls, /m)
+    const again = await runCli(['batch', input, '--out', bench.outPath(), '--json'], { env: bench.env })
+    expect(summaryOf(again.stdout)).toMatchObject({ replayed: 4, paid_attempts: 0, in_all: { paid_attempts: 4 } })
+    const third = await runCli(['batch', input, '--out', out], { env: bench.env })
+    expect(third.stderr).toMatch(/^ {2}this run: +0 calls, .*, 0 replayed$/m)
+    expect(third.stderr).toContain(`without the 4 lines that were in ${out} already`)
+  })
+
   it('asks a line again whose request was edited, although its key has an answer', async () => {
     const [input, out] = [await bench.inputFile(questions(2)), bench.outPath()]
     await runCli(['batch', input, '--out', out], { env: bench.env })

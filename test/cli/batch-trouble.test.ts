@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { acquireOwner } from '@askonce/embedded'
 import { describe, expect, it } from 'vitest'
 import { linesIn, questions, summaryOf, useBench } from './batch-bench.ts'
 import { runCli, startCli, until } from './run-cli.ts'
@@ -39,15 +40,54 @@ describe('trouble', () => {
     ])
   })
 
-  it('says at once that no server is there, and makes no file', async () => {
+  it('without patience says at once that no server is there, and makes no file', async () => {
     await bench.server.pause()
     const [input, out] = [await bench.inputFile(questions(1)), bench.outPath()]
-    const { code, stderr } = await runCli(['batch', input, '--out', out], { env: bench.env })
+    const { code, stderr } = await runCli(['batch', input, '--out', out, '--patience', '0'], { env: bench.env })
     await bench.server.resume()
     expect(code).toBe(3)
     expect(stderr).toContain(`no server answers at ${bench.server.url}`)
     expect(stderr).toContain('npm start')
     expect(existsSync(out)).toBe(false)
+  })
+
+  it('waits for a server that is not there yet, and says so', async () => {
+    await bench.server.pause()
+    const [input, out] = [await bench.inputFile(questions(2)), bench.outPath()]
+    const run = startCli(['batch', input, '--out', out], { env: bench.env })
+    await until(() => run.output().includes(`no server answers at ${bench.server.url}`), 'the reason')
+    expect(run.output()).toContain('waiting for it, 600 seconds at most (--patience)')
+    await bench.server.resume()
+    expect((await run.ended).code).toBe(0)
+    expect(await linesIn(out)).toHaveLength(2)
+  })
+
+  it('waits for a server that has not written its address yet', async () => {
+    const [input, out] = [await bench.inputFile(questions(2)), bench.outPath()]
+    const dataDir = bench.scratch.path('starting')
+    const run = startCli(['batch', input, '--out', out], { env: { ASKONCE_DATA_DIR: dataDir } })
+    await until(() => run.output().includes('no server found'), 'the reason')
+    mkdirSync(dataDir)
+    const owner = await acquireOwner({ dataDir })
+    owner.update({ address: bench.server.url, apiKey: bench.server.apiKey })
+    const { code, stderr } = await run.ended
+    await owner.release()
+    expect([code, stderr]).toEqual([0, expect.stringContaining('2 of 2 lines answered')])
+  })
+
+  it('without a key says what is the matter: nobody there, or a key is asked for', async () => {
+    const [input, out] = [await bench.inputFile(questions(1)), bench.outPath()]
+    const { ASKONCE_API_KEY: _none, ...keyless } = bench.env
+    const args = ['batch', input, '--out', out, '--patience', '0']
+    const asked = await runCli(args, { env: keyless })
+    expect([asked.code, asked.stderr]).toEqual([2, expect.stringContaining('ASKONCE_API_KEY is not set')])
+    await bench.server.pause()
+    for (const command of [args, ['list'], ['get', 'some/key']]) {
+      const { code, stderr } = await runCli(command, { env: keyless })
+      expect([code, stderr]).toEqual([3, expect.stringContaining(`no server answers at ${bench.server.url}`)])
+      expect(stderr).not.toContain('key')
+    }
+    await bench.server.resume()
   })
 
   it('waits for a server that goes away and comes back', async () => {

@@ -196,8 +196,13 @@ describe('get and list', () => {
 describe('lanes', () => {
   it('are listed and resumed', async () => {
     const { stdout } = await run('lanes', 'list')
-    expect(stdout).toMatch(/openai +stopped +resumed +The provider refused the credentials/)
+    expect(stdout).toMatch(/openai +- +stopped +resumed +The provider refused the credentials/)
+    expect(stdout).toMatch(/openai +gpt-paused +paused +in \S+ \S+ +Rate limit reached/)
     expect(await run('lanes', 'resume', 'openai')).toMatchObject({ code: 0, stdout: 'openai open\n' })
+    expect(await run('lanes', 'resume', 'openai', '--model', 'gpt-paused')).toMatchObject({
+      code: 0,
+      stdout: 'openai open, gpt-paused open\n',
+    })
     expect((await run('lanes', 'resume', 'nobody')).code).toBe(1)
   })
 })
@@ -227,7 +232,7 @@ describe('help', () => {
     const { code, stdout } = await run('--help')
     expect(code).toBe(0)
     expect(stdout).toContain('Exit codes:')
-    const names = 'submit batch get list cancel retry fail spend lanes keys tenants sweep doctor'.split(' ')
+    const names = 'submit batch get list cancel retry fail forget spend lanes keys tenants sweep doctor'.split(' ')
     const explains = async (name: string): Promise<void> => {
       expect(stdout).toMatch(new RegExp(`^ {2}${name} `, 'm'))
       const help = await run(name, '--help')

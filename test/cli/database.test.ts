@@ -57,13 +57,42 @@ describe('tenants', () => {
     const on = await runCli(['tenants', 'set', 'derivers', '--derive-keys', 'on'], { env })
     expect(on).toMatchObject({
       code: 0,
-      stdout: 'derivers: SDK requests without a key get one made from what they ask\n',
+      stdout:
+        'derivers: SDK requests without a key get one made from what they ask\nderivers: what a submission does not say, the server decides\n',
     })
     const rows = await sql("select derive_keys from tenants where id in ('derivers', 'default') order by id")
     expect(rows.map((row) => row['derive_keys'])).toEqual([false, true])
     expect((await runCli(['tenants', 'list'], { env })).stdout).toMatch(/^derivers +on /m)
     const off = await runCli(['tenants', 'set', 'derivers', '--derive-keys', 'off', '--json'], { env })
     expect(JSON.parse(off.stdout)).toMatchObject({ id: 'derivers', derive_keys: false })
+  })
+
+  it('have defaults for what their submissions do not say', async () => {
+    await runCli(['keys', 'create', '--name', 'x', '--tenant', 'careful'], { env })
+    const careful = ['tenants', 'set', 'careful', '--on-uncertain', 'hold', '--max-paid-attempts', '1']
+    const set = await runCli([...careful, '--max-attempts', '3', '--ttl', '2d', '--timeout', '90'], { env })
+    const text = 'on-uncertain hold, max-attempts 3, max-paid-attempts 1, ttl 172800s, timeout 90s'
+    expect(set).toMatchObject({ code: 0, stdout: expect.stringContaining(`careful: ${text}\n`) as string })
+    expect((await runCli(['tenants', 'list'], { env })).stdout).toContain(text)
+    const back = ['tenants', 'set', 'careful', '--on-uncertain', 'default', '--ttl', 'default', '--json']
+    expect(JSON.parse((await runCli(back, { env })).stdout)).toMatchObject({
+      on_uncertain: null,
+      max_attempts: 3,
+      max_paid_attempts: 1,
+      ttl_seconds: null,
+      timeout_seconds: 90,
+    })
+    for (const wrong of [
+      ['--on-uncertain', 'perhaps'],
+      ['--max-attempts', '0'],
+      ['--max-attempts', '101'],
+      ['--max-paid-attempts', '11'],
+      ['--ttl', '0'],
+      ['--timeout', '86401'],
+      ['--timeout', '25h'],
+    ]) {
+      expect((await runCli(['tenants', 'set', 'careful', ...wrong], { env })).code, wrong.join(' ')).toBe(2)
+    }
   })
 
   it('refuse names that are not there, and settings that are none', async () => {

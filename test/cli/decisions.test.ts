@@ -42,7 +42,7 @@ describe('cancel, retry and fail', () => {
     const cancelled = await run('cancel', running, 'nobody')
     expect(cancelled.code).toBe(1)
     expect(cancelled.stdout).toBe(`${running} cancelled\n`)
-    expect(cancelled.stderr).toBe('nobody: There is no such job. (404 not_found)\n1 job changed, 1 not\n')
+    expect(cancelled.stderr).toBe('nobody: no job has this key\n1 job changed, 1 not\n')
     const refused = await run('retry', held)
     expect(refused.code).toBe(1)
     expect(refused.stderr).toContain('--accept-duplicate-charge')
@@ -110,7 +110,7 @@ describe('cancel, retry and fail', () => {
     expect(byId.code).toBe(1)
     expect((JSON.parse(byId.stdout) as { data: { id: string }[] }).data.map(({ id }) => id)).toEqual(held)
     expect(byId.stderr).toContain(`${done}: the job is succeeded; fail is for jobs that are uncertain`)
-    expect(byId.stderr).toContain('nobody: There is no such job.')
+    expect(byId.stderr).toContain('nobody: no job has this key')
     const old = await run('fail', '--uncertain', '--older-than', '1d', '--dry-run')
     expect(old.stderr).toBe('fail would be asked of 0 jobs. Nothing was changed.\n')
     expect(server.decisions).toEqual([])
@@ -122,7 +122,7 @@ describe('cancel, retry and fail', () => {
       [['cancel'], 'no job is named'],
       [['fail', 'x', '--uncertain'], 'not by both'],
       [['fail', 'x', '-'], '- stands alone'],
-      [['fail', '-'], 'stdin has no ids'],
+      [['fail', '-'], 'stdin has no ids and no keys'],
       [['cancel', '--state', 'succeeded'], 'Allowed choices are queued, running, uncertain'],
       [['retry', '--state', 'failed', '--uncertain'], 'exclude each other'],
       [['cancel', '--older-than', '2 hours'], 'Expected a duration such as 90s'],
@@ -211,8 +211,8 @@ describe('spend', () => {
     const { code, stdout, stderr } = await run('spend')
     expect(code).toBe(0)
     expect(stdout).toMatch(/^DATE +CALLS +BILLED +MAYBE +NONE +OPEN +TOKENS +COST +TWICE$/m)
-    expect(stdout).toMatch(/^2026-03-01 +4 +3 +1 +0 +0 +0\/0 +\$1\.50 +1$/m)
-    expect(stdout).toMatch(/^total +4 +3 +1 +0 +0 +0\/0 +\$1\.50 +1 \(2\?\)$/m)
+    expect(stdout).toMatch(/^2026-03-01 +4 +3 +1 +0 +0 +0\/0 +\$1\.50 \+ \? +1$/m)
+    expect(stdout).toMatch(/^total +4 +3 +1 +0 +0 +0\/0 +\$1\.50 \+ \? +1 \(2\?\)$/m)
     expect(stderr).toContain('1 billed call at a price that is not known')
     expect(stderr).toContain('Paid twice: yes, 1 call ($0.25); maybe, 2 calls (at an unknown price)')
   })
@@ -227,7 +227,7 @@ describe('spend', () => {
     expect([none.code, none.stdout, none.stderr]).toEqual([
       0,
       '',
-      'Nothing was called from 2026-02-01 to 2026-03-02.\n',
+      'Nothing was called from 2026-02-01 to 2026-03-02. What the simulator was asked: --simulated\n',
     ])
   })
 })

@@ -33,7 +33,9 @@ export async function startFakeServer(): Promise<FakeServer> {
     jobs: new Map(),
     gone: [],
     bulks: [],
+    items: [],
     decisions: [],
+    erased: [],
     matching: null,
     requests: [],
     bodies: [],
@@ -104,7 +106,7 @@ async function handle(
     }
   }
 
-  const asked = /^\/v1\/jobs\/bulk\/(retry|fail|cancel)$/.exec(url.pathname)?.[1] as Verb | undefined
+  const asked = /^\/v1\/jobs\/bulk\/(retry|fail|cancel|delete)$/.exec(url.pathname)?.[1] as Verb | undefined
   if (asked !== undefined) {
     const decision = JSON.parse(body) as Decision
     fake.decisions.push({ action: asked, ...decision })
@@ -115,6 +117,10 @@ async function handle(
       `{"object":"list","data":[${text}],"has_more":${next !== null},"next_cursor":${JSON.stringify(next)}}`,
     )
   }
+  if (url.pathname === '/v1/attempts/erase') {
+    fake.erased.push(JSON.parse(body) as object)
+    return send(200, '{"object":"erased","erased":2,"has_more":false}')
+  }
   if (url.pathname === '/v1/spend') return send(200, spendText(url.search))
   if (url.pathname === '/v1/attempts') {
     const key = url.searchParams.get('key')
@@ -123,6 +129,7 @@ async function handle(
   if (url.pathname === '/v1/jobs/bulk') {
     const { jobs } = JSON.parse(body) as { jobs: { key: string; operation: string; request: object }[] }
     fake.bulks.push(jobs.map(({ key }) => key))
+    fake.items.push(...(jobs as unknown as Record<string, unknown>[]))
     const data = jobs.map(({ key, operation, request: wanted }, index) => {
       const { status, text } = submit(key, operation, JSON.stringify(wanted))
       return `{"index":${index},"status":${status},${text}}`
@@ -158,14 +165,14 @@ async function handle(
     )
   }
   if (url.pathname === '/v1/lanes') {
+    const until = new Date(Date.now() + 600_000).toISOString()
+    const model = { model: 'gpt-paused', state: 'paused', reason: 'Rate limit reached', until }
     const lane = { name: 'openai', state: 'stopped', reason: 'The provider refused the credentials', until: null }
-    return send(
-      200,
-      JSON.stringify({ object: 'list', data: [lane, { name: 'simulated', state: 'open', reason: null, until: null }] }),
-    )
+    const other = { name: 'simulated', state: 'open', reason: null, until: null, models: [] }
+    return send(200, JSON.stringify({ object: 'list', data: [{ ...lane, models: [model] }, other] }))
   }
   if (url.pathname === '/v1/lanes/openai/resume')
-    return send(200, '{"name":"openai","state":"open","reason":null,"until":null}')
+    return send(200, '{"name":"openai","state":"open","reason":null,"until":null,"models":[]}')
 
   const [, id = '', verb = ''] = /^\/v1\/jobs\/([^/]+)\/?(\w*)$/.exec(url.pathname) ?? []
   const job = fake.jobs.get(id)

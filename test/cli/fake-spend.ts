@@ -30,7 +30,22 @@ export function spendText(query: string): string {
   }
   const rows = query.includes('group_by=model') ? [{ ...day, provider: 'openai', model: 'gpt-test' }] : [day]
   const data = query.includes('from=2020') ? [] : rows
-  const summary = { ...day, from: '2026-02-01', to: '2026-03-02', duplicate_cost_usd: 0.25, possible_duplicates: 2 }
+  const summary = {
+    ...day,
+    from: '2026-02-01',
+    to: '2026-03-02',
+    duplicate_cost_usd: 0.25,
+    possible_duplicates: 2,
+    twice: [] as object[],
+  }
+  summary.twice.push({
+    key: 'nightly/7',
+    job_id: '0199c0de-0000-7000-8000-000000000007',
+    duplicates: 1,
+    possible_duplicates: 0,
+    duplicate_cost_usd: 0.25,
+    possible_duplicate_cost_usd: 0,
+  })
   const text = JSON.stringify({ object: 'list', data, has_more: false, next_cursor: null, summary })
   return text.replaceAll('"cost_usd":1.5', '"cost_usd":1.50000000000000000001')
 }

@@ -15,14 +15,15 @@ export interface FakeJob {
   paid: number
 }
 
-export type Verb = 'retry' | 'fail' | 'cancel'
+export type Verb = 'retry' | 'fail' | 'cancel' | 'delete'
 
 export interface Decision {
   ids?: string[]
-  filter?: { state?: string; created_before?: string; metadata?: object }
+  filter?: { state?: string; created_before?: string; metadata?: object; key_prefix?: string }
   cursor?: string
   reason?: string
   accept_duplicate_charge?: boolean
+  dry_run?: boolean
 }
 
 /** A stand-in for the API: enough of it, in memory, and it counts. */
@@ -34,10 +35,14 @@ export interface FakeServer {
   gone: FakeJob[]
   /** Keys of each bulk submission. */
   bulks: string[][]
+  /** Every item of them, with everything beside its request. */
+  items: Record<string, unknown>[]
   /** Method and path of each request. */
   requests: string[]
   /** Bodies of the decisions, and what each was. */
   decisions: ({ action: Verb } & Decision)[]
+  /** What was to be erased from the ledger. */
+  erased: object[]
   /** Ids that a decision by filter goes through, until it is through. */
   matching: string[] | null
   /** Bodies of the single submissions. */

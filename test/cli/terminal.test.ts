@@ -73,7 +73,7 @@ describe('the progress line', () => {
     const { stdout } = await run.ended
     expect(stdout).toContain('askonce lanes resume openai')
     expect(stdout).toMatch(/30 new 0 failed {2}\$7\.50/)
-    expect(stdout).toContain('31 paid attempts, cost $7.50')
+    expect(stdout).toContain('31 calls, $7.50')
   })
 
   it('says that the server is away, and ends on Ctrl-C with 130', async () => {

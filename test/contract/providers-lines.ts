@@ -22,7 +22,12 @@ const quota = { kind: 'alarm', billing: 'none', code: 'provider_quota' } as cons
 const pause = { kind: 'pause', billing: 'none', code: 'provider_rate_limited' } as const
 const failed = { kind: 'rerun', billing: 'none', code: 'provider_error', overloaded: false } as const
 const overloaded = { kind: 'rerun', billing: 'none', code: 'provider_unavailable', overloaded: true } as const
-const gateway = { kind: 'unknown', billing: 'maybe', code: 'gateway_error', overloaded: false } as const
+const gateway = { kind: 'unknown', billing: 'maybe', code: 'gateway_error', overloaded: true } as const
+const unsaid = { ...gateway, overloaded: false } as const
+const forbidden = { kind: 'stop', billing: 'none', code: 'provider_forbidden' } as const
+const auth = { kind: 'alarm', billing: 'none', code: 'provider_auth' } as const
+const noRoom = { kind: 'rerun', billing: 'none', code: 'provider_rate_limited', overloaded: false } as const
+const unreached = { kind: 'rerun', billing: 'none', code: 'provider_unavailable', overloaded: true } as const
 
 function line(name: string, kinds: readonly RealKind[], refuse: Line['refuse'], verdict: Line['verdict']): Line {
   return { name, kinds, refuse, verdict }
@@ -70,15 +75,47 @@ const lines: readonly Line[] = [
   line('422', openai, { status: 422, body: openaiError('invalid_request_error') }, stop),
   line('422 of FastAPI', openai, { status: 422, body: { detail: [{ msg: 'field required' }] } }, stop),
   line('405 with the object', both, { status: 405, body: openaiError('invalid_request_error') }, stop),
-  line('405 without it', both, { status: 405, body: page }, gateway),
-  line('418 without it', both, { status: 418, body: 'teapot' }, gateway),
+  line('405 without it', both, { status: 405, body: page }, stop),
+  line('415 without it', both, { status: 415, body: page }, stop),
+  line('418 without it', both, { status: 418, body: 'teapot' }, stop),
+  line('451 without a body', both, { status: 451, body: '' }, stop),
+  line(
+    '400 of Mistral',
+    openai,
+    { status: 400, body: { object: 'error', message: { detail: [{ msg: 'no' }] } } },
+    stop,
+  ),
+  line('400 with a list of errors', both, { status: 400, body: { errors: [{ message: 'no' }] } }, stop),
+  line('400 of Gemini', openai, { status: 400, body: [{ error: { code: 400, message: 'no' } }] }, stop),
+  line('400 with a long reason', both, { status: 400, body: openaiError('x'.repeat(100_000)) }, stop),
 
   // 401; 403
+  line('401', openai, { status: 401, body: openaiError('invalid_request_error', 'invalid_api_key') }, auth),
   line(
-    '401',
+    '401 about a permission',
     openai,
-    { status: 401, body: openaiError('invalid_request_error', 'invalid_api_key') },
-    { kind: 'alarm', billing: 'none', code: 'provider_auth' },
+    {
+      status: 401,
+      body: {
+        error: {
+          message: 'You have insufficient permissions for this operation. Missing scopes: model.request.',
+          type: 'invalid_request_error',
+        },
+      },
+    },
+    forbidden,
+  ),
+  line(
+    '401 about one model by its code',
+    openai,
+    { status: 401, body: openaiError('invalid_request_error', 'model_not_available') },
+    forbidden,
+  ),
+  line(
+    '401 about one model by its name',
+    openai,
+    { status: 401, body: { error: { message: 'Your key may not use `gpt-test`.', type: 'authentication_error' } } },
+    forbidden,
   ),
   line(
     '401',
@@ -108,6 +145,26 @@ const lines: readonly Line[] = [
   // Spend limits
   line('402', both, { status: 402, body: anthropicError('billing_error') }, quota),
   line('402 without the object', both, { status: 402, body: page }, quota),
+  line(
+    '402 about the size of this request',
+    openai,
+    {
+      status: 402,
+      body: {
+        error: {
+          message: 'This request requires more credits. You requested up to 65536 tokens, but can only afford 1234.',
+          code: 402,
+        },
+      },
+    },
+    stop,
+  ),
+  line(
+    '402 of an empty account',
+    openai,
+    { status: 402, body: { error: { message: 'You requested up to 9 tokens, but can only afford 0.', code: 402 } } },
+    quota,
+  ),
   line(
     '429 insufficient_quota',
     openai,
@@ -169,8 +226,9 @@ const lines: readonly Line[] = [
   ...[408, 409].flatMap((status) => [
     line(`${status} with the object`, openai, { status, body: openaiError('conflict') }, failed),
     line(`${status} with the object`, anthropic, { status, body: anthropicError('conflict_error') }, failed),
-    line(`${status} without it`, both, { status, body: page, billed: true }, gateway),
+    line(`${status} without it`, both, { status, body: page, billed: true }, unsaid),
   ]),
+  ...[425, 499].map((status) => line(`${status} without it`, both, { status, body: page, billed: true }, unsaid)),
 
   // 429
   line(
@@ -217,6 +275,32 @@ const lines: readonly Line[] = [
     { ...pause, retryAfterMs: 12_000 },
   ),
   line('429 without the object', both, { status: 429, body: page }, pause),
+  line('429 with a wait of zero', both, { status: 429, body: page, headers: { 'retry-after': '0' } }, pause),
+  line(
+    '429 with a wait that is over',
+    both,
+    { status: 429, body: page, headers: { 'retry-after': 'Sun, 01 Nov 2020 12:00:00 GMT' } },
+    { ...pause, retryAfterMs: null },
+  ),
+  line(
+    '429 with a wait of a day',
+    both,
+    { status: 429, body: page, headers: { 'retry-after': '86000' } },
+    { ...pause, retryAfterMs: 3_600_000 },
+  ),
+  line(
+    '429 about the account',
+    anthropic,
+    { status: 429, body: anthropicError('rate_limit_error', 'This request would exceed your account’s rate limit.') },
+    { ...pause, wholeLane: true },
+  ),
+  line(
+    '429 of flex for want of capacity',
+    openai,
+    { status: 429, body: openaiError('rate_limit_error', 'resource_unavailable') },
+    noRoom,
+  ),
+  line('498', openai, { status: 498, body: openaiError('flex', 'capacity_exceeded') }, noRoom),
 
   // 500, 502, 503, 529 with the object
   line('500', openai, { status: 500, body: openaiError('server_error') }, failed),
@@ -254,10 +338,16 @@ const lines: readonly Line[] = [
     ),
   ]),
 
-  // What no line names
-  line('301', both, { status: 301, body: '', headers: { location: '/v1/elsewhere' } }, gateway),
-  line('307', both, { status: 307, body: '', headers: { location: '/v1/messages' } }, gateway),
-  line('507 with the object', both, { status: 507, body: openaiError('server_error') }, gateway),
+  line('524 page of a proxy', both, { status: 524, body: page, billed: true }, gateway),
+  line('507 with the object', both, { status: 507, body: openaiError('server_error'), billed: true }, gateway),
+
+  // A proxy that has not reached the provider
+  ...[521, 522, 523, 525, 526].map((status) => line(`${status}`, both, { status, body: page }, unreached)),
+
+  // A wrong base URL
+  line('301', both, { status: 301, body: '', headers: { location: '/v1/elsewhere' } }, stop),
+  line('308', both, { status: 308, body: '', headers: { location: 'https://www.example.com/v1/messages' } }, stop),
+  line('307 that says nowhere', both, { status: 307, body: '' }, stop),
 ]
 
 /** The cases with the provider that says them, for a table of tests. */

@@ -77,7 +77,8 @@ describe('the look-up', () => {
       timeoutMs: 5_000,
       signal: never,
     })
-  const find = (attempt: string) => stored.find(attempt, 'm', 2_000, never)
+  const lost = (mark: string) => ({ mark, model: 'm', request: Buffer.from('{"model":"m","store":true}') })
+  const find = (mark: string) => stored.find(lost(mark), 2_000, never)
 
   test('finds the answer of the attempt that was asked for, also when its connection broke, and is no call', async () => {
     upstream.script([{ kind: 'cut', after: 'nothing' }])
@@ -126,11 +127,28 @@ describe('the look-up', () => {
     const address = server.address()
     const port = typeof address === 'object' && address !== null ? address.port : 0
     const raw = openai(`http://127.0.0.1:${port}/v1`, true)
-    for (let left = 4; left > 0; left -= 1) expect(await raw.stored?.find('z.1', 'm', 2_000, never)).toBe('failed')
+    for (let left = 4; left > 0; left -= 1) expect(await raw.stored?.find(lost('z.1'), 2_000, never)).toBe('failed')
     await raw.close()
     server.close()
     const gone = openai(`http://127.0.0.1:${port}/v1`, true)
-    expect(await gone.stored?.find('z.1', 'm', 2_000, never)).toBe('failed')
+    expect(await gone.stored?.find(lost('z.1'), 2_000, never)).toBe('failed')
     await gone.close()
+  })
+
+  test.each([
+    ['the metadata of another request', { model: 'm', request: '{"store":true,"metadata":{"run":"8"}}' }],
+    ['another dated model', { model: 'm-2026-01-01', request: '{"store":true,"metadata":{"run":"7"}}' }],
+  ])('failed: the mark fits, but it is %s', async (_, { model, request }) => {
+    const mark = `d.${model}`
+    const sent = Buffer.from('{"model":"m","store":true,"metadata":{"run":"7"}}')
+    await provider.call({
+      operation: 'chat.completions',
+      model: 'm',
+      request: stored.marked('chat.completions', sent, mark) ?? Buffer.alloc(0),
+      timeoutMs: 5_000,
+      signal: never,
+    })
+    expect(await stored.find({ mark, model, request: Buffer.from(request) }, 2_000, never)).toBe('failed')
+    expect(await stored.find({ mark, model: 'm', request: sent }, 2_000, never)).toMatchObject({ kind: 'answer' })
   })
 })

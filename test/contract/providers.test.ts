@@ -44,7 +44,11 @@ function call(kind: RealKind, more: Partial<ProviderCall> = {}): ReturnType<Prov
 describe('every line of ERRORS.md over a socket', () => {
   test.each(cases)('$kind: $name', async ({ kind, refuse, verdict }) => {
     upstream.script([{ kind: 'refuse', ...refuse }])
-    expect(await call(kind)).toMatchObject({ ...verdict, sent: true, providerStatus: refuse.status })
+    expect(await call(kind, { model: 'gpt-test' })).toMatchObject({
+      ...verdict,
+      sent: true,
+      providerStatus: refuse.status,
+    })
     expect(upstream.calls() - before, 'billed by the upstream').toBe(refuse.billed ? 1 : 0)
   })
 

@@ -57,7 +57,10 @@ test('policy rerun: the answer of the killed worker is fetched; one call, the su
   const id = await lose('rerun', storing('rerun'), on)
   await withWorker(on, async () => {
     const job = await untilState(address, id, 'succeeded', 30_000)
-    expect(job.response).toMatchObject({ metadata: { askonce_attempt: `${id}.1` }, object: 'chat.completion' })
+    const marks = await system.sql<{ mark: string }>('select mark from attempts where job_id = $1 and attempt = 1', [
+      id,
+    ])
+    expect(job.response).toMatchObject({ metadata: { askonce_attempt: marks[0]?.mark }, object: 'chat.completion' })
     const rows = await until(
       () => ledger(system, id),
       (found) => found[1]?.outcome === 'unsent',

@@ -156,7 +156,9 @@ describe.each<Form>([formOfRun])(
       for (const id of [cancelled, expired, swept, deleted]) await untilState(address, id, 'uncertain', 30_000)
       const second = await untilState(address, rerun, 'succeeded', 30_000)
       for (const id of [cancelled, expired, swept, deleted]) await call(address, 'POST', `/v1/jobs/${id}/cancel`)
-      expect((await call(address, 'DELETE', `/v1/jobs/${deleted}`)).status).toBeLessThan(300)
+      expect((await call(address, 'DELETE', `/v1/jobs/${deleted}?accept_duplicate_charge=true`)).status).toBeLessThan(
+        300,
+      )
       await system.sql(`update jobs set expires_at = now() - interval '1 second' where id = any($1)`, [
         [expired, swept],
       ])
@@ -204,6 +206,41 @@ describe.each<Form>([formOfRun])(
       } finally {
         await proxy.close()
       }
+    })
+
+    test('Postgres frozen as an answer comes that would open its lane again: on disk within seconds, and a kill loses nothing', async () => {
+      const holder = await worker('frozen')
+      // The lane counts failures, so its next answer has something to write about it.
+      const error = { message: 'busy', type: 'server_error', code: null, param: null }
+      await system.upstream.script([
+        {
+          kind: 'refuse',
+          status: 503,
+          headers: { 'retry-after': '3600' },
+          body: { error },
+          match: { marker: 'frozen-refused' },
+        },
+        { kind: 'answer', delayMs: 2_000, match: { marker: 'frozen' } },
+      ])
+      await submit(address, 'frozen-refused', chat('frozen-refused'))
+      await until(
+        () => system.sql(`select 1 from lanes where failures > 0`),
+        (rows) => rows.length > 0,
+        30_000,
+      )
+      const { body } = await submit(address, 'frozen', { ...chat('frozen'), on_uncertain: 'hold' })
+      await untilCalled(['frozen'])
+      system.postgres.pause()
+      const frozenAt = performance.now()
+      await untilLines(holder, 'spool.written', 1)
+      // Two seconds for the answer, two until it counts as not stored.
+      expect(performance.now() - frozenAt).toBeLessThan(6_000)
+      await holder.kill()
+      system.postgres.resume()
+      const next = await worker('frozen')
+      await expectOnce(body.id, 'frozen')
+      await untilDelivered('frozen')
+      await stop(next)
     })
   },
 )

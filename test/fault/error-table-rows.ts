@@ -50,7 +50,7 @@ const refused: Row[] = cases.map(({ name, kind, refuse, verdict }, index) => ({
 }))
 
 const closesLane = ({ verdict }: Row): boolean =>
-  verdict.kind === 'pause' || verdict.kind === 'alarm' || verdict.overloaded === true
+  verdict.kind === 'pause' || verdict.kind === 'alarm' || (verdict.kind === 'rerun' && verdict.overloaded === true)
 
 /** Lines that stop or rerun the job and leave the lane alone. */
 export const openRows = refused.filter((row) => !closesLane(row) && row.verdict.kind !== 'unknown')
@@ -81,7 +81,7 @@ export const unknownRows = [...refused.filter(({ verdict }) => verdict.kind === 
   (row, index) =>
     policies.map((policy) => {
       const key = `unknown-${index}-${policy}`
-      const timeout = row.behaviour.kind === 'hang' ? { timeout_seconds: 1 } : {}
+      const timeout = row.behaviour.kind === 'hang' ? { timeout_seconds: 3 } : {}
       const job = jobOf(row.kind, key, { on_uncertain: policy, ...timeout })
       return Object.assign({}, row, { policy, key, job })
     }),

@@ -42,15 +42,25 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     const { data } = sent.body as unknown as { data: { status: number }[] }
     if (data.some(({ status }) => status !== 202)) throw new Error(JSON.stringify(sent.body))
     await until(
-      () => system.sql('select 1 from attempts where attempt = 1 and outcome is not null'),
+      async () => {
+        // So many proxies' errors at once open the breaker; the lines are looked at one by one here.
+        await openLanes()
+        return system.sql('select 1 from attempts where attempt = 1 and outcome is not null')
+      },
       (ended) => ended.length >= together.length,
       60_000,
     )
+    await openLanes()
   })
   afterEach(() => {
     janitor.signal('SIGCONT')
   })
   afterAll(() => system.stop())
+
+  const openLanes = (): Promise<unknown> =>
+    system.sql(
+      `update lanes set state = 'open', failures = 0, reason = null, code = null, until = null where name in ('openai', 'anthropic')`,
+    )
 
   /** Lanes of either kind to endpoints that cannot be reached. */
   async function writeLanes(): Promise<string> {
@@ -222,14 +232,16 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     test.each(own.filter(({ verdict }) => verdict.kind === 'pause'))('$name: a pause', async (row) => {
       expect(await submitFrozen(row)).toEqual([failure('paused', row)])
       const [lane] = await system.sql<{ state: string; code: string; ms: number }>(
-        `select state, code, extract(epoch from until - changed_at)::float8 * 1000 as ms from lanes where name = $1`,
-        [kind],
+        `select state, code, extract(epoch from until - changed_at)::float8 * 1000 as ms from lanes
+         where name = $1 and model = $2 and state <> 'open'`,
+        [kind, row.verdict.wholeLane === true ? '' : row.job.request.model],
       )
       expect([lane?.state, lane?.code]).toEqual(['paused', row.verdict.code])
-      // Without a time of the provider's: between 2 and 4 s.
+      expect((await laneOf(kind)).state).toBe(row.verdict.wholeLane === true ? 'paused' : 'open')
+      // At least our own wait: between 1 and 2 s for the first.
       const { retryAfterMs = null } = row.verdict
-      expect(lane?.ms).toBeGreaterThanOrEqual(retryAfterMs ?? 2_000)
-      expect(lane?.ms).toBeLessThanOrEqual(retryAfterMs ?? 4_000)
+      expect(lane?.ms).toBeGreaterThanOrEqual(Math.max(retryAfterMs ?? 0, 1_000))
+      expect(lane?.ms).toBeLessThanOrEqual(Math.max(retryAfterMs ?? 0, 2_000))
       const job = await find(row.key)
       expect([job.state, job.error?.code]).toEqual(['queued', row.verdict.code])
       expect(await columns(row.key)).toMatchObject({ tries: 0, paid: 0 })
@@ -261,7 +273,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     test.each(own.filter(({ verdict }) => verdict.kind === 'rerun'))('$name: an overload is counted', async (row) => {
       expect(await submitFrozen(row)).toEqual([failure('failed', row)])
       await expectWait(row.key, row.verdict)
-      expect(await system.sql('select state, failures from lanes where name = $1', [kind])).toEqual([
+      expect(await system.sql(`select state, failures from lanes where name = $1 and model = ''`, [kind])).toEqual([
         { state: 'open', failures: 1 },
       ])
       janitor.signal('SIGCONT')
@@ -269,7 +281,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
       await inState(row.key, 'succeeded')
       expect(await attemptsOf(row.key)).toEqual([failure('failed', row), answer(2)])
       await until(
-        () => system.sql<{ failures: number }>('select failures from lanes where name = $1', [kind]),
+        () => system.sql<{ failures: number }>(`select failures from lanes where name = $1 and model = ''`, [kind]),
         ([lane]) => lane?.failures === 0,
         5_000,
       )
@@ -295,7 +307,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     expect(await laneOf('openai')).toMatchObject({ state: 'breaker', code: 'provider_unavailable' })
 
     await system.upstream.script([{ kind: 'hang', match: { model: 'gpt-test' } }])
-    await system.sql(`update lanes set until = now() + interval '1 hour' where name = 'openai'`)
+    await system.sql(`update lanes set until = now() + interval '1 hour' where name = 'openai' and model = ''`)
     janitor.signal('SIGCONT')
     const bulk = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: keys.slice(5).map(body) } })
     expect(bulk.status).toBe(200)
@@ -305,7 +317,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     const sum = (counts: number[]): number => counts.reduce((all, one) => all + one, 0)
     expect(sum(await made())).toBe(0)
 
-    await system.sql(`update lanes set until = now() where name = 'openai'`)
+    await system.sql(`update lanes set until = now() where name = 'openai' and model = ''`)
     await until(made, (counts) => sum(counts) === 1, 10_000)
     await seePassing(witness('openai'), 'breaker-probing')
     expect(sum(await made())).toBe(1)

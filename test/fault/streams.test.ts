@@ -117,7 +117,7 @@ describe.each<Form>([formOfRun])('a stream under faults (%s form)', (form) => {
     worker = await system.started('worker')
     expect(await first.done).toContain('"code":"job_uncertain"')
     const again = follow(key)
-    expect((await again.reply).status).toBe(422)
+    expect((await again.reply).status).toBe(400)
     expect(await again.done).toContain('job_uncertain')
     expect((await system.upstream.callsBy())[key]).toBe(1)
   })

@@ -19,7 +19,7 @@ describe('FAULTS 7, sweep races (redis form)', () => {
     await database.close()
     await system.stop()
   })
-  const sweep = (): Promise<number> => sweepExpired(database.db, 1_000)
+  const sweep = (): Promise<unknown> => sweepExpired(database.db, 1_000)
 
   const expire = (key: string): Promise<unknown> =>
     system.sql(`update jobs set expires_at = now() - interval '1 second' where idempotency_key like $1`, [key])

@@ -25,7 +25,17 @@ interface RequestAbout {
 }
 
 /** Query parameters that name no job; a route's other parameters have to be known here. */
-const neutral = new Set(['state', 'created_after', 'limit', 'cursor', 'wait'])
+const neutral = new Set([
+  'state',
+  'created_after',
+  'metadata',
+  'key_prefix',
+  'paid',
+  'limit',
+  'cursor',
+  'wait',
+  'accept_duplicate_charge',
+])
 
 /**
  * A request to every route of the document under /v1/jobs, about one job. Throws on a route that cannot be asked about a job in the ways

@@ -114,10 +114,10 @@ export const processGuards: readonly Guard[] = [
     test: 'test/unit/worker-recorder.test.ts',
     name: 'a spool file is deleted before the commit',
     promise: 3,
-    guarded: '      const ended = await this.submit(end)\n      if (ended === undefined)',
+    guarded: '      const ended = await (answer.size > inlineAnswerBytes ?',
     broken:
       '      if (answer.file !== null) await safekeeping.remove(answer.file)\n' +
-      '      const ended = await this.submit(end)\n      if (ended === undefined)',
+      '      const ended = await (answer.size > inlineAnswerBytes ?',
   },
   {
     file: 'apps/worker/src/held-look-ups.ts',
@@ -157,8 +157,8 @@ export const processGuards: readonly Guard[] = [
     ...record,
     name: 'a changed spool file is delivered as an answer',
     promise: 2,
-    guarded: "createHash('sha256').update(rest).digest('hex') !== head[2]",
-    broken: "createHash('sha256').update(rest).digest('hex') === ''",
+    guarded: '(await sha256([rest])) !== head[2]',
+    broken: "(await sha256([rest])) === ''",
   },
   {
     ...record,

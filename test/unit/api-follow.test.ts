@@ -122,11 +122,13 @@ describe('a follower', () => {
 
 describe('an answer that is kept alive', () => {
   const request = { id: 'request', url: '/openai/v1/chat/completions' }
+  // These answers stand in their rows.
+  const noDb = undefined as never
 
   it('has blanks before it until it is there', async () => {
     let resolve: (job: JobRow) => void = () => undefined
     const promise = new Promise<JobRow>((settle) => (resolve = settle))
-    const pieces = keptAlive(promise, request, 1)
+    const pieces = keptAlive(noDb, promise, request, 1)
     expect(String((await pieces.next()).value)).toBe(' ')
     expect(String((await pieces.next()).value)).toBe(' ')
     resolve({ ...row, state: 'succeeded', response: Buffer.from('{"a":1}') })
@@ -136,8 +138,14 @@ describe('an answer that is kept alive', () => {
   })
 
   it('is an error in the caller’s words when there is no answer', async () => {
-    const held = Promise.resolve({ ...row, state: 'uncertain', response: null } as JobRow)
-    const { value } = await keptAlive(held, request).next()
+    const held = Promise.resolve({
+      ...row,
+      state: 'uncertain',
+      response: null,
+      response_bytes: null,
+      response_pieces: null,
+    } as JobRow)
+    const { value } = await keptAlive(noDb, held, request).next()
     expect(JSON.parse(String(value))).toMatchObject({ code: 'job_uncertain', error: { code: 'job_uncertain' } })
   })
 })

@@ -1,10 +1,10 @@
 import { loadConfig } from '@askonce/config'
-import { createJobFactory } from '@askonce/intake'
+import { Intake } from '@askonce/intake'
 import { describe, expect, it } from 'vitest'
 import { itemsOf, type ItemLimits } from '../../apps/api/src/sdk/batches/request-items.ts'
 
 const limits: ItemLimits = {
-  factory: createJobFactory({ config: loadConfig({}), isOpen: () => true }),
+  intake: new Intake({ config: loadConfig({}), isOpen: () => true }),
   keyPrefix: 'prefix',
   maxParamsBytes: 1_000_000,
   maxRequests: 3,

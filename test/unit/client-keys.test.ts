@@ -165,7 +165,8 @@ describe('the life of a key', () => {
     ['503', refusal(503, 'unavailable')],
     ['504', refusal(504, 'wait_limit')],
     ['202', answer('{}', { status: 202 })],
-    ['a held job', refusal(422, 'job_uncertain')],
+    ['a held job', refusal(400, 'job_uncertain')],
+    ['a held job, as an older server says it', refusal(422, 'job_uncertain')],
     [
       'a held job, as Anthropic writes errors',
       answer(JSON.stringify({ type: 'error', error: { type: 'invalid_request_error', code: 'job_uncertain' } }), {
@@ -179,7 +180,6 @@ describe('the life of a key', () => {
     ['a failure after blanks', answer(' {"status":502,"retryable":false,"error":{"code":"upstream_failed"}}')],
     ['the same of Anthropic', answer(' {"type":"error","error":{"type":"overloaded_error"}}')],
     ['events without their ending', events('data: {"choices":[]}\n\n')],
-    ['an ending without its empty line', events('data: {"choices":[]}\n\ndata: [DONE]\n')],
     ['events that end with an error', events('event: error\ndata: {"type":"error"}\n\n')],
     ['an ending that is only mentioned', events('data: {"text":"message_stop [DONE] response.completed"}\n\n')],
   ])('%s keeps it, and the answer ends it', async (_name, first) => {
@@ -199,9 +199,11 @@ describe('the life of a key', () => {
     ['an answer whose error is null', answer('{"object":"response","error":null}')],
     ['400', refusal(400, 'invalid_request')],
     ['413', refusal(413, 'payload_too_large')],
-    ['422 of a reused key', refusal(422, 'idempotency_key_reused')],
-    ['422 of a cancelled job', refusal(422, 'job_cancelled')],
+    ['400 of a reused key', refusal(400, 'idempotency_key_reused')],
+    ['400 of a cancelled job', refusal(400, 'job_cancelled')],
     ['[DONE]', events('data: {"a":1}\n\ndata: [DONE]\n\n')],
+    ['[DONE] without its empty line', events('data: {"a":1}\n\ndata: [DONE]\n')],
+    ['[DONE] with a blank behind it', events('data: {"a":1}\n\ndata: [DONE] \n\n')],
     ['[DONE] with CRLF', events('data: {"a":1}\r\n\r\ndata: [DONE]\r\n\r\n')],
     ['message_stop', events('event: message_stop\ndata: {"type":"message_stop"}\n\n')],
     ['response.completed', events('event: response.completed\ndata: {"type":"response.completed"}\n\n')],

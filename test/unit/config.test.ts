@@ -51,6 +51,9 @@ describe('defaults', () => {
       janitor: { sweepIntervalMs: 10_000 },
       limits: {
         defaultTtlMs: 172_800_000,
+        defaultOnUncertain: 'rerun',
+        defaultMaxAttempts: 5,
+        defaultMaxPaidAttempts: 2,
         maxTtlMs: 31_536_000_000,
         maxBodyBytes: 33_554_432,
         maxRequestBytes: 10_485_760,

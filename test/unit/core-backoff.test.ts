@@ -4,7 +4,6 @@ import {
   backoffCapMs,
   backoffMs,
   backoffOverloadedBaseMs,
-  breakerMs,
   errorRegistry,
   jobError,
   routeModel,
@@ -46,20 +45,9 @@ describe('backoffMs', () => {
       fc.property(reruns, fc.integer({ min: 0, max: 10_000_000 }), unit, (count, retryAfterMs, random) => {
         const ms = backoffMs({ reruns: count, overloaded: false, retryAfterMs, random })
         expect(ms).toBeGreaterThanOrEqual(retryAfterMs)
-        expect(ms).toBeLessThanOrEqual(retryAfterMs + backoffCapMs / 10)
-      }),
-    )
-  })
-})
-
-describe('breakerMs', () => {
-  it('doubles with every overload answer, at least half of it fixed, up to the cap', () => {
-    fc.assert(
-      fc.property(fc.integer({ min: -5, max: 1_000_000 }), unit, (beyond, random) => {
-        const window = Math.min(backoffCapMs, backoffOverloadedBaseMs * 2 ** Math.min(Math.max(0, beyond), 60))
-        const ms = breakerMs(beyond, random)
-        expect(ms).toBeGreaterThanOrEqual(Math.floor(window / 2))
-        expect(ms).toBeLessThanOrEqual(window)
+        expect(ms).toBeLessThanOrEqual(Math.max(backoffCapMs, retryAfterMs + backoffCapMs / 10))
+        // What the provider asks for is the minimum: our own backoff is not cut short by it.
+        expect(ms).toBeGreaterThanOrEqual(backoffMs({ reruns: count, overloaded: false, retryAfterMs: null, random }))
       }),
     )
   })
@@ -76,8 +64,7 @@ describe('routeModel', () => {
   const anthropic = lane('anthropic', 'anthropic')
 
   it.each<[string, string, RoutableLane[], string]>([
-    ['anything', 'to the simulated provider when no real one is on', [simulated], 'simulated'],
-    ['claude-x', 'likewise', [simulated], 'simulated'],
+    ['simulated/small', 'to the simulated provider when no real one is on', [simulated], 'simulated'],
     ['claude-x', 'to Anthropic', [simulated, openai, anthropic], 'anthropic'],
     ['gpt-x', 'to OpenAI', [simulated, openai, anthropic], 'openai'],
     ['simulated/fast', 'to the simulated provider beside real ones', [openai, simulated], 'simulated'],
@@ -97,6 +84,9 @@ describe('routeModel', () => {
   })
 
   it.each([
+    ['claude-x', [simulated], 'ANTHROPIC_API_KEY'],
+    ['gpt-4.1', [simulated], 'OPENAI_API_KEY'],
+    ['simulated', [simulated], 'OPENAI_API_KEY'],
     ['claude-x', [simulated, openai], 'ANTHROPIC_API_KEY'],
     ['gpt-x', [simulated, anthropic], 'OPENAI_API_KEY'],
     ['gpt-x', [lane('local', 'openai', ['llama*'])], 'OPENAI_BASE_URL'],
@@ -104,6 +94,17 @@ describe('routeModel', () => {
     const route = routeModel(model, lanes)
     expect(route).toMatchObject({ ok: false, detail: expect.stringContaining(variable) as string })
     expect(route).toMatchObject({ detail: expect.stringContaining(JSON.stringify(model)) as string })
+  })
+
+  it('gives the simulated provider nothing but simulated/*, whatever is on', () => {
+    const lanes = fc.subarray([openai, anthropic, lane('local', 'openai', ['llama-*'])])
+    fc.assert(
+      fc.property(fc.string(), lanes, (model, on) => {
+        const route = routeModel(model, [...on, simulated])
+        expect(route.ok && route.lane === 'simulated').toBe(model.startsWith('simulated/'))
+      }),
+    )
+    expect(routeModel('simulated/x', [openai, simulated])).toEqual({ ok: true, lane: 'simulated' })
   })
 
   it('finds some lane or says why, for any model', () => {

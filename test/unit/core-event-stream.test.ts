@@ -17,7 +17,8 @@ function dataOf(text: string): string[] {
   // What follows the last line end is no line.
   for (const line of lines.slice(0, -1)) {
     if (line === '') {
-      if (data.length > 0) found.push(data.join('\n'))
+      // Empty data is no event.
+      if (data.join('\n') !== '') found.push(data.join('\n'))
       data = []
     } else if (line === 'data' || line.startsWith('data:')) {
       data.push(line.slice(5).replace(/^ /, ''))
@@ -106,6 +107,7 @@ test.each([
   ['several lines of data', 'data: {\ndata:  "a": 1}\n\n', { name: null, data: '{\n "a": 1}', foreign: false }],
   ['a comment', ': ping\n\n', { name: null, data: null, foreign: false }],
   ['fields without a meaning here', 'id: 1\nretry: 5\n\n', { name: null, data: null, foreign: false }],
+  ['empty data', 'event: ping\ndata:\n\n', { name: 'ping', data: null, foreign: false }],
   ['a byte order mark', '\uFEFFdata: b\n\n', { name: null, data: 'b', foreign: false }],
   ['a page', '<html>\n\n', { name: null, data: null, foreign: true }],
 ])('the fields of an event: %s', (_, text, expected) => {

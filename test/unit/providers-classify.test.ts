@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import type { Operation } from '@askonce/core'
 import { cases } from '../contract/providers-lines.ts'
-import { classify } from '../../packages/providers/src/classify.ts'
+import { classifyRefusal, classifySuccess } from '../../packages/providers/src/classify.ts'
+import { checkShape } from '../../packages/providers/src/answer-shape.ts'
+import { parseBody } from '../../packages/providers/src/json-value.ts'
 import { createPriceBook } from '../../packages/providers/src/prices.ts'
 import { createRedactor, createScrubber } from '../../packages/providers/src/scrub.ts'
 
@@ -16,16 +18,19 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)),
   } as const
   const prices = createPriceBook(kind, null, [])
-  return classify(response, {
+  const context = {
     kind,
     operation,
-    model: 'm',
+    model: 'gpt-test',
     scrub: createScrubber(null),
     redact: createRedactor(null),
     prices,
     nowMs,
-    checkStream: null,
-  })
+    streamed: false,
+  } as const
+  if (status > 299) return classifyRefusal(response, context)
+  const { body: bytes } = response
+  return classifySuccess(response, Object.assign(checkShape(operation, parseBody(bytes)), { body: bytes }), context)
 }
 
 describe('refusals, every line of ERRORS.md', () => {
@@ -46,11 +51,61 @@ describe('refusals, every line of ERRORS.md', () => {
     expect(messageOf(404, { detail: 'Not Found' }, 'application/json')).toBe(
       "HTTP 404 without the provider's error object (application/json): Not Found",
     )
+    expect(messageOf(422, { detail: [{ loc: ['body', 'n'], msg: 'too many' }, { msg: 'no model' }] })).toContain(
+      'body.n: too many; no model',
+    )
+    expect(messageOf(400, { object: 'error', message: { detail: [{ msg: 'in Mistral' }] } })).toBe('in Mistral')
+    expect(messageOf(400, { errors: [{ code: 7003, message: 'no route' }], success: false })).toContain('no route')
     expect(messageOf(502, 'no healthy upstream', 'text/plain')).toContain('no healthy upstream')
     expect(messageOf(502, '<html>secret</html>', 'text/html')).toBe(
       "HTTP 502 without the provider's error object (text/html)",
     )
     expect(messageOf(500, { error: { message: '' } })).not.toBe('')
+  })
+
+  test('a redirect says where to, and what is wrong', () => {
+    const found = verdictOf('responses', 301, '', { location: 'https://example.com/v1/' })
+    expect(found).toMatchObject({
+      message:
+        'HTTP 301: the provider redirects to https://example.com/v1/. The base URL of this lane is wrong; redirects are not followed.',
+      body: null,
+    })
+  })
+
+  const bodyOf = (status: number, body: object | string, type?: string) => {
+    const found = verdictOf('responses', status, body, type === undefined ? {} : { 'content-type': type })
+    return found.kind === 'answer' || found.body === null
+      ? null
+      : { text: found.body.bytes.toString(), type: found.body.contentType }
+  }
+
+  test('a refusal keeps its body, whatever its shape; of a proxy that knows nothing there is none', () => {
+    expect(bodyOf(413, '<h1>413</h1>', 'text/html')).toEqual({ text: '<h1>413</h1>', type: 'text/html' })
+    expect(bodyOf(422, { detail: [{ msg: 'no' }] }, 'application/json')).toMatchObject({
+      text: '{"detail":[{"msg":"no"}]}',
+    })
+    expect(bodyOf(405, '')).toEqual({ text: '', type: 'text/plain; charset=utf-8' })
+    expect(bodyOf(502, '<h1>502</h1>', 'text/html')).toBeNull()
+    expect(bodyOf(500, { error: { message: 'x' } })).toMatchObject({ text: '{"error":{"message":"x"}}' })
+  })
+
+  test('a body of 100 kB is kept whole, of a larger one the beginning, as text', () => {
+    const large = { error: { message: 'x'.repeat(100_000) } }
+    expect(bodyOf(400, large)?.text).toBe(JSON.stringify(large))
+    const larger = bodyOf(400, { error: { message: 'x'.repeat(300_000) } }, 'application/json')
+    expect(larger?.type).toBe('text/plain; charset=utf-8')
+    expect(larger?.text).toMatch(/^{"error":{"message":"x{200000}/)
+    expect(larger?.text.length).toBeLessThanOrEqual(256 * 1024)
+  })
+
+  test('no key is shown: not at the cut, and not behind escapes', () => {
+    const atTheCut = `${'x'.repeat(256 * 1024 - 20)} sk-abcdefghijklmnopqrstuvwxyz`
+    expect(bodyOf(400, atTheCut)?.text).not.toContain('sk-')
+    expect(bodyOf(400, '<p>sk-abcdefghijkl</p>', 'text/html')?.text).toBe('<p>[redacted]</p>')
+    const hidden = bodyOf(400, '{"error":{"message":"\\u0073k-abcdefghijkl"}}')
+    expect(hidden?.text).toBe('{"error":{"message":"[redacted]"}}')
+    const bytes = Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from(' sk-abcdefghijkl')])
+    expect(bodyOf(400, bytes.toString('latin1'))?.text).not.toContain('sk-')
   })
 
   test('the request id comes from the header, or from Anthropic’s body', () => {
@@ -111,7 +166,7 @@ describe('answers and their flags', () => {
   })
 
   test('bytes, status and content type are kept as they came', () => {
-    const text = '\uFEFF{ "choices": [ {"finish_reason":"stop"} ]\n}'
+    const text = '{ "choices": [ {"finish_reason":"stop"} ]\n}'
     const verdict = verdictOf('chat.completions', 201, text, { 'content-type': 'application/json; charset=utf-8' })
     expect(verdict).toMatchObject({ kind: 'answer', status: 201, contentType: 'application/json; charset=utf-8' })
     expect(verdict.kind === 'answer' && verdict.body.equals(Buffer.from(text))).toBe(true)
@@ -135,7 +190,7 @@ describe('answers and their flags', () => {
     ['embeddings', 'no data', { data: [] }],
     ['embeddings', 'no embedding', { data: [{ embedding: null }] }],
     ['messages', 'no content', { stop_reason: 'end_turn' }],
-    ['messages', 'an error', { type: 'error', error: { type: 'api_error', message: 'x' } }],
+    ['messages', 'an error', { type: 'error', error: { type: 'x', message: 'x' } }],
   ] as const)('%s: 200 with %s may have been billed', (operation, _, body) => {
     const broken = { kind: 'unknown', billing: 'maybe', code: 'broken_answer', sent: true, providerStatus: 200 }
     expect(verdictOf(operation, 200, body)).toMatchObject(broken)

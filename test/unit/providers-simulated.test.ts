@@ -89,6 +89,14 @@ test('failures are those of a real provider, and never billed', async () => {
   expect(limited).toMatchObject({ retryAfterMs: 1_000 })
 })
 
+test('a model of another provider is not answered, and nothing is sent', async () => {
+  for (const model of ['gpt-4.1', 'claude-x', 'simulated', 'SIMULATED/a']) {
+    const verdict = await simulate({}, {}, { model })
+    expect(verdict).toMatchObject({ kind: 'stop', billing: 'none', sent: false, code: 'provider_rejected' })
+    expect(verdict).toMatchObject({ message: expect.stringContaining(JSON.stringify(model)) as string })
+  }
+})
+
 describe('no complete answer', () => {
   test('timeout', async () => {
     const verdict = await simulate({}, { latencyMs: 10_000 }, { timeoutMs: 20 })
@@ -109,7 +117,12 @@ describe('no complete answer', () => {
 
   test('close() ends what is in flight', async () => {
     const provider = createProvider(lane, { simulated: { latencyMs: 10_000, tokens: 1, failureRate: 0 }, prices: [] })
-    const base = { operation: 'responses', model: 'm', request: Buffer.from('{}'), timeoutMs: 20_000 } as const
+    const base = {
+      operation: 'responses',
+      model: 'simulated/m',
+      request: Buffer.from('{}'),
+      timeoutMs: 20_000,
+    } as const
     const verdict = provider.call({ ...base, signal: new AbortController().signal })
     await provider.close()
     expect(await verdict).toMatchObject({ kind: 'unknown', sent: true, code: 'connection_lost' })

@@ -60,9 +60,19 @@ describe('what is written of a call', () => {
     expect(JSON.parse(end.error ?? '')).toEqual(jobError('provider_error', 'it broke', 500))
   })
 
-  test('unknown: maybe billed, and decided at once', () => {
-    const end = endRecord(claim, failure({ kind: 'unknown', billing: 'maybe', code: 'timeout' }), null, 0.9)
-    expect(end).toMatchObject({ action: 'unknown', outcome: 'unknown', billing: 'maybe', delayMs: 0, uncounted: false })
+  test('unknown: maybe billed; a rerun waits for the backoff, but not where the worker stopped', () => {
+    expect(endRecord(claim, failure({ kind: 'unknown', billing: 'maybe' }), 'drained', 0.9)).toMatchObject({
+      delayMs: 0,
+      backoff: false,
+    })
+    const end = endRecord(claim, failure({ kind: 'unknown', billing: 'maybe', code: 'timeout' }), null, 0.5)
+    expect(end).toMatchObject({ action: 'unknown', outcome: 'unknown', billing: 'maybe', uncounted: false })
+    expect(end).toMatchObject({ delayMs: 2_000, backoff: true })
+  })
+
+  test('a rerun that will send something else waits for nothing, and is no try', () => {
+    const end = endRecord(claim, failure({ atOnce: true }), null, 0.5)
+    expect(end).toMatchObject({ action: 'rerun', outcome: 'failed', delayMs: 0, backoff: false, uncounted: true })
   })
 
   test('a provider’s wait is the minimum', () => {

@@ -39,6 +39,7 @@ function hold(count: number, heldMs: number): void {
   held = Array.from({ length: count }, (_, index) => ({
     jobId: `job-${String(index).padStart(3, '0')}`,
     attempt: 1,
+    mark: 'mark',
     tenant: 'acme',
     lane: 'openai',
     model: 'gpt-test',

@@ -75,6 +75,8 @@ const end: AttemptEndRecord = {
   outputTokens: 5,
   costUsd: null,
   response: Buffer.from('{"paid":true}'),
+  responsePieces: null,
+  responseBytes: null,
   contentType: 'application/json',
   answerId: null,
   errorResponse: null,

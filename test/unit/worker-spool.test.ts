@@ -43,6 +43,8 @@ function record(change: Partial<AttemptEndRecord> = {}): SpoolRecord {
       outputTokens: 5,
       costUsd: 0.0001,
       response: Buffer.from([0, 10, 13, 255, 254, 34, 92, 10]),
+      responsePieces: null,
+      responseBytes: null,
       contentType: 'application/json',
       answerId: 'chatcmpl-1',
       errorResponse: null,
@@ -53,55 +55,59 @@ function record(change: Partial<AttemptEndRecord> = {}): SpoolRecord {
   }
 }
 
-const faultOf = (content: Buffer): string => {
+const faultOf = async (content: Buffer): Promise<string> => {
   try {
-    decodeRecord(content)
+    await decodeRecord(content)
     return 'none'
   } catch (error) {
     return error instanceof SpoolError ? error.fault : String(error)
   }
 }
 
-describe('a record', () => {
-  const whole = Buffer.concat(encodeRecord(record()))
+const encoded = async (one: SpoolRecord): Promise<Buffer> => Buffer.concat(await encodeRecord(one))
 
-  test('comes back as it was, bytes and all', () => {
-    expect(decodeRecord(whole)).toEqual(record())
+describe('a record', async () => {
+  const whole = await encoded(record())
+
+  test('comes back as it was, bytes and all', async () => {
+    expect(await decodeRecord(whole)).toEqual(record())
     const empty = record({ response: Buffer.alloc(0) })
-    expect(decodeRecord(Buffer.concat(encodeRecord(empty)))).toEqual(empty)
+    expect(await decodeRecord(await encoded(empty))).toEqual(empty)
   })
 
-  test('the answer stands in the file as it came, behind two lines', () => {
-    const [first, second, answer] = encodeRecord(record())
+  test('the answer stands in the file as it came, behind two lines', async () => {
+    const [first, second, answer] = await encodeRecord(record())
     expect(first?.toString()).toMatch(/^askonce-answer 1 [0-9a-f]{64}\n$/)
     expect(second?.toString().indexOf('\n')).toBe((second?.length ?? 0) - 1)
     expect(answer).toEqual(record().end.response)
   })
 
-  test('one changed bit anywhere gives it away: in the answer, in what stands beside it, in the checksum', () => {
+  test('one changed bit anywhere gives it away: in the answer, in what stands beside it, in the checksum', async () => {
     for (let index = 0; index < whole.length; index += 1) {
       const changed = Buffer.from(whole)
       changed[index] = (changed[index] ?? 0) ^ 1
-      expect({ index, fault: faultOf(changed) }).toEqual({
+      expect({ index, fault: await faultOf(changed) }).toEqual({
         index,
         fault: expect.stringMatching(/^(?:damaged|version)$/) as string,
       })
     }
   })
 
-  test('cut short after any byte it is no record', () => {
-    expect(faultOf(whole.subarray(0, 0))).toBe('empty')
+  test('cut short after any byte it is no record', async () => {
+    expect(await faultOf(whole.subarray(0, 0))).toBe('empty')
     for (let length = 1; length < whole.length; length += 1) {
-      expect({ length, fault: faultOf(whole.subarray(0, length)) }).toEqual({ length, fault: 'damaged' })
+      expect({ length, fault: await faultOf(whole.subarray(0, length)) }).toEqual({ length, fault: 'damaged' })
     }
-    expect(faultOf(Buffer.concat([whole, Buffer.from('x')]))).toBe('damaged')
+    expect(await faultOf(Buffer.concat([whole, Buffer.from('x')]))).toBe('damaged')
   })
 
-  test('of another format version it is told apart from damage', () => {
-    expect(faultOf(Buffer.from(whole.toString('latin1').replace('answer 1', 'answer 2'), 'latin1'))).toBe('version')
+  test('of another format version it is told apart from damage', async () => {
+    expect(await faultOf(Buffer.from(whole.toString('latin1').replace('answer 1', 'answer 2'), 'latin1'))).toBe(
+      'version',
+    )
   })
 
-  test('what is well summed up but not an answer is not delivered', () => {
+  test('what is well summed up but not an answer is not delivered', async () => {
     const wrong: Partial<Record<keyof AttemptEndRecord, unknown>>[] = [
       { action: 'stop' },
       { outcome: 'lost' },
@@ -114,8 +120,8 @@ describe('a record', () => {
       { extra: 1 } as never,
     ]
     for (const change of wrong) {
-      const content = Buffer.concat(encodeRecord(record(change as Partial<AttemptEndRecord>)))
-      expect({ change, fault: faultOf(content) }).toEqual({ change, fault: 'damaged' })
+      const content = await encoded(record(change as Partial<AttemptEndRecord>))
+      expect({ change, fault: await faultOf(content) }).toEqual({ change, fault: 'damaged' })
     }
   })
 })

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { arrivals } from '@askonce/timing'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -8,10 +9,10 @@ declare module 'fastify' {
   }
 }
 
-/** A request that has not arrived whole may be as old as this. */
-const limitMs = 120_000
 /** How often it is looked. */
 const checkEveryMs = 5_000
+/** A request that has not arrived whole in so many looks, two minutes, is late. Counted in looks: a process that stood still took none. */
+const mostLooks = 24
 
 /**
  * Requests whose body is still coming, so that one that never ends is cut off. Node's own `requestTimeout` does the same for all requests of
@@ -19,19 +20,20 @@ const checkEveryMs = 5_000
  * what bounds it is the time without traffic, and its size. Requests without a known key are never let go.
  */
 export class Arrivals {
-  /** When each began, oldest first. */
+  /** At which look each began, oldest first. */
   private readonly begun = new Map<IncomingMessage, number>()
+  private looks = 0
   private readonly timer: NodeJS.Timeout
   private readonly onLate: (socket: Socket) => void
 
   constructor(onLate: (socket: Socket) => void) {
     this.onLate = onLate
-    this.timer = setInterval(() => this.check(), checkEveryMs)
+    this.timer = setInterval(() => this.look(), checkEveryMs)
     this.timer.unref()
   }
 
   begin(request: IncomingMessage): void {
-    this.begun.set(request, performance.now())
+    this.begun.set(request, this.looks)
   }
 
   /** It may take as long as it wants. */
@@ -49,12 +51,18 @@ export class Arrivals {
     clearInterval(this.timer)
   }
 
-  private check(): void {
-    const before = performance.now() - limitMs
+  private look(): void {
+    this.looks += 1
     for (const [request, begunAt] of this.begun) {
-      if (begunAt > before) return
+      if (begunAt > this.looks - mostLooks) return
       this.begun.delete(request)
-      if (!request.complete && !request.socket.destroyed) this.onLate(request.socket)
+      void this.cutOff(request)
     }
+  }
+
+  private async cutOff(request: IncomingMessage): Promise<void> {
+    // What the socket holds already has arrived.
+    await arrivals()
+    if (!request.complete && !request.socket.destroyed) this.onLate(request.socket)
   }
 }

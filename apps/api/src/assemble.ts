@@ -1,4 +1,4 @@
-import { createJobFactory } from '@askonce/intake'
+import { Intake } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
@@ -7,6 +7,7 @@ import {
   lanesChannel,
   notify,
   openDatabase,
+  ReadPool,
   readStatistics,
   Session,
   settledChannel,
@@ -14,6 +15,7 @@ import {
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
 import type { ApiContext, Parts } from './context.ts'
+import { CostlyReads, readConnections } from './costly-reads.ts'
 import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
@@ -52,6 +54,13 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     poolSize: config.database.poolSize,
     onError: unavailable,
   })
+  const reads = new ReadPool({
+    url: databaseUrl,
+    poolerUrl,
+    name: 'askonce api reads',
+    poolSize: readConnections,
+    onError: unavailable,
+  })
   const watch = watchLanes(db, { failed: unavailable, worked: () => outage.worked() })
   const streams = new StreamHub(db, metrics)
   const waits = new WaitHub(db, (waiters) => metrics.waiters.set(waiters))
@@ -70,6 +79,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   })
   const handOver = new HandOver(dispatcher, log)
   const lanes = new LaneBook(config.lanes, watch)
+  const intake = new Intake({ config, isOpen: (lane, model) => watch.isOpen(lane, model) })
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }
@@ -82,7 +92,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     metrics,
     db,
     keys: new KeyRing(db),
-    prepare: createJobFactory({ config, isOpen: (lane) => lanes.isOpen(lane) }),
+    intake,
     submissions: new Submissions({
       db,
       log,
@@ -91,6 +101,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
       handOver: (items) => handOver.add(items),
     }),
     jobs: new JobReader(db, metrics),
+    reads: new CostlyReads(reads),
     waits,
     streams,
     lanes,
@@ -110,7 +121,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     watch.close()
     await handOver.flush()
     await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
-    await atMost(closeLimitMs, closeDatabase())
+    await Promise.all([atMost(closeLimitMs, closeDatabase()), atMost(closeLimitMs, reads.close()), intake.close()])
   }
   return { parts, unavailable, close }
 }

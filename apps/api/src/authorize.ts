@@ -38,6 +38,7 @@ export async function authorize(keys: KeyRing, request: FastifyRequest, scope: S
     tenantId: found.tenantId,
     scopes: found.scopes,
     deriveKeys: found.deriveKeys,
+    defaults: found.defaults,
     key: { id: found.id, name: found.name },
   }
 }

@@ -3,8 +3,7 @@ import { listJobs } from '@askonce/store'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import { changeJobs, type Change } from './change.ts'
 import type { Parts } from './context.ts'
-import { readCursor, toCursor, type Position } from './cursor.ts'
-import { patiently } from './patience.ts'
+import { positionOf, readCursor, toCursor, type Position } from './cursor.ts'
 import { Problem, toProblem } from './problem.ts'
 import type { Caller } from './route.ts'
 import type { BulkChangeBody } from './schemas/changes.ts'
@@ -52,7 +51,7 @@ async function* changeMatching(asked: BulkChange): AsyncGenerator<OutcomePart> {
       if (last === undefined) break
       const ids = rows.map(({ id }) => id)
       const outcomes = await changeBatch(asked, ids, done > 0)
-      after = { createdAt: last.cursor_at, id: last.id }
+      after = positionOf(last, asked.body.filter?.key_prefix !== undefined)
       const start = done
       done += rows.length
       const full = done >= maxBulkItems
@@ -82,20 +81,25 @@ function startOf({ change, body }: BulkChange): { states: readonly JobState[]; a
   const [state = '', position = ''] = body.cursor.split('.')
   const index = (states as readonly string[]).indexOf(state)
   if (index < 0) throw new Problem('invalid_request', '/cursor: is not a cursor of this request', { param: '/cursor' })
-  return { states: states.slice(index), after: position === '' ? undefined : readCursor(position, '/cursor') }
+  return {
+    states: states.slice(index),
+    after: position === '' ? undefined : readCursor(position, '/cursor', body.filter?.key_prefix !== undefined),
+  }
 }
 
 function search({ parts, caller, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
   const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
-  const jobs = listJobs(parts.db, {
-    tenantId: caller.tenantId,
+  const { tenantId } = caller
+  const wanted = {
+    tenantId,
     state,
     createdBefore: filter?.created_before,
     metadata,
+    keyPrefix: filter?.key_prefix,
     limit: batchSize,
     after,
-  })
-  return patiently(jobs, undefined, searchPatienceMs)
+  }
+  return parts.reads.run({ tenantId, limitMs: searchPatienceMs }, (db) => listJobs(db, wanted))
 }
 
 /** A batch that fails after others have succeeded is told item by item: what was done must not be hidden. */
@@ -105,8 +109,8 @@ async function changeBatch(
   othersAreDone: boolean,
 ): Promise<ItemOutcome[]> {
   try {
-    const { accept_duplicate_charge: consent = false, reason = null } = body
-    return await changeJobs(parts, change, ids, { caller, consent, reason, generation: null })
+    const { accept_duplicate_charge: consent = false, reason = null, dry_run: rehearsal = false } = body
+    return await changeJobs(parts, change, ids, { caller, consent, reason, generation: null, rehearsal })
   } catch (error) {
     if (!othersAreDone) throw error
     const problem = toProblem(error)

@@ -1,18 +1,19 @@
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { isTerminal } from '@askonce/core'
 import { OverloadedError, type SubmitResult } from '@askonce/store'
-import { readItem, type BulkItem } from './bulk-items.ts'
+import { awakeMs } from '@askonce/timing'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import type { Parts } from './context.ts'
 import { jobJson } from './job-view.ts'
 import type { PreparedJob } from '@askonce/intake'
 import { Problem, toProblem } from './problem.ts'
+import type { Caller } from './route.ts'
 import { isReplayed, logSubmission, reusedKey } from './submission-answer.ts'
 
 /** Items of one request that are submitted at once: a large bulk leaves room for others. */
 const maxChunkSize = 500
-/** Items that are checked before others get the processor. */
-const sliceSize = 25
+/** Others get the processor when items have been checked for so long. */
+const sliceMs = 10
 /** How long a chunk waits for room in the group; the first one does not wait. */
 const waitForRoomMs = 10_000
 const roomCheckMs = 20
@@ -24,9 +25,10 @@ type Item = { index: number; prepared: PreparedJob } | { index: number; problem:
 /** One bulk request: its items in chunks, in order, with an outcome each. */
 export class BulkSubmission {
   private readonly parts: Parts
-  private readonly tenantId: string
+  private readonly caller: Pick<Caller, 'tenantId' | 'defaults'>
   private readonly requestId: string
-  private readonly items: readonly BulkItem[]
+  /** As they came. Each is read when its turn comes: a long file must not hold up everybody. */
+  private readonly items: readonly Buffer[]
   private readonly chunkSize: number
   /** Keys that an earlier item of this request has. */
   private readonly seen = new Set<string>()
@@ -34,9 +36,14 @@ export class BulkSubmission {
   /** Set when the database went away: what has not been tried gets the same answer. */
   private away: Problem | null = null
 
-  constructor(parts: Parts, tenantId: string, requestId: string, items: readonly BulkItem[]) {
+  constructor(
+    parts: Parts,
+    caller: Pick<Caller, 'tenantId' | 'defaults'>,
+    requestId: string,
+    items: readonly Buffer[],
+  ) {
     this.parts = parts
-    this.tenantId = tenantId
+    this.caller = caller
     this.requestId = requestId
     this.items = items
     this.chunkSize = Math.min(maxChunkSize, parts.submissions.maxWaiting)
@@ -77,9 +84,14 @@ export class BulkSubmission {
   private async settle(start: number, before: Promise<unknown>): Promise<ItemOutcome[]> {
     const leaders: Item[] = []
     const followers: Item[] = []
+    await nextTurn()
+    let turnEndsAt = performance.now() + sliceMs
     for (let index = start; index < Math.min(start + this.chunkSize, this.items.length); index += 1) {
-      if (index % sliceSize === 0) await nextTurn()
-      const item = this.prepare(index)
+      if (performance.now() >= turnEndsAt) {
+        await nextTurn()
+        turnEndsAt = performance.now() + sliceMs
+      }
+      const item = await this.prepare(index)
       const repeated = 'prepared' in item && this.seen.has(item.prepared.job.key)
       if ('prepared' in item) this.seen.add(item.prepared.job.key)
       ;(repeated ? followers : leaders).push(item)
@@ -91,14 +103,11 @@ export class BulkSubmission {
     return [...outcomes].toSorted(([a], [b]) => a - b).map(([, outcome]) => outcome)
   }
 
-  private prepare(index: number): Item {
+  private async prepare(index: number): Promise<Item> {
     try {
-      const { body, textOf } = (this.items[index] as BulkItem)()
-      const { key, envelope } = readItem(body)
-      return {
-        index,
-        prepared: this.parts.prepare.fromSubmission({ tenantId: this.tenantId, key, body: envelope, textOf }),
-      }
+      const { tenantId, defaults } = this.caller
+      const body = this.items[index] as Buffer
+      return { index, prepared: await this.parts.intake.item({ tenantId, defaults, body }) }
     } catch (error) {
       return { index, problem: toProblem(error) }
     }
@@ -140,9 +149,9 @@ export class BulkSubmission {
   /** Null once there is room for so many; else why not. */
   private async room(count: number, mayWait: boolean): Promise<Problem | null> {
     const { submissions } = this.parts
-    const untilMs = performance.now() + (mayWait ? waitForRoomMs : 0)
+    const untilMs = awakeMs() + (mayWait ? waitForRoomMs : 0)
     while (submissions.depth + count > submissions.maxWaiting) {
-      if (performance.now() >= untilMs) return toProblem(new OverloadedError(`no room for ${count} submissions`))
+      if (awakeMs() >= untilMs) return toProblem(new OverloadedError(`no room for ${count} submissions`))
       await sleep(roomCheckMs)
     }
     return null

@@ -1,7 +1,9 @@
-import { isTerminal, jobError, type DecisionAction, type JobState } from '@askonce/core'
+import { isTerminal, jobError, terminalStates, type DecisionAction, type JobState } from '@askonce/core'
 import {
   cancelJobs,
+  deleteJobs,
   failJobs,
+  forgetCopies,
   retryContention,
   retryJobs,
   type ChangeOutcome,
@@ -24,6 +26,8 @@ export interface Asked {
   reason: string | null
   /** Only if the job is still in this generation. */
   generation: number | null
+  /** Says what would become of the jobs, and changes nothing; only for deletions. */
+  rehearsal?: boolean
 }
 
 /** One thing that a person can ask of jobs that exist. */
@@ -33,7 +37,19 @@ export interface Change {
   from: readonly JobState[]
   /** What has happened to a job that was changed, for those who wait for such news. */
   news: 'settled' | 'due'
-  run: (db: Db, request: DecisionRequest, consent: boolean, uncertainTtlSeconds: number) => Promise<ChangeOutcome[]>
+  run: (db: Db, request: DecisionRequest, how: How) => Promise<Outcome[]>
+}
+
+/** How a change is made. */
+interface How {
+  consent: boolean
+  uncertainTtlSeconds: number
+  /** Nothing is changed; only for deletions. */
+  rehearsal: boolean
+}
+
+interface Outcome extends Omit<ChangeOutcome, 'changed'> {
+  changed: ChangeOutcome['changed'] | 'deleted' | 'would be deleted'
 }
 
 const decidedError = JSON.stringify(jobError('failed_on_request'))
@@ -43,21 +59,38 @@ export const changes = {
     name: 'retry',
     from: ['failed', 'cancelled', 'uncertain'],
     news: 'due',
-    run: (db, request, consent) => retryJobs(db, request, consent),
+    run: (db, request, { consent }) => retryJobs(db, request, consent),
   },
   cancel: {
     name: 'cancel',
     from: ['queued', 'running', 'uncertain'],
     news: 'settled',
-    run: (db, request, _consent, uncertainTtlSeconds) => cancelJobs(db, request, uncertainTtlSeconds),
+    run: (db, request, { uncertainTtlSeconds }) => cancelJobs(db, request, uncertainTtlSeconds),
   },
   fail: {
     name: 'fail',
     from: ['uncertain'],
     news: 'settled',
-    run: (db, request, _consent, uncertainTtlSeconds) => failJobs(db, request, decidedError, uncertainTtlSeconds),
+    run: (db, request, { uncertainTtlSeconds }) => failJobs(db, request, decidedError, uncertainTtlSeconds),
+  },
+  delete: {
+    name: 'delete',
+    from: terminalStates,
+    news: 'settled',
+    run: async (db, request, { consent, rehearsal }) => {
+      const outcomes = await deleteJobs(db, request, consent, rehearsal)
+      const changed = rehearsal ? ('would be deleted' as const) : ('deleted' as const)
+      return outcomes.map(({ allowed, ...rest }) => Object.assign(rest, { changed: allowed ? changed : null }))
+    },
   },
 } as const satisfies Record<string, Change>
+
+const consentDetails = {
+  retry:
+    'An earlier attempt was billed, or may have been. Send {"accept_duplicate_charge": true} to run the job again all the same.',
+  delete:
+    'The job was billed, or may have been, and has no answer: once it is deleted its key can be paid for again. Send accept_duplicate_charge=true to delete it all the same.',
+}
 
 /** Unknown, expired, deleted and other tenants' jobs all look like this. */
 export function noSuchJob(): Problem {
@@ -71,22 +104,27 @@ export async function changeJobs(
   ids: readonly string[],
   asked: Asked,
 ): Promise<ItemOutcome[]> {
-  const { caller, consent, reason, generation } = asked
+  const { caller, consent, reason, generation, rehearsal = false } = asked
   const uncertainTtlSeconds = Math.floor(parts.config.limits.uncertainTtlMs / 1000)
   const possible = [...new Set(ids.filter(isJobId))]
   const request = { tenantId: caller.tenantId, ids: possible, by: caller.key, reason, generation }
-  const run = (): Promise<ChangeOutcome[]> => change.run(parts.db, request, consent, uncertainTtlSeconds)
+  const how = { consent, uncertainTtlSeconds, rehearsal }
+  const run = (): Promise<Outcome[]> => change.run(parts.db, request, how)
   const found = possible.length === 0 ? [] : await patiently(retryContention(run))
-  announce(
-    parts,
-    change,
-    found.filter(({ changed }) => changed !== null),
-  )
+  const changed = found.filter((outcome) => outcome.changed !== null && !rehearsal)
+  if (change.name === 'delete') await forget(parts, changed)
+  announce(parts, change, changed)
   const outcomes = new Map(found.map((outcome) => [outcome.id, toItem(parts, change, outcome, generation)]))
   return ids.map((id) => outcomes.get(id) ?? refused(noSuchJob()))
 }
 
-function announce(parts: Parts, { news }: Change, changed: readonly ChangeOutcome[]): void {
+/** Removes what was copied of answers into results of batches. When it cannot be done now, the janitor does it. */
+async function forget(parts: Parts, deleted: readonly Outcome[]): Promise<void> {
+  const ids = deleted.map(({ id }) => id)
+  if (ids.length > 0) await patiently(forgetCopies(parts.db, ids)).catch(() => undefined)
+}
+
+function announce(parts: Parts, { news }: Change, changed: readonly Outcome[]): void {
   const ids = changed.map(({ id }) => id)
   const interrupted = changed.filter(({ was }) => was === 'running').map(({ id }) => id)
   if (ids.length > 0) parts.announce(news, ids)
@@ -100,9 +138,12 @@ function refused(problem: Problem): ItemOutcome {
 function toItem(
   parts: Parts,
   change: Change,
-  { was, generation, changed, consentRequired }: ChangeOutcome,
+  { id, was, generation, changed, consentRequired }: Outcome,
   wanted: number | null,
 ): ItemOutcome {
+  if (typeof changed === 'string') {
+    return { status: 200, job: JSON.stringify({ id, object: 'job', deleted: changed === 'deleted' }) }
+  }
   if (changed !== null) {
     return { status: isTerminal(changed.state) ? 200 : 202, job: jobJson(changed, parts.lanes) }
   }
@@ -110,9 +151,8 @@ function toItem(
     const detail = `The job is ${was} in generation ${generation}, not ${wanted}: it was made to run since.`
     return refused(new Problem('state_conflict', detail, { param: '/generation', state: was }))
   }
-  if (change.name === 'retry' && consentRequired && change.from.includes(was)) {
-    const detail =
-      'An earlier attempt was billed, or may have been. Send {"accept_duplicate_charge": true} to run the job again all the same.'
+  if ((change.name === 'retry' || change.name === 'delete') && consentRequired && change.from.includes(was)) {
+    const detail = consentDetails[change.name]
     return refused(new Problem('consent_required', detail, { param: '/accept_duplicate_charge', state: was }))
   }
   const detail = `The job is ${was}; ${change.name} is for jobs that are ${change.from.join(' or ')}.`

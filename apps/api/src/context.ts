@@ -2,10 +2,11 @@ import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import type { Db } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import type { CostlyReads } from './costly-reads.ts'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { LaneBook } from './lane-book.ts'
-import type { JobFactory } from '@askonce/intake'
+import type { Intake } from '@askonce/intake'
 import type { Readiness } from './readiness.ts'
 import type { Submissions } from './submissions.ts'
 import type { StreamHub } from './stream-hub.ts'
@@ -32,9 +33,10 @@ export interface Parts {
   metrics: Metrics
   db: Db
   keys: KeyRing
-  prepare: JobFactory
+  intake: Intake
   submissions: Submissions
   jobs: JobReader
+  reads: CostlyReads
   waits: WaitHub
   streams: StreamHub
   lanes: LaneBook

@@ -1,11 +1,8 @@
 import { Problem } from './problem.ts'
 import { isJobId } from './route.ts'
 
-/** Position of a row in a list: its time as the database writes it, with microseconds, and its id. */
-export interface Position {
-  createdAt: string
-  id: string
-}
+/** Position of a row in a list: its time as the database writes it, with microseconds, and its id; or its key in one by keys. */
+export type Position = { createdAt: string; id: string } | { key: string }
 
 /** Position of an attempt among those of its key. */
 export interface AttemptPosition {
@@ -17,13 +14,21 @@ export interface AttemptPosition {
 const databaseTime = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d(:\d\d)?$/
 
 /** Opaque to clients: they get it and give it back. */
-export function toCursor({ createdAt, id }: Position): string {
-  return encode([createdAt, id])
+export function toCursor(position: Position): string {
+  return 'key' in position ? encode(['key', position.key]) : encode([position.createdAt, position.id])
 }
 
-/** @throws Problem `invalid_request` when it is none of ours */
-export function readCursor(text: string, param: string): Position {
+/**
+ * @param byKey whether it must be of a list by keys
+ * @throws Problem `invalid_request` when it is none of ours, or of another list
+ */
+export function readCursor(text: string, param: string, byKey = false): Position {
   const [createdAt, id, ...rest] = decode(text)
+  if (byKey) {
+    if (createdAt === 'key' && typeof id === 'string' && /^[\x20-\x7e]{1,255}$/.test(id) && rest.length === 0)
+      return { key: id }
+    throw foreign(param)
+  }
   if (isTime(createdAt) && isId(id) && rest.length === 0) return { createdAt, id }
   throw foreign(param)
 }
@@ -69,4 +74,9 @@ function isNumber(value: unknown): value is number {
 function isTime(value: unknown): value is string {
   if (typeof value !== 'string' || !databaseTime.test(value)) return false
   return !Number.isNaN(Date.parse(value.replace(' ', 'T').replace(/([+-]\d\d)$/, '$1:00')))
+}
+
+/** Where a listed job stands in its list. */
+export function positionOf(row: { cursor_at: string; id: string; idempotency_key: string }, byKey: boolean): Position {
+  return byKey ? { key: row.idempotency_key } : { createdAt: row.cursor_at, id: row.id }
 }

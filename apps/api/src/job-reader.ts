@@ -1,4 +1,4 @@
-import { GroupCommit, readAnswers, readJobs, type AnswerRow, type Db, type JobRow } from '@askonce/store'
+import { GroupCommit, readAnswers, readJobs, type AnswerRow, type Db, type JobRef, type JobRow } from '@askonce/store'
 import type { Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
@@ -14,15 +14,18 @@ interface Owned {
 
 /** Reads of single jobs; concurrent ones share a statement. */
 export class JobReader {
-  private readonly jobs: GroupCommit<string, JobRow | null>
-  private readonly answers: GroupCommit<string, AnswerRow | null>
+  private readonly jobs: GroupCommit<JobRef, JobRow | null>
+  private readonly answers: GroupCommit<JobRef, AnswerRow | null>
 
   constructor(db: Db, metrics: Metrics) {
-    const group = <Row extends Owned>(readRows: (db: Db, ids: readonly string[]) => Promise<Row[]>) =>
-      new GroupCommit<string, Row | null>({
-        commit: async (ids) => {
-          const rows = new Map((await readRows(db, ids)).map((row) => [row.id, row]))
-          return ids.map((id) => rows.get(id) ?? null)
+    const group = <Row extends Owned>(readRows: (db: Db, refs: readonly JobRef[]) => Promise<Row[]>) =>
+      new GroupCommit<JobRef, Row | null>({
+        commit: async (refs) => {
+          const rows = new Map((await readRows(db, refs)).map((row) => [row.id, row]))
+          return refs.map(({ tenantId, id }) => {
+            const row = rows.get(id)
+            return row?.tenant_id === tenantId ? row : null
+          })
         },
         maxRows,
         maxBytes: Number.POSITIVE_INFINITY,
@@ -37,16 +40,11 @@ export class JobReader {
 
   /** The job with its answer's bytes; null: unknown, expired, or of another tenant, which must look the same. */
   read(tenantId: string, id: string): Promise<JobRow | null> {
-    return ofTenant(tenantId, this.jobs.submit(id))
+    return patiently(this.jobs.submit({ tenantId, id }))
   }
 
   /** The answer alone; null as for `read`. */
   readAnswer(tenantId: string, id: string): Promise<AnswerRow | null> {
-    return ofTenant(tenantId, this.answers.submit(id))
+    return patiently(this.answers.submit({ tenantId, id }))
   }
-}
-
-async function ofTenant<Row extends Owned>(tenantId: string, reading: Promise<Row | null>): Promise<Row | null> {
-  const row = await patiently(reading)
-  return row?.tenant_id === tenantId ? row : null
 }

@@ -1,4 +1,9 @@
+import { isTerminal } from '@askonce/core'
+import { embeddedJson } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
+import type { FastifyReply } from 'fastify'
+import { answerBody, sendBody } from './answer-body.ts'
+import type { Parts } from './context.ts'
 import type { LaneBook } from './lane-book.ts'
 
 /** A piece of JSON: text, or bytes where a stored answer is in it. Text is cheaper to put together than buffers are. */
@@ -9,6 +14,28 @@ export type JsonPiece = string | Buffer
  * and costs more than all the rest.
  */
 export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPiece {
+  const [before, after] = aroundAnswer(row, lanes, replayed)
+  if (row.response !== null && isJson(row)) return joined([before, embeddedJson(row.response), after])
+  // An answer of many megabytes has no place in a list: it is read by itself.
+  const url = row.response_bytes === null ? '' : `,"response_url":"/v1/jobs/${row.id}/response"`
+  return `${before}null${url}${after}`
+}
+
+/** Sends one job, with its answer however large that is. */
+export function sendJob(
+  { db, lanes }: Pick<Parts, 'db' | 'lanes'>,
+  reply: FastifyReply,
+  row: JobRow,
+  { status = isTerminal(row.state) ? 200 : 202, replayed = false } = {},
+): FastifyReply {
+  void reply.code(status).header('content-type', 'application/json; charset=utf-8')
+  const body = row.response === null && isJson(row) ? answerBody(db, row) : null
+  if (body === null) return reply.send(jobJson(row, lanes, replayed))
+  return sendBody(reply, body, ...aroundAnswer(row, lanes, replayed))
+}
+
+/** The JSON of a job before and behind the answer in it. */
+function aroundAnswer(row: JobRow, lanes: LaneBook, replayed: boolean): [before: string, after: string] {
   const head = JSON.stringify({
     id: row.id,
     object: 'job',
@@ -24,7 +51,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPie
   const middle = JSON.stringify({
     error: row.error,
     flags: row.flags,
-    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane) : null,
+    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane, row.model) : null,
     usage: {
       input_tokens: row.input_tokens,
       output_tokens: row.output_tokens,
@@ -35,11 +62,7 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPie
     metadata: row.metadata ?? {},
   })
   const times = `"created_at":${time(row.created_at)},"run_at":${time(row.run_at)},"started_at":${time(row.started_at)},"completed_at":${time(row.completed_at)},"deadline_at":${time(row.deadline_at)},"expires_at":${time(row.expires_at)}}`
-  // A stream is no JSON: it is read at /response and /events.
-  const before = `${head.slice(0, -1)},"response":`
-  const after = `,${middle.slice(1, -1)},${times}`
-  if (row.response === null || !isJson(row)) return `${before}null${after}`
-  return joined([before, row.response, after])
+  return [`${head.slice(0, -1)},"response":`, `,${middle.slice(1, -1)},${times}`]
 }
 
 /** As JSON.stringify writes it, which takes more than twice as long for it; of a job there are six. */
@@ -47,6 +70,7 @@ function time(value: Date | null): string {
   return value === null ? 'null' : `"${value.toISOString()}"`
 }
 
+/** A stream is no JSON: it is read at /response and /events. */
 function isJson({ streamed, response_content_type: type }: JobRow): boolean {
   return !streamed || type?.includes('event-stream') !== true
 }

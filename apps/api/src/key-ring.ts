@@ -2,16 +2,28 @@ import { findApiKey, type Db, type FoundApiKey } from '@askonce/store'
 import { hashKey } from './keys.ts'
 import { patiently } from './patience.ts'
 
-/** A key that was found stays valid so long without a look: also the longest life of a revoked one, and the span that Postgres may be away. */
+/** From this age on a key is looked up anew, while whoever brings it goes on with what is known. */
+const refreshMs = 400
+/** From this age on whoever brings it waits for the look: what was changed for its tenant holds within a second. */
+const freshMs = 800
+/** So long it stays valid while Postgres does not answer: also the longest life of a revoked one. */
 const knownMs = 10_000
 /** A key that was not found is looked for again after this: soon after its creation it works. */
-const unknownMs = 2_000
+const unknownMs = 1_000
+/** A known key is not held up for longer by a database that is slow. */
+const lookMs = 500
 const maxEntries = 10_000
 
-/** API keys by their hash, looked up in the database and remembered for seconds. */
+interface Known {
+  key: FoundApiKey
+  /** Of the look, when it began. */
+  lookedUpAtMs: number
+}
+
+/** API keys by their hash, with what holds for their tenants: looked up in the database and remembered for a moment. */
 export class KeyRing {
   private readonly db: Db
-  private readonly known = new Expiring<FoundApiKey>(knownMs)
+  private readonly known = new Expiring<Known>(knownMs)
   // Apart from the known ones: somebody who sends random keys cannot push those out.
   private readonly unknown = new Expiring<true>(unknownMs)
   private readonly underWay = new Map<string, Promise<FoundApiKey | null>>()
@@ -25,19 +37,29 @@ export class KeyRing {
     const hash = hashKey(key)
     const id = hash.toString('latin1')
     const known = this.known.get(id)
-    if (known !== undefined) return Promise.resolve(known)
-    if (this.unknown.get(id) !== undefined) return Promise.resolve(null)
+    if (known === undefined) return this.unknown.get(id) === undefined ? this.look(id, hash) : Promise.resolve(null)
+    const ageMs = performance.now() - known.lookedUpAtMs
+    if (ageMs < refreshMs) return Promise.resolve(known.key)
+    const look = patiently(this.look(id, hash), undefined, lookMs).catch(() => known.key)
+    return ageMs < freshMs ? Promise.resolve(known.key) : look
+  }
+
+  /** One look at a time for a key. */
+  private look(id: string, hash: Buffer): Promise<FoundApiKey | null> {
     const underWay = this.underWay.get(id)
     if (underWay !== undefined) return underWay
-    const look = this.look(id, hash).finally(() => this.underWay.delete(id))
+    const look = this.lookUp(id, hash).finally(() => this.underWay.delete(id))
     this.underWay.set(id, look)
     return look
   }
 
-  private async look(id: string, hash: Buffer): Promise<FoundApiKey | null> {
+  private async lookUp(id: string, hash: Buffer): Promise<FoundApiKey | null> {
+    const lookedUpAtMs = performance.now()
     const found = await patiently(findApiKey(this.db, hash))
-    if (found === null) this.unknown.set(id, true)
-    else this.known.set(id, found)
+    if (found === null) {
+      this.known.delete(id)
+      this.unknown.set(id, true)
+    } else this.known.set(id, { key: found, lookedUpAtMs })
     return found
   }
 }
@@ -67,5 +89,9 @@ class Expiring<Value> {
       }
     }
     this.entries.set(id, { value, untilMs: performance.now() + this.lifeMs })
+  }
+
+  delete(id: string): void {
+    this.entries.delete(id)
   }
 }

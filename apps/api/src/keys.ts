@@ -6,7 +6,7 @@ const prefix = 'ak_'
 const randomLength = 32
 
 /** Every scope there is. */
-export const allScopes: Scope[] = ['submit', 'read', 'admin']
+export const allScopes: Scope[] = ['submit', 'read', 'admin', 'operator']
 
 /** SHA-256 of a key: what the database keeps of it. */
 export function hashKey(key: string): Buffer {
@@ -25,7 +25,7 @@ export function newApiKey(): { key: string; hint: string; hash: Buffer } {
   return { key, hint: hintOf(key), hash: hashKey(key) }
 }
 
-/** Makes sure that this key of tenant `default` exists with every scope. Any number of processes may do so at once. */
+/** Makes sure that this key of tenant `default` exists with every scope, unless it was revoked. Any number of processes may do so at once. */
 export function ensureBootstrapKey(db: Db, key: string, name: string): Promise<ApiKey> {
   return createApiKey(db, { tenantId: 'default', name, keyHash: hashKey(key), hint: hintOf(key), scopes: allScopes })
 }

@@ -2,13 +2,30 @@ import type { LaneConfig } from '@askonce/config'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
 import type { LaneRow, LaneState, LaneWatch } from '@askonce/store'
 
-interface LaneView {
-  object: 'lane'
-  name: string
-  kind: LaneConfig['kind'] | null
+/** What closes a lane, or one model in it. */
+interface Closing {
   state: LaneState
   reason: string | null
   code: string | null
+  until: Date | null
+}
+
+interface LaneView extends Closing {
+  object: 'lane'
+  name: string
+  kind: LaneConfig['kind'] | null
+}
+
+interface FullLaneView extends LaneView {
+  /** Those that are closed while the lane is open, or beside it. */
+  models: (Closing & { model: string })[]
+}
+
+interface WaitingFor {
+  lane: string
+  /** Null: the whole lane is closed. */
+  model: string | null
+  reason: string
   until: Date | null
 }
 
@@ -22,33 +39,52 @@ export class LaneBook {
     this.watch = watch
   }
 
-  /** Whether a new job of this lane goes to BullMQ at once. Behind a breaker the janitor lets one probe at a time through. */
-  isOpen(name: string): boolean {
-    return this.watch.closedBy(name) === null && this.watch.get(name)?.state !== 'breaker'
+  /** Why a queued job of this model does not run; null: nothing closes it. In our words: it is for everybody. */
+  waitingFor(name: string, model: string): WaitingFor | null {
+    const { watch } = this
+    const lane = watch.get(name)
+    if (lane !== undefined && (lane.state === 'breaker' || watch.closedBy(name) !== null)) {
+      return { lane: name, model: null, reason: publicReason(lane.code) ?? 'closed', until: lane.until }
+    }
+    if (watch.closedBy(name, model) === null) return null
+    const row = watch.get(name, model)
+    return { lane: name, model, reason: publicReason(row?.code ?? null) ?? 'closed', until: row?.until ?? null }
   }
 
-  /** Why a queued job of this lane does not run; null: the lane is open. */
-  waitingFor(name: string): { lane: string; reason: string; until: Date | null } | null {
-    if (this.isOpen(name)) return null
-    const lane = this.watch.get(name)
-    return { lane: name, reason: publicReason(lane?.code ?? null) ?? 'closed', until: lane?.until ?? null }
-  }
-
-  /** For everybody. */
+  /** For everybody: without the providers' words, which may quote a request, and without the models, which callers name. */
   allPublic(): LaneView[] {
-    return this.all().map((view) => Object.assign(view, { reason: publicReason(view.code) }))
+    return this.names().map((name) => {
+      const view = this.view(name, this.watch.get(name))
+      return Object.assign(view, { reason: publicReason(view.code) })
+    })
   }
 
-  /** With the providers' own words: for administrators. */
-  all(): LaneView[] {
-    const names = new Set([...this.configured.map(({ name }) => name), ...this.watch.all().map(({ name }) => name)])
-    return [...names].map((name) => this.view(name, this.watch.get(name)))
+  /** With the providers' own words: for operators. */
+  all(): FullLaneView[] {
+    return this.names().map((name) => this.full(name, this.watch.get(name)))
+  }
+
+  /** How many models of each lane are paused. */
+  pausedModels(): { name: string; count: number }[] {
+    return this.names().map((name) => ({ name, count: this.watch.closedModels(name).length }))
   }
 
   /** Null: neither configured nor in the database. */
-  find(name: string, row: LaneRow | null): LaneView | null {
+  find(name: string, row: LaneRow | null): FullLaneView | null {
     const known = row !== null || this.configured.some((lane) => lane.name === name)
-    return known ? this.view(name, row ?? undefined) : null
+    return known ? this.full(name, this.watch.get(name)) : null
+  }
+
+  private names(): string[] {
+    return [...new Set([...this.configured.map(({ name }) => name), ...this.watch.names()])]
+  }
+
+  private full(name: string, row: LaneRow | undefined): FullLaneView {
+    const models = this.watch.closedModels(name)
+    return {
+      ...this.view(name, row),
+      models: models.map(({ model, state, reason, code, until }) => ({ model, state, reason, code, until })),
+    }
   }
 
   private view(name: string, row: LaneRow | undefined): LaneView {

@@ -3,6 +3,7 @@ import type { ProblemCode } from './problem.ts'
 import { version } from '@askonce/config'
 import { errorRegistry } from '@askonce/core'
 import { providerRequests } from '@askonce/intake'
+import { operationIdOf } from './operation-id.ts'
 import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'
 import * as jobs from './schemas/job.ts'
@@ -131,7 +132,7 @@ function withRequests(schema: JsonSchema): void {
 function operation(route: ApiRoute, names: ReadonlyMap<z.ZodType, string>): JsonSchema {
   const { method, path, scope, tag, summary, description, body } = route
   return {
-    operationId: `${method.toLowerCase()}${path.replaceAll(/[^\w]+(\w)/g, (_, letter: string) => letter.toUpperCase()).replaceAll(/\W/g, '')}`,
+    operationId: operationIdOf(method, path),
     tags: [tag],
     summary,
     ...(description === undefined
@@ -183,7 +184,8 @@ function queryParameters({ query }: ApiRoute): JsonSchema[] {
     name,
     in: 'query',
     description,
-    schema,
+    // Its text is checked by a pattern; what it stands for is a number.
+    schema: schema.type === 'integer' ? { ...schema, pattern: undefined } : schema,
   }))
 }
 

@@ -1,4 +1,5 @@
 import { StoreUnavailableError } from '@askonce/store'
+import { within } from '@askonce/timing'
 
 /** How long a request waits for one step of the database. Longer, and clients give up first and learn nothing. */
 const patienceMs = 5_500
@@ -7,19 +8,11 @@ const patienceMs = 5_500
  * Rejects with {@link StoreUnavailableError} when the step takes longer. The step itself goes on: what it does later is
  * the outcome unknown that a 503 stands for. `onGiveUp` may keep it from starting at all.
  */
-export async function patiently<T>(step: Promise<T>, onGiveUp?: () => void, limitMs = patienceMs): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      onGiveUp?.()
-      reject(new StoreUnavailableError(`no reply within ${limitMs} ms`))
-    }, limitMs)
+export function patiently<T>(step: Promise<T>, onGiveUp?: () => void, limitMs = patienceMs): Promise<T> {
+  return within(step, limitMs, () => {
+    onGiveUp?.()
+    return new StoreUnavailableError(`no reply within ${limitMs} ms`)
   })
-  try {
-    return await Promise.race([step, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 /** Waits at most so long for something whose failure does not matter. */

@@ -1,4 +1,5 @@
-import type { Scope } from '@askonce/store'
+import type { Config } from '@askonce/config'
+import type { Scope, TenantDefaults } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from './context.ts'
@@ -10,6 +11,8 @@ export interface Caller {
   scopes: readonly Scope[]
   /** Whether its tenant wants keys that are derived from requests where an SDK names none. */
   deriveKeys: boolean
+  /** What holds for its tenant's submissions that do not say otherwise. */
+  defaults: TenantDefaults
   /** The API key: a decision names it. */
   key: { id: string; name: string }
 }
@@ -46,6 +49,8 @@ export interface ApiRoute {
   accepts: readonly ('application/json' | 'application/x-ndjson' | 'multipart/form-data')[]
   /** The handler reads the body itself, as it comes, from the raw request: nobody holds it. */
   streamed?: boolean
+  /** Of a streamed body, as far as its length says it. */
+  maxBytes?: (limits: Config['limits']) => number
   body?: z.ZodType
   /** A body for those who try the call out on the page. */
   example?: unknown

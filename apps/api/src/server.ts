@@ -3,6 +3,7 @@ import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
+import { Bodies } from './bodies.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, statusFor, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
@@ -63,7 +64,14 @@ export function createServer(
   // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  const bodies = new Bodies(config.limits.maxBodyBytes)
+  app.decorate('bodies', bodies)
+  app.addContentTypeParser('application/json', (request: FastifyRequest) => bodies.read(request))
+  // Node itself would tell every client to go on, before anybody knows whether its body is wanted.
+  app.server.on('checkContinue', (request, response) => {
+    bodies.expect(request, response)
+    app.server.emit('request', request, response)
+  })
 
   const arrivals = new Arrivals((socket) => {
     // As Node does it itself.
@@ -72,7 +80,10 @@ export function createServer(
   })
   app.decorate('arrivals', arrivals)
   // Not a hook: a request that Fastify refuses by itself has none.
-  app.server.prependListener('request', (request) => arrivals.begin(request))
+  app.server.prependListener('request', (request, response) => {
+    arrivals.begin(request)
+    response.once('close', () => bodies.release(request))
+  })
   app.addHook('onClose', (_app, done) => {
     arrivals.close()
     done()
@@ -82,6 +93,8 @@ export function createServer(
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
     if (isAnthropicPath(request.url)) void reply.header('request-id', request.id)
+    // Said before the body is read: it does not matter.
+    if (request.is404) return done(noSuchRoute(request))
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -97,12 +110,13 @@ export function createServer(
     done()
   })
   // Else an answered connection would idle on for its keep-alive time, and hold up the close.
-  app.addHook('onSend', (_request, reply, _payload, done) => {
-    if (closing) void reply.header('connection', 'close')
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    if (closing || bodies.isUndecided(request.raw)) void reply.header('connection', 'close')
     done()
   })
   app.addHook('onResponse', (request, reply, done) => {
     arrivals.answered(request.raw)
+    bodies.drain(request.raw)
     // A stream that had begun before could not say so.
     if (closing) request.raw.socket.end()
     const route = request.is404 ? 'unknown' : `${request.method} ${request.routeOptions.url ?? 'unknown'}`
@@ -139,7 +153,9 @@ function requestFields(request: FastifyRequest, reply: FastifyReply, route: stri
 
 /** The one place where an HTTP error is written. */
 function sendProblem(reply: FastifyReply, request: FastifyRequest, problem: Problem): void {
-  void reply.code(statusFor(problem, request)).headers(problemHeaders(problem))
+  // Fastify ends the connection of a body that was not read to its end. It is, see Bodies.drain, and a client that is cut off while it sends does not
+  // read the answer.
+  void reply.removeHeader('connection').code(statusFor(problem, request)).headers(problemHeaders(problem))
   if (!isAnthropicPath(request.url)) return void reply.send(JSON.stringify(problemDocument(problem, request)))
   void reply
     .header('content-type', 'application/json; charset=utf-8')
@@ -170,24 +186,32 @@ export function addRoutes(app: FastifyInstance, parts: Parts, routes: readonly A
 }
 
 function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
-  const { method, path, scope, query, accepts, streamed = false } = route
+  const { method, path, scope, query, accepts, streamed = false, maxBytes = () => Number.POSITIVE_INFINITY } = route
   const mayBeAbsent = query.safeParse({}).success
   void app.register((scoped, _options, done) => {
     if (accepts.includes('application/x-ndjson')) {
-      scoped.addContentTypeParser('application/x-ndjson', { parseAs: 'buffer' }, (_request, body, next) =>
-        next(null, body),
+      scoped.addContentTypeParser('application/x-ndjson', (request: FastifyRequest) =>
+        request.server.bodies.read(request),
       )
     }
     if (streamed) {
       scoped.removeAllContentTypeParsers()
-      for (const type of accepts) scoped.addContentTypeParser(type, (_request, _body, next) => next(null))
+      for (const type of accepts) {
+        scoped.addContentTypeParser(type, (request, _body, next) => {
+          request.server.bodies.welcome(request.raw)
+          next(null)
+        })
+      }
     }
     scoped.route({
       method,
       url: toUrl(path),
       onRequest: async (request) => {
         if (scope !== null) request.caller = await authorize(parts.keys, request, scope)
-        if (streamed) request.server.arrivals.release(request.raw)
+        if (streamed) {
+          request.server.bodies.check(request.raw, maxBytes(parts.config.limits))
+          request.server.arrivals.release(request.raw)
+        }
         if (mayBeAbsent && !request.url.includes('?')) return
         if (isSdkPath(path)) request.query = withoutSdkParameters(request.query as Record<string, unknown>)
         const checked = query.safeParse(request.query, { reportInput: true })

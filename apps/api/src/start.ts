@@ -21,6 +21,8 @@ const bootstrapRetryMs = 1_000
 export interface RunningApi {
   /** `http://host:port`, with an address that can be called from this machine. */
   address: string
+  /** Whether the configured key is known to be revoked: it stays so, and nobody gets in with it. */
+  bootstrapKeyIsRevoked: () => boolean
   /** Takes no new connections, answers what is under way (waits at once, with the present state), then closes everything. */
   close(): Promise<void>
 }
@@ -45,12 +47,14 @@ export async function startApi(
     onUnavailable: assembly.unavailable,
   })
   const stopping = new AbortController()
+  let revoked = false
   try {
     const routes = allRoutes(config.limits)
     addRoutes(app, parts, routes)
     await addDocs(app, parts, routes)
     // The first look has an end; without Postgres the key follows later.
-    await atMost(2_000, addBootstrapKey(context, assembly, stopping.signal))
+    const added = addBootstrapKey(context, assembly, stopping.signal).then((isRevoked) => (revoked = isRevoked))
+    await atMost(2_000, added)
     await listen(app, config.http)
   } catch (error) {
     stopping.abort()
@@ -71,7 +75,7 @@ export async function startApi(
     await assembly.close()
     log.event('api.stopped', { duration_ms: Math.round(performance.now() - sinceMs) })
   }
-  return { address, close: () => (closed ??= close()) }
+  return { address, bootstrapKeyIsRevoked: () => revoked, close: () => (closed ??= close()) }
 }
 
 async function closeServer(app: FastifyInstance): Promise<void> {
@@ -110,19 +114,22 @@ function addressOf(app: FastifyInstance): string {
   return `http://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
-/** Makes sure that the configured key exists, once Postgres answers. */
-async function addBootstrapKey(context: ApiContext, { parts }: Assembly, signal: AbortSignal): Promise<void> {
+/** Makes sure that the configured key exists, once Postgres answers. Says whether it was revoked. */
+async function addBootstrapKey(context: ApiContext, { parts }: Assembly, signal: AbortSignal): Promise<boolean> {
   const key = context.config.bootstrapKey?.reveal()
-  if (key === undefined) return
+  if (key === undefined) return false
   while (!signal.aborted) {
     try {
-      const { tenantId } = await patiently(ensureBootstrapKey(parts.db, key, 'bootstrap'))
-      context.log.event('api.key_ready', { tenant: tenantId })
-      return
+      const { tenantId, revokedAt } = await patiently(ensureBootstrapKey(parts.db, key, 'bootstrap'))
+      context.log.event(revokedAt === null ? 'api.key_ready' : 'api.key_revoked', { tenant: tenantId })
+      return revokedAt !== null
     } catch (error) {
-      if (isDataError(error))
-        return context.log.event('process.failed', { reason: `bootstrap key: ${errorReason(error)}` })
+      if (isDataError(error)) {
+        context.log.event('process.failed', { reason: `bootstrap key: ${errorReason(error)}` })
+        return false
+      }
       await sleep(bootstrapRetryMs, undefined, { signal }).catch(() => undefined)
     }
   }
+  return false
 }

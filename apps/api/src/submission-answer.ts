@@ -1,7 +1,7 @@
-import { differences, parseJson, type Json } from '@askonce/core'
-import { readRequest, type JobRow, type SubmitResult } from '@askonce/store'
+import { readRequest, type JobRef, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
 import type { PreparedJob } from '@askonce/intake'
+import type { Operation, RequestHeaders } from '@askonce/core'
 import { patiently } from './patience.ts'
 import { Problem } from './problem.ts'
 import { outcomeNames } from './submissions.ts'
@@ -22,7 +22,8 @@ export async function reusedKey(
   param = 'Idempotency-Key',
   more = '',
 ): Promise<Problem> {
-  const pointers = prepared === null ? [] : await differencesOf(parts, prepared, existing.id)
+  const pointers =
+    prepared === null ? [] : await differencesOf(parts, prepared, { tenantId: existing.tenant_id, id: existing.id })
   const where = pointers.length === 0 ? '' : `: they differ at ${pointers.join(', ')}`
   return new Problem(
     'idempotency_key_reused',
@@ -35,15 +36,19 @@ export async function reusedKey(
 }
 
 /** Without the database, or the row, there is nothing to tell; the refusal stands all the same. */
-async function differencesOf(parts: Parts, prepared: PreparedJob, id: string): Promise<string[]> {
+async function differencesOf(parts: Parts, prepared: PreparedJob, ref: JobRef): Promise<string[]> {
   try {
-    const stored = await patiently(readRequest(parts.db, id))
+    const stored = await patiently(readRequest(parts.db, ref))
     if (stored === null) return []
-    const request: Json = parseJson(stored.request.toString()).value
-    return differences(
-      { operation: stored.operation, request },
-      { operation: prepared.operation, request: prepared.request },
-    )
+    const { operation, request, requestHeaders } = prepared.job
+    return await parts.intake.differences({
+      left: { operation: stored.operation as Operation, text: stored.request, headers: stored.request_headers },
+      right: {
+        operation,
+        text: request,
+        headers: requestHeaders === null ? null : (JSON.parse(requestHeaders) as RequestHeaders),
+      },
+    })
   } catch {
     return []
   }

@@ -9,6 +9,8 @@ import { patiently } from './patience.ts'
 const maxRows = 500
 const maxBytes = 8 * 1024 * 1024
 const concurrency = 2
+/** A request that takes Postgres and the way to it noticeably long. */
+const largeBytes = 1024 * 1024
 /** Request bodies that may wait, in bytes: the number of submissions alone does not bound memory. */
 const maxWaitingBytes = 256 * 1024 * 1024
 /** A batch that meets a broken connection is sent again, with the same ids, for so long. */
@@ -43,6 +45,8 @@ interface SubmissionsOptions {
 export class Submissions {
   private readonly options: SubmissionsOptions
   private readonly group: GroupCommit<Waiting, SubmitResult | null>
+  /** One at a time, and never where small ones go: two of ten megabytes would keep those waiting for seconds. */
+  private readonly largeGroup: GroupCommit<Waiting, SubmitResult | null>
   /** What the last batch would have been quickest with. */
   private order: SubmitOrder = 'insert first'
   private waitingBytes = 0
@@ -51,15 +55,18 @@ export class Submissions {
 
   constructor(options: SubmissionsOptions) {
     this.options = options
-    this.group = new GroupCommit({
-      commit: (items) => this.commit(items),
-      maxRows,
-      maxBytes,
-      maxWaiting: options.maxWaiting,
-      concurrency,
-      bytesOf: ({ job }) => job.request.length,
-      onBatch: (rows) => options.metrics.groupRows.observe({ group: 'submit' }, rows),
-    })
+    const group = (atOnce: number): GroupCommit<Waiting, SubmitResult | null> =>
+      new GroupCommit({
+        commit: (items) => this.commit(items),
+        maxRows,
+        maxBytes,
+        maxWaiting: options.maxWaiting,
+        concurrency: atOnce,
+        bytesOf: ({ job }) => job.request.length,
+        onBatch: (rows) => options.metrics.groupRows.observe({ group: 'submit' }, rows),
+      })
+    this.group = group(concurrency)
+    this.largeGroup = group(1)
   }
 
   /**
@@ -76,7 +83,7 @@ export class Submissions {
     const item: Waiting = { job, abandoned: false }
     this.waitingBytes += size
     try {
-      const result = await patiently(this.group.submit(item), () => {
+      const result = await patiently((size > largeBytes ? this.largeGroup : this.group).submit(item), () => {
         item.abandoned = true
       })
       if (result === null) throw new Error('an abandoned submission has no reader')
@@ -96,7 +103,7 @@ export class Submissions {
 
   /** Submissions that wait for a batch. */
   get depth(): number {
-    return this.group.depth
+    return this.group.depth + this.largeGroup.depth
   }
 
   private async commit(items: Waiting[]): Promise<(SubmitResult | null)[]> {

@@ -1,12 +1,13 @@
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
-import { ApiError, CliError, exitCodes, reasonOf } from './errors.ts'
+import { ApiError, CliError, exitCodes, reasonOf, usageError } from './errors.ts'
 
 /** Where the server is and with which key. */
 export interface Server {
   url: string
-  apiKey: string
+  /** Null: none is known. Whether the server asks for one, its answer says. */
+  apiKey: string | null
 }
 
 export interface ClientOptions {
@@ -115,7 +116,7 @@ export class Client {
         dispatcher: this.agent,
         method: call.method,
         headers: {
-          authorization: `Bearer ${this.server.apiKey}`,
+          ...(this.server.apiKey === null ? {} : { authorization: `Bearer ${this.server.apiKey}` }),
           ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
           ...call.headers,
         },
@@ -126,6 +127,10 @@ export class Client {
       })
       const bytes = Buffer.from(await body.arrayBuffer())
       if (statusCode >= 200 && statusCode < 300) return { status: statusCode, headers, bytes }
+      if (statusCode === 401 && this.server.apiKey === null) {
+        const message = `ASKONCE_API_KEY is not set, and ${this.server.url} asks for a key`
+        throw usageError(message, 'npm start prints one when it starts.')
+      }
       return refusal(statusCode, headers, bytes)
     } catch (error) {
       if (error instanceof CliError || signal?.aborted) throw error

@@ -3,13 +3,20 @@ import { CommanderError } from 'commander'
 import { CliError, exitCodes, reasonOf } from './errors.ts'
 import { buildProgram } from './program.ts'
 import { oneLine, paint, remark } from './terminal.ts'
+import { refuseTypos } from './typo.ts'
 
-/** Runs one command line (without node and program name) and sets the exit code. Resolves when the command has ended. */
+/**
+ * Runs one command line (without node and program name) and sets the exit code. Resolves when the command has ended.
+ *
+ * @public The bin imports it by a path that it computes.
+ */
 export async function main(argv: string[]): Promise<void> {
   if (isServer(argv)) outliveReaders()
   else endQuietlyOnBrokenPipe()
   try {
-    await buildProgram().parseAsync(argv, { from: 'user' })
+    const program = buildProgram()
+    refuseTypos(program, argv)
+    await program.parseAsync(argv, { from: 'user' })
   } catch (error) {
     process.exitCode = report(error)
   }

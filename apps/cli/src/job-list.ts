@@ -13,17 +13,31 @@ interface Page {
 
 const pageSize = 100
 
-/** Jobs of a list, newest first, read page by page as they are asked for; after the last one, whether there are more. */
+/** The id of the job that has a key now; null: none. */
+export async function findByKey(client: Client, key: string): Promise<string | null> {
+  const path = `/v1/jobs?key=${encodeURIComponent(key)}`
+  const { data } = await client.json<{ data: Pick<Job, 'id'>[] }>({ method: 'GET', path })
+  return data[0]?.id ?? null
+}
+
+/** Metadata as the list takes it. */
+export function metadataQuery(metadata: Record<string, string> | undefined): string[] {
+  return Object.entries(metadata ?? {}).map(([name, value]) => `${name}=${value}`)
+}
+
+/** Jobs of a list, in its order, read page by page as they are asked for; after the last one, whether there are more. */
 export async function* readJobs(
   client: Client,
-  filter: Record<string, string | undefined>,
+  filter: Record<string, string | readonly string[] | undefined>,
   limit = Number.POSITIVE_INFINITY,
 ): AsyncGenerator<Job, boolean> {
   let read = 0
   let cursor: string | null = null
   for (;;) {
     const query = new URLSearchParams({ limit: String(Math.min(pageSize, limit - read)) })
-    for (const [name, value] of Object.entries(filter)) if (value !== undefined) query.set(name, value)
+    for (const [name, value] of Object.entries(filter)) {
+      for (const one of [value ?? []].flat()) query.append(name, one)
+    }
     if (cursor !== null) query.set('cursor', cursor)
     const page: Page = await client.json<Page>({ method: 'GET', path: `/v1/jobs?${query.toString()}` })
     yield* page.data

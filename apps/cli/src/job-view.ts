@@ -48,8 +48,9 @@ export function showJob({ job, response }: AnsweredJob, text: string, asJson: bo
 }
 
 /** Why a queued job does not run: `lane openai: credentials refused, resume it with …`. */
-export function waitingFor({ lane, reason, until }: NonNullable<Job['waiting_for']>): string {
-  const why = `lane ${lane}: ${oneLine(reason ?? 'closed')}`
+export function waitingFor({ lane, model, reason, until }: NonNullable<Job['waiting_for']>): string {
+  const where = typeof model !== 'string' ? `lane ${lane}` : `model ${oneLine(model)} of lane ${lane}`
+  const why = `${where}: ${oneLine(reason ?? 'closed')}`
   return until === null ? `${why}. Mend it, then: askonce lanes resume ${lane}` : `${why}, ${relative(until)}`
 }
 

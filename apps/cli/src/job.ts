@@ -13,7 +13,7 @@ export interface Job {
   replayed?: boolean
   error: JobError | null
   flags: string[]
-  waiting_for: { lane: string; reason: string | null; until: string | null } | null
+  waiting_for: { lane: string; model?: string | null; reason: string | null; until: string | null } | null
   usage: {
     input_tokens: number | null
     output_tokens: number | null
@@ -28,6 +28,8 @@ export interface Job {
   completed_at: string | null
   deadline_at: string
   expires_at: string | null
+  /** Where the answer is, if it is too large for the list that this job came in. */
+  response_url?: string
 }
 
 export interface AnsweredJob {

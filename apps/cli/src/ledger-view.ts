@@ -12,12 +12,19 @@ export interface Totals {
   unpriced: number
   input_tokens: number
   output_tokens: number
-  cost_usd: number
+  /** Null: something was billed, and no price is known. */
+  cost_usd: number | null
   duplicates: number
-  duplicate_cost_usd: number
+  duplicate_cost_usd: number | null
   possible_duplicates: number
-  possible_duplicate_cost_usd: number
+  possible_duplicate_cost_usd: number | null
 }
+
+/** What was paid for twice, or may have been. */
+export type Twice = Pick<
+  Totals,
+  'duplicates' | 'duplicate_cost_usd' | 'possible_duplicates' | 'possible_duplicate_cost_usd'
+>
 
 interface Attempt {
   /** In the ledger of a key. */
@@ -65,7 +72,7 @@ export function showAttempts({ data, has_more: more, summary }: Ledger): void {
     ),
   )
   if (more) print(`These are the first ${data.length} of ${summary.calls}.`)
-  print(`\n${callsOf(summary)}; cost: ${dollars(summary.cost_usd)}${unpricedOf(summary)}`)
+  print(`\n${callsOf(summary)}; cost: ${costOf(summary)}`)
   print(`Paid twice: ${duplicatesOf(summary)}`)
 }
 
@@ -79,23 +86,33 @@ function callsOf({ calls, billed, maybe, none, open }: Totals): string {
   return `${count(calls, 'call')}: ${parts.map(([name, amount]) => `${amount} ${name}`).join(', ')}`
 }
 
-/** What the cost leaves out; empty: nothing. */
-export function unpricedOf({ unpriced }: Totals): string {
-  return unpriced === 0 ? '' : `, and ${count(unpriced, 'billed call')} at a price that is not known`
+/** What is known of a cost, and what is not: never $0 for a price that is not known. */
+function costOf({ cost_usd: cost, unpriced }: Totals): string {
+  if (cost === null) return `unknown price (${count(unpriced, 'billed call')})`
+  return unpriced === 0 ? dollars(cost) : `${dollars(cost)}, and ${count(unpriced, 'billed call')} at an unknown price`
+}
+
+/** Dollars in a column: what is there may not be all. */
+function costCell({ cost_usd: cost, unpriced }: Totals): string {
+  return cost === null ? '?' : `${dollars(cost)}${unpriced > 0 ? ' + ?' : ''}`
 }
 
 /** Whether the same answer was paid for more than once, and what that cost. */
-export function duplicatesOf(totals: Totals): string {
+export function duplicatesOf(totals: Twice): string {
   const { duplicates, possible_duplicates: possible } = totals
   const parts = [
-    ...(duplicates > 0 ? [`yes, ${count(duplicates, 'call')} (${dollars(totals.duplicate_cost_usd)})`] : []),
+    ...(duplicates > 0 ? [`yes, ${count(duplicates, 'call')} (${duplicateCostOf(totals)})`] : []),
     ...(possible > 0 ? [`maybe, ${count(possible, 'call')} (${estimateOf(totals)})`] : []),
   ]
   return parts.length === 0 ? 'no' : parts.join('; ')
 }
 
-function estimateOf({ possible_duplicate_cost_usd: cost }: Totals): string {
-  return cost > 0 ? `about ${dollars(cost)}` : 'at an unknown price'
+function duplicateCostOf({ duplicate_cost_usd: cost }: Twice): string {
+  return cost === null ? 'at an unknown price' : dollars(cost)
+}
+
+function estimateOf({ possible_duplicate_cost_usd: cost }: Twice): string {
+  return cost !== null && cost > 0 ? `about ${dollars(cost)}` : 'at an unknown price'
 }
 
 interface Decision {
@@ -147,11 +164,23 @@ export function spendTable(rows: readonly SpendRow[], total: Totals, byModel: bo
       figure('NONE', ({ none }) => String(none)),
       figure('OPEN', ({ open }) => String(open)),
       figure('TOKENS', ({ input_tokens: i, output_tokens: o }) => `${i}/${o}`),
-      figure('COST', ({ cost_usd: cost }) => dollars(cost)),
+      figure('COST', costCell),
       figure('TWICE', ({ duplicates, possible_duplicates: possible }) =>
         possible > 0 ? `${duplicates} (${possible}?)` : String(duplicates),
       ),
     ],
     [...rows, { ...total, date: 'total' }],
+  )
+}
+
+/** Keys that something was paid for twice, or may have been. */
+export function twiceTable(rows: readonly (Twice & { key: string; job_id: string })[]): string {
+  return table(
+    [
+      { title: 'JOB', value: ({ job_id: id }) => id },
+      { title: 'PAID TWICE', value: duplicatesOf },
+      { title: 'KEY', value: ({ key }) => key, shrinks: true },
+    ],
+    rows,
   )
 }

@@ -20,11 +20,43 @@ export function duration(text: string): number {
   return Number(amount) * units[unit as keyof typeof units]
 }
 
+/** A parser of a span in seconds: a plain number of them, or a duration such as `12h`. At least one second. */
+export function period(max: number): (text: string) => number {
+  return (text) => {
+    const seconds = /^\d{1,15}$/.test(text) ? Number(text) : Math.floor(duration(text) / 1000)
+    if (seconds >= 1 && seconds <= max) return seconds
+    throw new InvalidArgumentError(`Expected 1 to ${max} seconds, or a duration such as 90s, 15m, 12h or 7d.`)
+  }
+}
+
+/** A parser that also takes a word of its own. */
+export function orWord<const W extends string, T>(word: W, parse: (text: string) => T): (text: string) => T | W {
+  return (text) => (text === word ? word : parse(text))
+}
+
+/** A parser of one of these words. */
+export function oneOf<const T extends string>(words: readonly T[]): (text: string) => T {
+  return (text) => {
+    const word = words.find((one) => one === text)
+    if (word !== undefined) return word
+    throw new InvalidArgumentError(`Allowed choices are ${words.join(', ')}.`)
+  }
+}
+
+/** The longest time-out of a call, and the longest time that an answer may be kept, in seconds; a server may allow less. */
+export const maxTimeoutSeconds = 86_400
+export const maxTtlSeconds = 2_147_483_647
+
 /** Collects `name=value` of a repeatable option. */
 export function pair(text: string, before: Record<string, string> = {}): Record<string, string> {
   const at = text.indexOf('=')
   if (at < 1) throw new InvalidArgumentError('Expected NAME=VALUE.')
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) }
+}
+
+/** Collects the values of a repeatable option. */
+export function collect(text: string, before: string[] = []): string[] {
+  return [...before, text]
 }
 
 /** Help text below a command's options. */

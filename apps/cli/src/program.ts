@@ -4,6 +4,7 @@ import { addBatch } from './commands/batch.ts'
 import { addCancel } from './commands/cancel.ts'
 import { addDoctor } from './commands/doctor.ts'
 import { addFail } from './commands/fail.ts'
+import { addForget } from './commands/forget.ts'
 import { addGet } from './commands/get.ts'
 import { addKeys } from './commands/keys.ts'
 import { addLanes } from './commands/lanes.ts'
@@ -14,6 +15,7 @@ import { addSubmit } from './commands/submit.ts'
 import { addSweep } from './commands/sweep.ts'
 import { addTenants } from './commands/tenants.ts'
 import { registerRoles } from './roles/index.ts'
+import { widthOf, wrapped } from './terminal.ts'
 
 const epilogue = `
 The server is found by ASKONCE_URL and ASKONCE_API_KEY, else by the data directory (ASKONCE_DATA_DIR, .askonce here).
@@ -41,7 +43,11 @@ export function buildProgram(): Command {
     .helpOption('-h, --help', 'explain a command')
     .helpCommand('help [command]', 'explain a command')
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'askonce: ')) })
+    .configureOutput({
+      writeOut: (text) => process.stdout.write(wrapped(text, widthOf(process.stdout))),
+      writeErr: (text) => process.stderr.write(wrapped(text, widthOf(process.stderr))),
+      outputError: (text, write) => write(text.replace(/^error: /, 'askonce: ')),
+    })
     .showSuggestionAfterError()
     .addHelpText('after', epilogue)
   registerRoles(program)
@@ -52,6 +58,7 @@ export function buildProgram(): Command {
   addCancel(program)
   addRetry(program)
   addFail(program)
+  addForget(program)
   addSpend(program)
   addLanes(program)
   addKeys(program)

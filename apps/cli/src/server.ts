@@ -1,10 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { loadConfig } from '@askonce/config'
 import { readOwner } from '@askonce/embedded'
-import { CliError, exitCodes, usageError } from './errors.ts'
+import { CliError, exitCodes } from './errors.ts'
 import type { Client, ClientOptions, Server } from './http.ts'
 
 /** A command gives the server this long to come out of a 503; `batch` has its own patience. */
 const commandPatienceMs = 15_000
+const lookEveryMs = 200
 
 /** ASKONCE_URL and ASKONCE_API_KEY, else the server that runs on ASKONCE_DATA_DIR. Throws CliError without one. */
 export function findServer(): Server {
@@ -19,10 +21,23 @@ export function findServer(): Server {
   }
   // The key of the data directory belongs to the server there and is sent to no other.
   const apiKey = client.apiKey?.reveal() ?? (url === owner?.address ? owner.apiKey : undefined)
-  if (apiKey === undefined) {
-    throw usageError(`ASKONCE_API_KEY is not set, and ${url} asks for a key`, 'npm start prints one when it starts.')
+  return { url, apiKey: apiKey ?? null }
+}
+
+/** The same, but one that is only just being started is waited for. `onWait` is told why, each time that it changes. */
+export async function awaitServer(patienceMs: number, onWait: (reason: string) => void): Promise<Server> {
+  const giveUpAtMs = performance.now() + patienceMs
+  let said = ''
+  for (;;) {
+    try {
+      return findServer()
+    } catch (error) {
+      const mayCome = error instanceof CliError && error.exitCode === exitCodes.unreachable
+      if (!mayCome || performance.now() + lookEveryMs > giveUpAtMs) throw error
+      if (error.message !== said) onWait((said = error.message))
+      await sleep(lookEveryMs)
+    }
   }
-  return { url, apiKey }
 }
 
 /** Runs `use` with a client of the server, closed afterwards. */

@@ -34,7 +34,35 @@ export function printJson(value: unknown): void {
 
 /** A line about it: to stderr, so that a pipe gets data only. */
 export function remark(text: string): void {
-  process.stderr.write(`${text}\n`)
+  process.stderr.write(`${wrapped(text, widthOf(process.stderr))}\n`)
+}
+
+/** Lines that are broken between words, behind the indentation of their beginning. A word that is too long stays whole. */
+export function wrapped(text: string, width: number): string {
+  return text
+    .split('\n')
+    .map((line) => (lengthOf(line) <= width ? line : wrapLine(line, width)))
+    .join('\n')
+}
+
+function wrapLine(line: string, width: number): string {
+  const [indent = ''] = /^ */.exec(line) ?? []
+  const lines: string[] = []
+  let current = ''
+  for (const word of line.slice(indent.length).split(' ')) {
+    const longer = current === '' ? indent + word : `${current} ${word}`
+    if (current === '' || lengthOf(longer) <= width) current = longer
+    else {
+      lines.push(current)
+      current = indent + word
+    }
+  }
+  return [...lines, current].join('\n')
+}
+
+/** Columns that it takes. */
+function lengthOf(text: string): number {
+  return stripVTControlCharacters(text).length
 }
 
 /** Columns that a line may take; a pipe has no width. */

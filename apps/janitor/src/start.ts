@@ -20,7 +20,7 @@ import {
   takeDueJobs,
   type Swept,
 } from '@askonce/store'
-import type { Log, Metrics } from '@askonce/telemetry'
+import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 import { BatchDriver } from './batches/driver.ts'
 import { startLoop, type Loop } from './loop.ts'
 import { Reconciler } from './reconcile.ts'
@@ -152,12 +152,17 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       let isMore = false
       for (const what of names) {
         const startedAt = performance.now()
-        const count = await sweeps[what].run()
+        const { count, more, skipped } = await sweeps[what].run()
         const tookMs = performance.now() - startedAt
-        if (count === 0) continue
-        metrics.swept.inc({ what }, count)
-        log.event('sweep.done', { loop: `sweep ${what}`, count, duration_ms: Math.round(tookMs) }, 'debug')
-        if (count < sweeps[what].full) continue
+        if (count > 0) {
+          metrics.swept.inc({ what }, count)
+          log.event('sweep.done', { loop: `sweep ${what}`, count, duration_ms: Math.round(tookMs) }, 'debug')
+        }
+        if (skipped !== null) {
+          const reason = `${skipped.id}: ${errorReason(skipped.error)}`
+          log.event('sweep.skipped', { loop: `sweep ${what}`, reason })
+        }
+        if (!more) continue
         isMore = true
         // Nobody waits for a sweep, and others wait for what it keeps busy: it rests as long as it works.
         await sleep(Math.min(tookMs, longestRestMs))
@@ -165,7 +170,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       return isMore
     }
   loop('sweep jobs', config.janitor.sweepIntervalMs, sweep('jobs'))
-  loop('sweep streams', 60_000, sweep('stream chunks'))
+  loop('sweep streams', 60_000, sweep('stream chunks', 'forgotten jobs'))
   loop('batches', 250, () => batches.round())
   const results = loop('batch results', 500, () => batches.collectHinted())
   loop('sweep files', 30_000, sweep('files', 'batches'))
@@ -204,7 +209,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       const startedAt = performance.now()
       log.event('janitor.stopping')
       await Promise.all(loops.map((running) => running.stop()))
-      batches.close()
+      await batches.close()
       await listener.close()
       await dispatcher.close()
       await close()

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { AttemptEndRecord } from '@askonce/store'
 
 /** A paid answer on its way into the database: just brought by a call, or left in the spool by another process. */
@@ -15,6 +16,8 @@ export class AnswerInHand {
   keeping: Promise<void> | null = null
   /** Whether a statement with its bytes is under way. */
   inUse = false
+  /** Of its pieces in the database, if it is large: the same whenever this process writes them. */
+  readonly pieces = randomUUID() as string
   /** Aborted when the database has it, while it is being written to disk. */
   stored: AbortController | null = null
 

@@ -21,6 +21,8 @@ const nothing = {
   outputTokens: null,
   costUsd: null,
   response: null,
+  responsePieces: null,
+  responseBytes: null,
   contentType: null,
   answerId: null,
   errorResponse: null,
@@ -76,6 +78,8 @@ function answerEnd({ id, attempt }: Claimed, verdict: AnswerVerdict): AttemptEnd
     outputTokens: verdict.usage.outputTokens,
     costUsd: verdict.usage.costUsd,
     response: verdict.body,
+    responsePieces: null,
+    responseBytes: null,
     contentType: verdict.contentType,
     answerId: verdict.answerId,
     errorResponse: null,
@@ -93,6 +97,7 @@ const actions: Record<FailureVerdict['kind'], EndAction> = {
   pause: 'rerun',
   alarm: 'rerun',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 const outcomes: Record<FailureVerdict['kind'], Outcome> = {
@@ -101,6 +106,7 @@ const outcomes: Record<FailureVerdict['kind'], Outcome> = {
   pause: 'paused',
   alarm: 'alarmed',
   unknown: 'unknown',
+  unstorable: 'unstorable',
 }
 
 function failureEnd(
@@ -109,11 +115,12 @@ function failureEnd(
   aborted: AbortReason | null,
   random: number,
 ): AttemptEndRecord {
-  const { kind, sent, overloaded, retryAfterMs, providerStatus } = verdict
+  const { kind, sent, overloaded, retryAfterMs, providerStatus, atOnce = false } = verdict
   const wasAborted = aborted !== null && kind === 'unknown'
   const outcome: Outcome = wasAborted ? aborted : outcomes[kind]
   const code: ErrorCode = wasAborted && aborted === 'drained' ? 'worker_drained' : verdict.code
-  const waits = kind === 'rerun' || kind === 'pause'
+  // An alarm has no wait of its own: the lane is stopped. What was aborted is no word of the provider's.
+  const waits = !atOnce && !wasAborted && (kind === 'rerun' || kind === 'pause' || kind === 'unknown')
   return {
     ...nothing,
     jobId: id,
@@ -121,14 +128,16 @@ function failureEnd(
     action: actions[kind],
     outcome,
     billing: verdict.billing,
-    uncounted: isUncounted(outcome, sent),
-    // An alarm has no wait of its own: the lane is stopped. After a maybe the rerun starts at once.
+    uncounted: atOnce || isUncounted(outcome, sent),
     delayMs: waits ? backoffMs({ reruns, overloaded, retryAfterMs, random }) : 0,
-    backoff: kind === 'rerun',
+    backoff: waits && kind !== 'pause',
     error: JSON.stringify(jobError(code, wasAborted ? undefined : clean(verdict.message), providerStatus)),
     errorCode: code,
     providerStatus,
     providerRequestId: verdict.providerRequestId,
+    inputTokens: verdict.usage?.inputTokens ?? null,
+    outputTokens: verdict.usage?.outputTokens ?? null,
+    costUsd: verdict.usage?.costUsd ?? null,
     errorResponse: verdict.body?.bytes ?? null,
     errorContentType: verdict.body?.contentType ?? null,
   }

@@ -1,3 +1,5 @@
+import { timeLimit } from '@askonce/timing'
+
 /** Why a running call was aborted. */
 export type AbortReason = 'cancelled' | 'drained'
 
@@ -76,12 +78,13 @@ export class HeldAttempts {
   /** Resolves when nothing is in hand, or after `timeoutMs`; says which. */
   async untilIdle(timeoutMs: number): Promise<boolean> {
     if (this.busy === 0) return true
-    let timer: NodeJS.Timeout | undefined
-    await Promise.race([
-      new Promise<void>((resolve) => this.idle.push(resolve)),
-      new Promise<void>((resolve) => (timer = setTimeout(resolve, timeoutMs).unref())),
-    ])
-    clearTimeout(timer)
+    await new Promise<void>((resolve) => {
+      const cancel = timeLimit(timeoutMs, resolve)
+      this.idle.push(() => {
+        cancel()
+        resolve()
+      })
+    })
     return this.busy === 0
   }
 
@@ -93,7 +96,7 @@ export class HeldAttempts {
   }
 }
 
-/** How an attempt is named to providers and in memory. */
+/** How an attempt is named in memory. Providers know it by its mark. */
 export function nameOf(jobId: string, attempt: number): string {
   return `${jobId}.${attempt}`
 }

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { maxAnswerBytes } from '@askonce/core'
 import { errorReason, type Log } from '@askonce/telemetry'
 import { AnswerInHand } from './answer-in-hand.ts'
+import { ByteBudget } from './byte-budget.ts'
 import type { Recorder } from './recorder.ts'
 import type { Safekeeping } from './safekeeping.ts'
 import { SpoolError } from './spool-record.ts'
@@ -25,6 +27,7 @@ export interface LeftoversOptions {
 export class Leftovers {
   private readonly options: LeftoversOptions
   private readonly stopping = new AbortController()
+  private readonly budget = new ByteBudget(maxAnswerBytes)
   /** Files that are done with but cannot be removed, and those that were told about and stay. */
   private readonly delivered = new Set<string>()
   private readonly told = new Set<string>()
@@ -70,7 +73,8 @@ export class Leftovers {
     const deliverNext = async (): Promise<void> => {
       for (let path = waiting.shift(); path !== undefined; path = waiting.shift()) {
         if (this.stopping.signal.aborted) return
-        await this.deliver(path)
+        const next = path
+        await this.budget.with(await this.options.spool.sizeOf(next), () => this.deliver(next))
       }
     }
     await Promise.all(Array.from({ length: atOnce }, deliverNext))

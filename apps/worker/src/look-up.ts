@@ -1,10 +1,16 @@
 import { backoffMs, jobError } from '@askonce/core'
 import type { LookUp, Provider } from '@askonce/providers'
-import { readEarlierMaybes, type AttemptEndRecord, type Claim, type Db, type MaybeAttempt } from '@askonce/store'
+import {
+  readEarlierMaybes,
+  readRequest,
+  type AttemptEndRecord,
+  type Claim,
+  type Db,
+  type MaybeAttempt,
+} from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 import { endRecord, unsentEnd } from './end-record.ts'
 import { HeldLookUps } from './held-look-ups.ts'
-import { nameOf } from './held.ts'
 import type { Recorder } from './recorder.ts'
 
 /** For each of the two GETs: a claim waits for them. */
@@ -36,19 +42,13 @@ export class LookUps {
    */
   async before(claim: Claim, signal: AbortSignal): Promise<'send' | 'adopted' | 'failed'> {
     const { db, providers } = this.options
-    const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request, streamed } = claim
+    const { id: jobId, attempt: claimed, tenant_id: tenant, lane, model, operation, request, streamed, mark } = claim
     const stored = providers.get(lane)?.stored ?? null
-    if (
-      stored === null ||
-      claimed === 1 ||
-      streamed ||
-      stored.marked(operation, request, nameOf(jobId, claimed)) === null
-    )
-      return 'send'
+    if (stored === null || claimed === 1 || streamed || stored.marked(operation, request, mark) === null) return 'send'
     try {
       const { attempts, consented } = await readEarlierMaybes(db, { id: jobId, attempt: claimed, lane })
-      for (const attempt of attempts) {
-        const outcome = await this.ask({ jobId, attempt, tenant, lane, model }, signal)
+      for (const earlier of attempts) {
+        const outcome = await this.ask({ ...earlier, jobId, tenant, lane, model }, request, signal)
         if (outcome === 'found') return 'adopted'
         if (outcome === 'failed') return consented ? 'send' : 'failed'
       }
@@ -64,16 +64,26 @@ export class LookUps {
     const { db, providers, log, metrics, stopping } = this.options
     for (const [lane, { stored }] of providers) {
       if (stored === null) continue
-      void new HeldLookUps({ db, lane, ask: (row) => this.ask(row, stopping), log, metrics, stopping }).run()
+      void new HeldLookUps({ db, lane, ask: (row) => this.askAgain(row), log, metrics, stopping }).run()
     }
   }
 
-  private async ask(row: Omit<MaybeAttempt, 'heldMs'>, signal: AbortSignal): Promise<'found' | 'absent' | 'failed'> {
+  private async askAgain(row: MaybeAttempt): Promise<'found' | 'absent' | 'failed'> {
+    const asked = await readRequest(this.options.db, { tenantId: row.tenant, id: row.jobId })
+    // Deleted, or taken over, since it was read.
+    return asked === null ? 'absent' : this.ask(row, asked.request, this.options.stopping)
+  }
+
+  private async ask(
+    row: Omit<MaybeAttempt, 'heldMs'>,
+    request: Buffer,
+    signal: AbortSignal,
+  ): Promise<'found' | 'absent' | 'failed'> {
     const { providers, recorder, log, metrics } = this.options
-    const { jobId, attempt, tenant, lane, model } = row
+    const { jobId, attempt, mark, tenant, lane, model } = row
     const startedAt = performance.now()
     const answer: LookUp =
-      (await providers.get(lane)?.stored?.find(nameOf(jobId, attempt), model, timeoutMs, signal)) ?? 'failed'
+      (await providers.get(lane)?.stored?.find({ mark, model, request }, timeoutMs, signal)) ?? 'failed'
     const outcome = typeof answer === 'string' ? answer : 'found'
     const fields = { tenant, job_id: jobId, attempt, model, lane, outcome }
     metrics.lookUps.inc({ outcome, lane })

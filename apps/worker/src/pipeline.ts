@@ -1,14 +1,19 @@
 import { pauseAt } from '@askonce/config'
-import type { Verdict } from '@askonce/core'
+import type { FailureVerdict, Verdict } from '@askonce/core'
 import type { Provider, StreamSink } from '@askonce/providers'
 import type { AttemptEndRecord, Claim } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import { within } from '@askonce/timing'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { endRecord, unsentEnd } from './end-record.ts'
-import { nameOf, type HeldAttempt, type HeldAttempts } from './held.ts'
+import type { HeldAttempt, HeldAttempts } from './held.ts'
 import type { LaneControl } from './lane-control.ts'
 import { lookUpFailedEnd, type LookUps } from './look-up.ts'
 import type { Recorder } from './recorder.ts'
 import type { StreamWriter } from './stream-writer.ts'
+
+/** How long a failure waits for what it does to its lane. Longer, and the job costs its lane one more refused call. */
+const laneLimitMs = 2_000
 
 export interface PipelineParts {
   held: HeldAttempts
@@ -40,8 +45,11 @@ export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldA
   const startedAt = performance.now()
   const stream = claim.streamed ? parts.streams.begin(claim) : null
   const end = await callAndDecide(parts, claim, held, stream)
-  await recordAndReport(parts, { claim, held, startedAt, end })
+  const recorded = await recordAndReport(parts, { claim, held, startedAt, end })
   stream?.end()
+  if (!recorded || end.action !== 'answer') return
+  const { lane, model } = claim
+  await parts.laneControl.onAnswer({ lane, model })
 }
 
 // A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
@@ -55,11 +63,12 @@ async function callAndDecide(
   // An earlier call of this job may have been answered: nothing is paid before the provider has said.
   const lookUp = await parts.lookUps.before(claim, held.abort.signal)
   if (lookUp === 'failed') return lookUpFailedEnd(claim, Math.random())
+  const calledAt = performance.now()
   const verdict = lookUp === 'adopted' ? null : await call(parts, claim, held, stream)
   if (pauseAt !== null) await pauseAt('worker.answered')
   if (verdict === null) return unsentEnd(claim, false)
   const end = endRecord(claim, verdict, held.abortedFor, Math.random())
-  await moveLane(parts, claim, verdict)
+  if (verdict.kind !== 'answer') await closeLane(parts, claim, verdict, calledAt)
   return end
 }
 
@@ -71,6 +80,9 @@ async function call(
   stream: StreamSink | null,
 ): Promise<Verdict | null> {
   const provider = parts.providers.get(claim.lane)
+  // Connections that the provider closed while this process stood still are known as closed before one is chosen: a request on such a one
+  // is maybe paid.
+  await nextTurn()
   if (provider === undefined || held.abort.signal.aborted || !parts.maySend()) return null
   let sent = false
   try {
@@ -79,6 +91,7 @@ async function call(
       model: claim.model,
       request: marked(provider, claim) ?? claim.request,
       ...(stream === null ? {} : { stream }),
+      ...(claim.request_headers === null ? {} : { headers: claim.request_headers }),
       timeoutMs: claim.timeout_ms,
       signal: held.abort.signal,
       onSent: () => (sent = true),
@@ -101,21 +114,35 @@ async function call(
 }
 
 /** What a look-up finds is no stream: streamed answers are not looked up. */
-function marked({ stored }: Provider, { streamed, operation, request, id, attempt }: Claim): Buffer | null {
-  return streamed ? null : (stored?.marked(operation, request, nameOf(id, attempt)) ?? null)
+function marked({ stored }: Provider, { streamed, operation, request, mark }: Claim): Buffer | null {
+  return streamed ? null : (stored?.marked(operation, request, mark) ?? null)
 }
 
-async function moveLane({ laneControl }: PipelineParts, { lane }: Claim, verdict: Verdict): Promise<void> {
-  if (verdict.kind === 'answer') await laneControl.onAnswer(lane)
-  else await laneControl.onFailure(lane, verdict)
+/**
+ * Before the end is written: the job must not be back in the queue of a lane that nobody has closed yet. An answer never waits for its
+ * lane, and what a failure proves is worth more than a lane that is closed in time: without it the job counts as maybe paid.
+ */
+async function closeLane(
+  { laneControl }: PipelineParts,
+  { lane, model }: Claim,
+  verdict: FailureVerdict,
+  calledAt: number,
+): Promise<void> {
+  const late = (): Error => new Error(`lane ${lane} is closed late`)
+  const asked = { lane, model, sinceMs: performance.now() - calledAt }
+  await within(laneControl.onFailure(asked, verdict), laneLimitMs, late).catch(() => undefined)
 }
 
-async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, end: brought }: Flight): Promise<void> {
+/** Whether the end is in the database. */
+async function recordAndReport(
+  parts: PipelineParts,
+  { claim, held, startedAt, end: brought }: Flight,
+): Promise<boolean> {
   const { recorder, metrics, log } = parts
   const durationMs = Math.round(performance.now() - startedAt)
   const { committed, end, ended } = await recorder.record(claim.tenant_id, brought)
   // An attempt whose end is not in the database stays held: a beat would take it for one that was never sent.
-  if (!committed) return
+  if (!committed) return false
   parts.held.release(held)
   const outcome = end.action === 'answer' && ended?.answerAttempt !== end.attempt ? 'surplus' : end.outcome
   const lane = claim.lane
@@ -143,4 +170,5 @@ async function recordAndReport(parts: PipelineParts, { claim, held, startedAt, e
     tokens_out: end.outputTokens,
     cost_usd: end.costUsd,
   })
+  return true
 }

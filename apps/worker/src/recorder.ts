@@ -1,14 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { errorRegistry, isSettled, jobError, type ErrorCode } from '@askonce/core'
+import { pauseAt } from '@askonce/config'
+import { errorRegistry, isSettled, jobError, maxAnswerBytes, type ErrorCode } from '@askonce/core'
 import {
   endAttempts,
+  endWithPieces,
   GroupCommit,
+  inlineAnswerBytes,
   isDataError,
   isUnavailable,
   notify,
   retryContention,
   dueChannel,
   settledChannel,
+  writeAnswerPieces,
   type AttemptEndRecord,
   type Db,
   type EndedAttempt,
@@ -28,6 +32,8 @@ const spoolAfterMs = 2_000
 const maxRows = 100
 /** Answers that statements under way may hold in memory. */
 const submittedBytes = 24 * 1024 * 1024
+/** The same for those that are stored in pieces: they take their time, and the others do not wait for them. */
+const submittedLargeBytes = maxAnswerBytes
 
 export interface RecorderOptions {
   db: Db
@@ -57,6 +63,7 @@ export class Recorder {
   private readonly stopping = new AbortController()
   private readonly database = new Gate()
   private readonly budget = new ByteBudget(submittedBytes)
+  private readonly largeBudget = new ByteBudget(submittedLargeBytes)
 
   constructor(options: RecorderOptions) {
     this.options = options
@@ -91,13 +98,14 @@ export class Recorder {
   /** As `record`, for an answer that may be on disk already. */
   async recordAnswer(answer: AnswerInHand): Promise<Recorded> {
     const { safekeeping } = this.options
+    const budget = answer.size > inlineAnswerBytes ? this.largeBudget : this.budget
     const slow = setTimeout(() => safekeeping.keep(answer, 'not stored within two seconds'), spoolAfterMs)
     try {
       for (let waitMs = firstRetryMs; ; waitMs = Math.min(retryCapMs, waitMs * 2)) {
         if (!this.database.isOpen) safekeeping.keep(answer, 'Postgres is away')
         if (!(await this.database.enter())) return { committed: false, end: answer.end, ended: null }
         try {
-          return await this.budget.with(answer.size, () => this.storeAnswer(answer))
+          return await budget.with(answer.size, () => this.storeAnswer(answer))
         } catch (error) {
           safekeeping.keep(answer, errorReason(error))
           safekeeping.unload(answer)
@@ -132,7 +140,7 @@ export class Recorder {
     try {
       const end = await safekeeping.load(answer)
       if (end === null) return await this.settleVanished(answer)
-      const ended = await this.submit(end)
+      const ended = await (answer.size > inlineAnswerBytes ? this.submitLarge(answer, end) : this.submit(end))
       if (ended === undefined) await this.putOrphanAside(answer)
       else await safekeeping.finish(answer, ended)
       return { committed: true, end, ended: ended ?? null }
@@ -143,9 +151,28 @@ export class Recorder {
     }
   }
 
-  private async submit(end: AttemptEndRecord): Promise<EndedAttempt | undefined> {
+  private submit(end: AttemptEndRecord): Promise<EndedAttempt | undefined> {
+    return this.watched(() => this.group.submit(end))
+  }
+
+  /** Not in a group: what it has to do first takes longer than others should wait. */
+  private submitLarge({ pieces }: AnswerInHand, end: AttemptEndRecord): Promise<EndedAttempt | undefined> {
+    const { db, uncertainTtlMs } = this.options
+    const answer = end.response ?? Buffer.alloc(0)
+    const inPieces = { ...end, response: null, responsePieces: pieces, responseBytes: answer.length }
+    return this.watched(async () => {
+      await writeAnswerPieces(db, pieces, end, answer)
+      if (pauseAt !== null) await pauseAt('worker.pieces_written')
+      const ended = await retryContention(() => endWithPieces(db, inPieces, Math.round(uncertainTtlMs / 1000)))
+      if (ended !== undefined) this.tell([ended])
+      return ended
+    })
+  }
+
+  /** Runs a statement, and tells the gate how the database did. */
+  private async watched(run: () => Promise<EndedAttempt | undefined>): Promise<EndedAttempt | undefined> {
     try {
-      const ended = await this.group.submit(end)
+      const ended = await run()
       this.database.worked()
       return ended
     } catch (error) {
@@ -197,6 +224,13 @@ export class Recorder {
   private async commit(ends: AttemptEndRecord[]): Promise<(EndedAttempt | undefined)[]> {
     const { db, uncertainTtlMs } = this.options
     const rows = await retryContention(() => endAttempts(db, ends, Math.round(uncertainTtlMs / 1000)))
+    this.tell(rows)
+    const byName = new Map(rows.map((row) => [`${row.jobId}.${row.attempt}`, row]))
+    return ends.map((end) => byName.get(`${end.jobId}.${end.attempt}`))
+  }
+
+  private tell(rows: readonly EndedAttempt[]): void {
+    const { db } = this.options
     const settled = rows.filter((row) => row.movedTo !== null && isSettled(row.movedTo))
     const due = rows.filter((row) => row.movedTo === 'queued')
     // Hints, after the commit: losing them costs latency only.
@@ -212,8 +246,6 @@ export class Recorder {
         due.map((row) => row.jobId),
       ),
     ]).catch(() => undefined)
-    const byName = new Map(rows.map((row) => [`${row.jobId}.${row.attempt}`, row]))
-    return ends.map((end) => byName.get(`${end.jobId}.${end.attempt}`))
   }
 
   private async pause(ms: number): Promise<void> {
@@ -233,6 +265,8 @@ function lostEnd(end: AttemptEndRecord): AttemptEndRecord {
     error: JSON.stringify(jobError('worker_lost')),
     errorCode: 'worker_lost',
     response: null,
+    responsePieces: null,
+    responseBytes: null,
     contentType: null,
     answerId: null,
     flags: [],
@@ -253,6 +287,8 @@ function asStorable(end: AttemptEndRecord): AttemptEndRecord {
     errorResponse: null,
     errorContentType: null,
     response: null,
+    responsePieces: null,
+    responseBytes: null,
     contentType: null,
     answerId: null,
     flags: [],

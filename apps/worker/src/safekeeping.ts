@@ -222,8 +222,9 @@ export class Safekeeping {
     const { metrics, backPressure } = this.options
     let bytes = 0
     let inMemory = 0
-    for (const { size, file } of this.unstored) {
-      bytes += size
+    for (const { size, file, inUse } of this.unstored) {
+      // One that is on disk and on its way into the database holds nobody back, however large it is.
+      if (file === null || !inUse) bytes += size
       if (file === null) inMemory += 1
     }
     metrics.spoolFiles.set(this.files.size)

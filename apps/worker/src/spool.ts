@@ -3,13 +3,14 @@ import { constants } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { pauseAt } from '@askonce/config'
+import { maxAnswerBytes } from '@askonce/core'
 import { decodeRecord, encodeRecord, isRecordName, recordName, SpoolError, type SpoolRecord } from './spool-record.ts'
 
 /** Why a record was set aside; also the ending of its new name. */
 export type AsideAs = 'damaged' | 'unstorable' | 'orphan'
 
-/** No column of Postgres holds more than a gigabyte, so no record of ours is larger than this. */
-const tooLargeBytes = 1024 ** 3 + 1024 ** 2
+/** No answer that is stored is larger, so no record of ours is. */
+const tooLargeBytes = maxAnswerBytes + 1024 ** 2
 /** A temporary file that nobody has written to for this long belongs to a process that is gone. */
 const abandonedMs = 60_000
 
@@ -31,7 +32,7 @@ export class Spool {
     const temporary = join(this.directory, `.${randomUUID()}.tmp`)
     await this.makeDirectory()
     try {
-      await writeSynced(temporary, encodeRecord(record))
+      await writeSynced(temporary, await encodeRecord(record))
       if (pauseAt !== null) await pauseAt('worker.spooling')
       await rename(temporary, path)
     } catch (error) {
@@ -67,11 +68,19 @@ export class Spool {
    * be read this time. The file's bytes are in memory once.
    */
   async read(path: string): Promise<SpoolRecord> {
-    const record = decodeRecord(await readBounded(path))
+    const record = await decodeRecord(await readBounded(path))
     if (basename(path) !== recordName(record.end)) {
       throw new SpoolError('misnamed', 'the record is of another attempt than the file’s name says')
     }
     return record
+  }
+
+  /** Of the file, in bytes; 0: it is gone. */
+  async sizeOf(path: string): Promise<number> {
+    return stat(path).then(
+      ({ size }) => size,
+      () => 0,
+    )
   }
 
   /** Deletes a record whose answer is committed. Another process may have been faster. */
@@ -107,7 +116,7 @@ export class Spool {
         const { mtimeMs } = await stat(path)
         if (Date.now() - mtimeMs < abandonedMs) continue
         if (name.endsWith('.probe')) await rm(path, { force: true })
-        else await rename(path, join(this.directory, recordName(decodeRecord(await readBounded(path)).end)))
+        else await rename(path, join(this.directory, recordName((await decodeRecord(await readBounded(path))).end)))
       } catch (error) {
         // Another process looks through the same directory.
         if (codeOf(error) === 'ENOENT') continue

@@ -120,11 +120,16 @@ export class Askonce {
     return this.#change(id, 'fail', decision, signal, ({ state }) => state === 'failed')
   }
 
-  /** Forgets a job that has ended: its answer is gone and its key is free. The ledger stays. */
-  remove(id: string, { signal }: CallOptions = {}): Promise<DeletedJob> {
+  /**
+   * Forgets a job that has ended: its answer is gone and its key is free. The ledger stays. One that was or may have been paid and has no
+   * answer needs `accept_duplicate_charge`.
+   */
+  remove(id: string, options: CallOptions & { accept_duplicate_charge?: boolean } = {}): Promise<DeletedJob> {
+    const { signal, accept_duplicate_charge: consent = false } = options
+    const query = consent ? { accept_duplicate_charge: 'true' } : {}
     return this.#transport.retrying({ signal }, async (retries) => {
       try {
-        return await this.#transport.jsonOnce<DeletedJob>({ method: 'DELETE', path: pathOf(id), signal })
+        return await this.#transport.jsonOnce<DeletedJob>({ method: 'DELETE', path: pathOf(id), query, signal })
       } catch (error) {
         // Gone: by the request before, whose answer was lost.
         if (retries > 0 && hasStatus(error, 404)) return { id, object: 'job', deleted: true }

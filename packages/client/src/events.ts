@@ -46,6 +46,8 @@ export async function* followStream(
         last = event.id ?? last
         hasEnded ||= event.event === 'job' || isEnding(event)
         yield event
+        // The last that comes: nobody waits for the connection to close.
+        if (event.event === 'job') return
       }
     } catch (error) {
       // A server that stops says so in an event: another one goes on from there.

@@ -151,7 +151,8 @@ class Run {
     for (const [place, { index, key, job, error }] of outcomes.entries()) {
       const entry = entries[place]
       if (job === null) this.#settle({ index, key, job, error })
-      else if (isSettled(job)) this.#settle({ index, key, job, error: null })
+      // An answer that is too large for a list is read with its job alone.
+      else if (isSettled(job) && job.response_url === undefined) this.#settle({ index, key, job, error: null })
       else if (entry !== undefined) this.#submitted.push({ entry, id: job.id })
     }
     this.#notify()

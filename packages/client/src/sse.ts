@@ -35,6 +35,11 @@ export class SseParser {
     return events
   }
 
+  /** The event that lacks nothing but its blank line; nothing more comes. */
+  end(): SseEvent[] {
+    return this.push('\n\n')
+  }
+
   #field(line: string): void {
     const colon = line.indexOf(':')
     const name = colon === -1 ? line : line.slice(0, colon)
@@ -59,7 +64,7 @@ const mentions = new RegExp(endings.map((name) => name.replace('.', '\\.')).join
 
 /** Whether this event ends a streamed answer of one of the providers; without it the stream was cut. */
 export function isEnding({ event, data }: Pick<SseEvent, 'event' | 'data'>): boolean {
-  if (data === '[DONE]' || endings.includes(event)) return true
+  if (data.trim() === '[DONE]' || endings.includes(event)) return true
   // Servers that leave the name of the event out have it in the data. Few events mention one, so few are parsed.
   if (event !== 'message' || !mentions.test(data)) return false
   const { type } = (parseJson(data) ?? {}) as { type?: unknown }

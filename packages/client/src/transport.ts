@@ -26,7 +26,7 @@ export interface AskonceOptions {
 export interface Call {
   method: 'GET' | 'POST' | 'DELETE'
   path: string
-  query?: Record<string, string | number | undefined>
+  query?: Record<string, string | number | readonly string[] | undefined>
   headers?: Record<string, string>
   /** Sent as JSON, or as it is if it is a text. */
   body?: object | string
@@ -92,7 +92,7 @@ export class Transport {
     const alarm = new Alarm(this.#timeoutMs + (call.wait ?? 0) * 1000, call.signal)
     try {
       const response = await this.#request(call, alarm.signal)
-      return { headers: response.headers, bytes: new Uint8Array(await response.arrayBuffer()) }
+      return { headers: response.headers, bytes: await readAll(response, alarm) }
     } catch (error) {
       throw toError(error, call.signal)
     } finally {
@@ -133,7 +133,7 @@ export class Transport {
     const { method, path, query = {}, wait, body } = call
     const url = new URL(this.#base + path)
     for (const [name, value] of Object.entries(Object.assign({ wait }, query))) {
-      if (value !== undefined) url.searchParams.set(name, String(value))
+      for (const one of [value ?? []].flat()) url.searchParams.append(name, String(one))
     }
     const headers = new Headers(call.headers)
     if (this.#apiKey !== undefined) headers.set('authorization', `Bearer ${this.#apiKey}`)
@@ -148,7 +148,37 @@ export class Transport {
   }
 }
 
-/** Ends a request when its caller does, or when nothing has come for too long. */
+/** The whole body. An answer that is large, or comes slowly, is not late as long as it comes. */
+async function readAll({ body }: Response, alarm: Alarm): Promise<Uint8Array> {
+  if (body === null) return new Uint8Array()
+  const pieces: Uint8Array[] = []
+  let length = 0
+  const reader: ReadableStreamDefaultReader<Uint8Array> = body.getReader()
+  for (let next = await reader.read(); next.value !== undefined; next = await reader.read()) {
+    alarm.restart()
+    pieces.push(next.value)
+    length += next.value.length
+  }
+  const [only] = pieces
+  if (pieces.length === 1 && only !== undefined) return only
+  const bytes = new Uint8Array(length)
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.length
+  }
+  return bytes
+}
+
+/** The longest piece of a limit: what a program that stood still, or a laptop that slept, is charged for it. */
+const pieceMs = 1_000
+/** Turns of the event loop in which everything that has arrived is read. */
+const turns = 4
+
+/**
+ * Ends a request when its caller does, or when nothing has come for too long. What has arrived counts: timers fire before anything is
+ * read, so only time in which the program ran is counted, and the event loop turns a few times before the request ends.
+ */
 export class Alarm {
   readonly #controller = new AbortController()
   readonly #limitMs: number
@@ -169,8 +199,18 @@ export class Alarm {
 
   /** Something came: the time begins anew. */
   restart(): void {
+    this.#wait(this.#limitMs)
+  }
+
+  #wait(leftMs: number): void {
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#controller.abort(new Error(`no answer in ${this.#limitMs} ms`)), this.#limitMs)
+    const ms = Math.min(leftMs, pieceMs)
+    this.#timer = setTimeout(() => (leftMs > ms ? this.#wait(leftMs - ms) : this.#look(turns)), ms)
+  }
+
+  #look(left: number): void {
+    if (left === 0) this.#controller.abort(new Error(`no answer in ${this.#limitMs} ms`))
+    else this.#timer = setTimeout(() => this.#look(left - 1), 0)
   }
 
   /** Ends the time, and the request if it is not at its end. */

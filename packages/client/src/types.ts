@@ -66,6 +66,8 @@ export interface JobError {
 
 export interface WaitingFor {
   lane: string
+  /** Null: the whole lane is closed. */
+  model: string | null
   reason: string
   until: string | null
 }
@@ -95,6 +97,8 @@ export interface Job {
   streamed: boolean
   /** The provider's JSON, or null; always null of a stream, and in lists, unless they ask for one key. */
   response: unknown
+  /** Where the answer is, if it is too large for the list that this job came in: read the job alone, or `response()`. */
+  response_url?: string | undefined
   error: JobError | null
   /** `truncated`, `refused`, … */
   flags: string[]
@@ -159,9 +163,10 @@ export interface LedgerSummary {
   output_tokens: number
   duplicates: number
   possible_duplicates: number
-  cost_usd: number
-  duplicate_cost_usd: number
-  possible_duplicate_cost_usd: number
+  /** Null: something was billed, and no price is known. */
+  cost_usd: number | null
+  duplicate_cost_usd: number | null
+  possible_duplicate_cost_usd: number | null
 }
 
 export interface Page<Item> {
@@ -214,7 +219,13 @@ export interface KeyedSubmission extends Submission {
 
 export interface JobQuery {
   key?: string
+  /** Jobs whose key begins with this, in the order of keys. */
+  key_prefix?: string
   state?: JobState
+  /** `name=value`; all of several must fit. */
+  metadata?: string | readonly string[]
+  /** `maybe`: something was called that may have been billed; `twice`: more than one call was, or may have been. */
+  paid?: 'maybe' | 'twice'
   /** Later than this, RFC 3339. */
   created_after?: string
   /** Jobs per page, 1 to 200; default 50. */

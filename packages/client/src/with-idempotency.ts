@@ -55,10 +55,13 @@ async function settle(response: Response, lease: KeyLease): Promise<Response> {
   }
   const isRefused = status >= 400 && status < 500 && !undecided.has(status)
   // A held job may have been paid for: a new key would pay once more without anybody having decided it.
-  if (isRefused && !(status === 422 && (await isHeld(response)))) await lease.forget()
+  if (isRefused && !(heldStatuses.has(status) && (await isHeld(response)))) await lease.forget()
   else lease.keep()
   return response
 }
+
+/** With which a server says that a job is held: to SDKs 400; 422 from one of before 0.2. */
+const heldStatuses = new Set([400, 422])
 
 async function isHeld(response: Response): Promise<boolean> {
   const text = await response

@@ -1,3 +1,4 @@
+import type { OnUncertain } from '@askonce/core'
 import type { Secret } from './secret.ts'
 
 /**
@@ -56,12 +57,17 @@ export type Config = {
     readonly batchRetentionMs: number
     readonly defaultDeadlineMs: number
     readonly defaultTimeoutMs: number
+    readonly defaultOnUncertain: OnUncertain
+    readonly defaultMaxAttempts: number
+    readonly defaultMaxPaidAttempts: number
     readonly maxBodyBytes: number
     readonly maxRequestBytes: number
     readonly maxFileBytes: number
     readonly sdkWaitMs: number
     readonly maxQueuedSubmissions: number
   }
+  /** Headers of a stock SDK's request that go to the provider with it, in lower case. */
+  readonly forwardHeaders: readonly string[]
   readonly simulated: { readonly latencyMs: number; readonly tokens: number; readonly failureRate: number }
   readonly lanes: readonly LaneConfig[]
   /** Whether any lane but the simulated one is on. */

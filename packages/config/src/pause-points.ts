@@ -9,6 +9,7 @@ export const pausePoints = [
   'worker.claimed', // the claim is durable; the request has not left
   'worker.answered', // the answer is in hand; nothing is written
   'worker.spooling', // the answer is on disk under a temporary name
+  'worker.pieces_written', // a large answer is in the database, and nobody knows it yet
   'worker.recorded', // the answer is durable; BullMQ has not been told
   'janitor.taken', // a due job is marked as handed over; BullMQ does not have it
 ] as const

@@ -71,3 +71,20 @@ export function readAnthropicUrl(given: string): Reading<string> {
     expected: 'an address without the trailing /v1, which each call adds (only OpenAI-compatible addresses end in /v1)',
   }
 }
+
+/** Whose values are ours, the provider's account's, or of one connection. */
+const ownHeaders =
+  /^(?:authorization|x-api-key|api-key|cookie|host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|accept|accept-encoding|user-agent|idempotency-key|last-event-id|prefer|range|anthropic-version|(?:content|proxy|askonce|sec)-.*|x-(?:forwarded|goog|amz)-.*|.*-beta)$/
+const maxHeaderNames = 20
+
+const mayBePassedOn = (name: string): boolean => /^[a-z0-9-]{1,64}$/.test(name) && !ownHeaders.test(name)
+
+/** Names of headers that may be passed on, in lower case. */
+export function readHeaderNames(given: string): Reading<readonly string[]> {
+  if (given === 'none') return { value: [] }
+  const names = given.split(',').map((name) => name.trim().toLowerCase())
+  if (names.length <= maxHeaderNames && names.every(mayBePassedOn)) return { value: [...new Set(names)] }
+  return {
+    expected: `at most ${maxHeaderNames} names of headers that carry neither credentials nor the connection, or none`,
+  }
+}

@@ -1,7 +1,9 @@
+import { uncertainPolicies } from '@askonce/core'
 import { z } from 'zod'
 import {
   readAnthropicUrl,
   readConnection,
+  readHeaderNames,
   readHost,
   readHttpUrl,
   readInteger,
@@ -10,6 +12,8 @@ import {
 } from './readers.ts'
 import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
+
+const defaultForwarded: readonly string[] = ['openai-organization', 'openai-project', 'http-referer', 'x-title']
 
 const CENTURY = 3_153_600_000
 
@@ -148,6 +152,17 @@ const providers = {
     null,
     readAnthropicUrl,
   ),
+  ASKONCE_FORWARD_HEADERS: variable(
+    {
+      unset: defaultForwarded.join(','),
+      accepts: 'names of headers with commas between, or `none`',
+      meaning:
+        'Headers of a stock SDK’s request that go to the provider with it, besides `anthropic-beta` and `openai-beta`, which always do. They are no part of what a key names: a replay with others is the same answer. Credentials, and what belongs to one connection, cannot be named.',
+      example: 'openai-organization,openai-project',
+    },
+    defaultForwarded,
+    readHeaderNames,
+  ),
   ASKONCE_SIMULATED_LATENCY_MS: integer(
     { unset: 300, min: 0, max: 3_600_000, unit: 'milliseconds' },
     'How long a simulated call takes.',
@@ -198,7 +213,7 @@ const limits = {
     172_800,
     1,
     CENTURY,
-    'How long an answer is kept when the submission does not say (48 h: a producer that crashed at night can be run again the next day).',
+    'How long an answer is kept when neither the submission nor its tenant says (48 h: a producer that crashed at night can be run again the next day).',
   ),
   ASKONCE_MAX_TTL_SECONDS: seconds(
     31_536_000,
@@ -234,7 +249,26 @@ const limits = {
     600,
     1,
     86_400,
-    'How long one call to a provider may take (10 minutes, as in the providers’ own SDKs).',
+    'How long one call to a provider may take when neither the submission nor its tenant says (10 minutes, as in the providers’ own SDKs).',
+  ),
+  ASKONCE_DEFAULT_ON_UNCERTAIN: variable(
+    {
+      unset: 'rerun',
+      accepts: 'rerun, hold or fail',
+      meaning:
+        'What happens after a call that may have been billed without an answer, where neither the submission nor its tenant says: see [billing](billing.md#how-to-choose). `hold` asks a person before anything is paid twice.',
+      example: 'hold',
+    },
+    'rerun',
+    (given) => readOneOf(given, uncertainPolicies),
+  ),
+  ASKONCE_DEFAULT_MAX_ATTEMPTS: integer(
+    { unset: 5, min: 1, max: 100, unit: 'calls' },
+    'Most calls per request to run, where neither the submission nor its tenant says.',
+  ),
+  ASKONCE_DEFAULT_MAX_PAID_ATTEMPTS: integer(
+    { unset: 2, min: 1, max: 10, unit: 'calls' },
+    'Most calls of a job that may have been billed, unless somebody consents to more, where neither the submission nor its tenant says.',
   ),
   ASKONCE_MAX_BODY_BYTES: integer(
     { unset: 33_554_432, min: 1024, max: 268_435_456, unit: 'bytes' },

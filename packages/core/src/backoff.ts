@@ -22,14 +22,5 @@ export function backoffMs({ reruns, overloaded, retryAfterMs, random }: BackoffI
   const base = overloaded ? backoffOverloadedBaseMs : backoffBaseMs
   const window = Math.min(backoffCapMs, base * 2 ** Math.min(reruns, 30))
   const jittered = Math.floor(window * random)
-  return retryAfterMs === null ? jittered : retryAfterMs + Math.floor(jittered / 10)
-}
-
-/**
- * Milliseconds for which a breaker stays closed to everybody: doubling with every further overload answer, half of it fixed, so
- * that it is never next to nothing. `beyond` counts the overload answers after the one that opened it.
- */
-export function breakerMs(beyond: number, random: number): number {
-  const window = Math.min(backoffCapMs, backoffOverloadedBaseMs * 2 ** Math.min(Math.max(0, beyond), 30))
-  return Math.floor((window * (1 + random)) / 2)
+  return retryAfterMs === null ? jittered : Math.max(jittered, retryAfterMs + Math.floor(jittered / 10))
 }

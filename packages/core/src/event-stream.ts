@@ -5,6 +5,10 @@ const carriageReturn = 13
 export interface SseSplitter {
   /** The events that are complete with this chunk: their raw bytes, blank line included. Most are views of the chunk. */
   push: (chunk: Buffer) => Buffer[]
+  /** Bytes since the last complete event, or since `take`. */
+  restBytes: () => number
+  /** Hands out what has come of an unfinished event, and forgets it: the event then comes without these bytes. */
+  take: () => Buffer[]
   /** What has come since the last complete event; empty when there is nothing. To be called once, at the end. */
   rest: () => Buffer
 }
@@ -17,6 +21,7 @@ export interface SseSplitter {
  */
 export function createSplitter(): SseSplitter {
   let kept: Buffer[] = []
+  let keptBytes = 0
   /** Whether nothing of the present line has come. */
   let empty = true
   /** Whether the line before, in the same event, ended with CR, and no LF has come behind it. */
@@ -32,6 +37,7 @@ export function createSplitter(): SseSplitter {
         const piece = chunk.subarray(start, end)
         events.push(kept.length === 0 ? piece : Buffer.concat([...kept, piece]))
         kept = []
+        keptBytes = 0
         start = end
         empty = true
         afterCr = false
@@ -57,8 +63,18 @@ export function createSplitter(): SseSplitter {
           afterCr = false
         }
       }
-      if (start < chunk.length) kept.push(start === 0 ? chunk : chunk.subarray(start))
+      if (start < chunk.length) {
+        kept.push(start === 0 ? chunk : chunk.subarray(start))
+        keptBytes += chunk.length - start
+      }
       return events
+    },
+    restBytes: () => keptBytes,
+    take: () => {
+      const taken = kept
+      kept = []
+      keptBytes = 0
+      return taken
     },
     rest: () => Buffer.concat(kept),
   }
@@ -67,15 +83,15 @@ export function createSplitter(): SseSplitter {
 /** What a server-sent event says. */
 export interface SseEvent {
   name: string | null
-  /** Null when it has no data line: a comment, a blank line. */
+  /** Null when it has no data line, or empty data: by the standard it says nothing. */
   data: string | null
-  /** Whether a line is neither a comment nor a field of an event: text of something else. */
+  /** Whether a line is neither a comment nor a field of an event: it says nothing in a stream, but a body of such lines is none. */
   foreign: boolean
 }
 
 const otherFields: ReadonlySet<string> = new Set(['', 'id', 'retry'])
 
-/** Reads the fields of one event. Broken UTF-8 becomes replacement characters. */
+/** Reads the fields of one event as the SSE standard has it. Broken UTF-8 becomes replacement characters. */
 export function readEvent(raw: Buffer): SseEvent {
   let name: string | null = null
   let foreign = false
@@ -89,5 +105,11 @@ export function readEvent(raw: Buffer): SseEvent {
     else if (field === 'data') data.push(value)
     else if (!otherFields.has(field)) foreign = true
   }
-  return { name, data: data.length === 0 ? null : data.join('\n'), foreign }
+  const text = data.join('\n')
+  return { name, data: text === '' ? null : text, foreign }
+}
+
+/** Whether the data of an event is the end of an OpenAI stream; some servers write blanks around it. */
+export function isDone(data: string | null): boolean {
+  return data !== null && data.length < 32 && data.trim() === '[DONE]'
 }

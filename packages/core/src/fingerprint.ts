@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import type { Operation } from './job.ts'
-import { ExactInteger, toPointer, type Json } from './json.ts'
+import { namedHeaders, type RequestHeaders } from './request-headers.ts'
+import { ExactInteger, toPointer, type Json, type JsonObject } from './json.ts'
 
 /**
  * RFC 8785 canonical JSON: members sorted by UTF-16 code units, no whitespace, numbers as ECMAScript writes them.
@@ -21,9 +22,18 @@ export function canonicalize(value: Json): string {
   return `{${text}}`
 }
 
-/** SHA-256 over the canonical JSON of `{operation, request}`: 32 bytes. Delivery options are not part of it. */
-export function fingerprint(operation: Operation, request: Json): Buffer {
-  return hash('sha256', canonicalize({ operation, request }), 'buffer')
+/**
+ * SHA-256 over the canonical JSON of `{operation, request}`, with the betas of a caller that sent any as `headers` beside them: 32 bytes.
+ * Delivery options are not part of it.
+ */
+export function fingerprint(operation: Operation, request: Json, headers: RequestHeaders | null = null): Buffer {
+  return hash('sha256', canonicalize(namedParts(operation, request, headers)), 'buffer')
+}
+
+/** Everything that a key names. */
+export function namedParts(operation: string, request: Json, headers: RequestHeaders | null): JsonObject {
+  const named = namedHeaders(headers)
+  return named === null ? { operation, request } : { operation, request, headers: named }
 }
 
 /** Most pointers that a difference lists. */
@@ -38,10 +48,14 @@ export function differences(left: Json, right: Json): string[] {
   const walk = (a: Json | undefined, b: Json | undefined, path: string[]): void => {
     if (found.length >= maxPointers) return
     if (isContainer(a) && isContainer(b) && Array.isArray(a) === Array.isArray(b)) {
+      if (Array.isArray(a) && Array.isArray(b)) {
+        // Of an array's missing tail the first index says it all, and leaves room for other members.
+        const shared = Math.min(Math.max(a.length, b.length), Math.min(a.length, b.length) + 1)
+        for (let index = 0; index < shared; index += 1) walk(a[index], b[index], [...path, String(index)])
+        return
+      }
       const names = new Set([...Object.keys(a), ...Object.keys(b)])
-      // Of an array's missing tail the first index says it all, and leaves room for other members.
-      const shared = Array.isArray(a) && Array.isArray(b) ? Math.min(a.length, b.length) + 1 : names.size
-      for (const name of [...names].slice(0, shared)) walk(member(a, name), member(b, name), [...path, name])
+      for (const name of names) walk(member(a, name), member(b, name), [...path, name])
     } else if (a === undefined || b === undefined || canonicalize(a) !== canonicalize(b)) {
       found.push(toPointer(path))
     }

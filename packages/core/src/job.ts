@@ -20,7 +20,7 @@ export const uncertainPolicies = ['rerun', 'hold', 'fail'] as const
 export type OnUncertain = (typeof uncertainPolicies)[number]
 
 /** What somebody can ask of a job that exists. Each such change is kept as a decision. */
-export const decisionActions = ['retry', 'fail', 'cancel'] as const
+export const decisionActions = ['retry', 'fail', 'cancel', 'delete'] as const
 export type DecisionAction = (typeof decisionActions)[number]
 
 /** Provider operations that a job can name. */

@@ -1,5 +1,4 @@
-/** Deepest nesting of arrays and objects that is accepted. */
-export const maxJsonDepth = 128
+import { maxJsonDepth, maxJsonValues, measureJson } from './json-bounds.ts'
 
 /** An integer that a JavaScript number cannot hold: its digits are kept, without fraction or exponent. */
 export class ExactInteger {
@@ -15,9 +14,12 @@ export type JsonObject = { [name: string]: Json }
 /** Why a text is refused; `pointer` is an RFC 6901 pointer to the place, `` for the whole. */
 export class JsonError extends Error {
   readonly pointer: string
-  constructor(message: string, pointer: string) {
+  /** It may be good JSON, but holds more than is accepted. */
+  readonly tooLarge: boolean
+  constructor(message: string, pointer: string, tooLarge = false) {
     super(message)
     this.pointer = pointer
+    this.tooLarge = tooLarge
   }
 }
 
@@ -51,7 +53,9 @@ export function parseJsonInPlace(text: string): ParsedJson & { startOf(value: ob
 function parseCompact(text: string): ParsedJson | null {
   // Escapes that JSON.stringify also writes but that we refuse: NUL and lone surrogates.
   if (text.includes('\\u0000') || text.includes('\\ud') || text.includes('\\uD')) return null
-  if (isTooDeep(text)) return null
+  // Asked before JSON.parse, which builds a megabyte of brackets for a whole second.
+  const { values, depth } = measureJson(text)
+  if (values > maxJsonValues || depth > maxJsonDepth) return null
   try {
     const value = JSON.parse(text) as Json
     if (JSON.stringify(value) !== text) return null
@@ -61,38 +65,6 @@ function parseCompact(text: string): ParsedJson | null {
   }
 }
 
-/**
- * Whether the brackets outside strings nest too deep. Asked before JSON.parse, which builds a megabyte of brackets for a whole
- * second. Jumping from quote to quote costs next to nothing for bodies that are mostly text.
- */
-function isTooDeep(text: string): boolean {
-  let depth = 0
-  for (let at = 0; at < text.length; at += 1) {
-    const character = text[at]
-    if (character === '"') {
-      at = closingQuote(text, at)
-      if (at < 0) return false
-    } else if (character === '{' || character === '[') {
-      depth += 1
-      if (depth > maxJsonDepth) return true
-    } else if (character === '}' || character === ']') {
-      depth -= 1
-    }
-  }
-  return false
-}
-
-/** Where the string that opens at `open` ends; -1: nowhere. */
-function closingQuote(text: string, open: number): number {
-  for (let at = text.indexOf('"', open + 1); at >= 0; at = text.indexOf('"', at + 1)) {
-    let slashes = 0
-    while (text[at - 1 - slashes] === '\\') slashes += 1
-    if (slashes % 2 === 0) return at
-  }
-  return -1
-}
-
-const whitespace = /[ \t\n\r]*/y
 const numberToken = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
 const numberParts = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/
 const plainCharacters = /[^"\\\u0000-\u001f]*/y
@@ -111,8 +83,9 @@ const simpleEscapes: Record<string, string> = {
 class Scanner {
   private at = 0
   private readonly path: (string | number)[] = []
-  private readonly ranges = new WeakMap<object, [number, number]>()
+  private readonly ranges = new Map<object, [number, number]>()
   private readonly text: string
+  private values = 0
 
   constructor(text: string) {
     this.text = text
@@ -138,32 +111,41 @@ class Scanner {
     return range
   }
 
-  private fail(message: string): never {
-    throw new JsonError(`${message} (at character ${this.at})`, toPointer(this.path))
+  private fail(message: string, tooLarge = false): never {
+    throw new JsonError(`${message} (at character ${this.at})`, toPointer(this.path), tooLarge)
   }
 
   private skip(): void {
-    whitespace.lastIndex = this.at
-    whitespace.test(this.text)
-    this.at = whitespace.lastIndex
+    const { text } = this
+    for (let code = text.charCodeAt(this.at); isBlank(code); code = text.charCodeAt(this.at)) this.at += 1
   }
 
   private value(): Json {
+    this.values += 1
+    if (this.values > maxJsonValues) this.fail(`more than ${maxJsonValues} values`, true)
     this.skip()
-    const character = this.text[this.at]
-    if (character === '{' || character === '[') return this.container(character)
-    if (character === '"') return this.string()
-    for (const [word, value] of [
-      ['true', true],
-      ['false', false],
-      ['null', null],
-    ] as const) {
-      if (this.text.startsWith(word, this.at)) {
-        this.at += word.length
-        return value
-      }
+    switch (this.text[this.at]) {
+      case '{':
+        return this.container('{')
+      case '[':
+        return this.container('[')
+      case '"':
+        return this.string()
+      case 't':
+        return this.word('true', true)
+      case 'f':
+        return this.word('false', false)
+      case 'n':
+        return this.word('null', null)
+      default:
+        return this.number()
     }
-    return this.number()
+  }
+
+  private word<Value extends boolean | null>(word: string, value: Value): Value {
+    if (!this.text.startsWith(word, this.at)) this.fail('expected a JSON value')
+    this.at += word.length
+    return value
   }
 
   private container(open: '{' | '['): Json {
@@ -186,8 +168,11 @@ class Scanner {
       if (this.text[this.at] !== ':') this.fail('expected a colon')
       this.at += 1
       this.path.push(name)
-      // defineProperty: a member called __proto__ must be a member, not a prototype.
-      Object.defineProperty(object, name, { value: this.value(), enumerable: true, writable: true, configurable: true })
+      const value = this.value()
+      // A member of this name must be a member, not a prototype. For others an assignment does, at a tenth of the time.
+      if (name === '__proto__') {
+        Object.defineProperty(object, name, { value, enumerable: true, writable: true, configurable: true })
+      } else object[name] = value
       this.path.pop()
     }
     return object
@@ -195,10 +180,11 @@ class Scanner {
 
   private elements(): Json[] {
     const array: Json[] = []
+    const depth = this.path.length
     for (let first = true; !this.closes(']', first); first = false) {
-      this.path.push(array.length)
+      this.path[depth] = array.length
       array.push(this.value())
-      this.path.pop()
+      this.path.length = depth
     }
     return array
   }
@@ -253,6 +239,8 @@ class Scanner {
   }
 
   private number(): number | ExactInteger {
+    const small = this.smallInteger()
+    if (small !== null) return small
     numberToken.lastIndex = this.at
     const match = numberToken.exec(this.text)
     if (match === null) this.fail(this.at >= this.text.length ? 'the text ends too early' : 'expected a JSON value')
@@ -261,6 +249,34 @@ class Scanner {
     this.at = numberToken.lastIndex
     return Math.abs(value) > Number.MAX_SAFE_INTEGER ? exactly(match[0], value) : value
   }
+
+  /** Consumes what most numbers are: few digits and nothing else. Null: it is something else. */
+  private smallInteger(): number | null {
+    const { text } = this
+    let end = this.at
+    let value = 0
+    for (let code = text.charCodeAt(end); isDigit(code); code = text.charCodeAt(end)) {
+      value = value * 10 + code - zero
+      end += 1
+    }
+    const digits = end - this.at
+    if (digits === 0 || digits > 15 || (digits > 1 && text.charCodeAt(this.at) === zero)) return null
+    // A fraction or an exponent.
+    const next = text[end]
+    if (next === '.' || next === 'e' || next === 'E') return null
+    this.at = end
+    return value
+  }
+}
+
+const zero = 0x30
+
+function isDigit(code: number): boolean {
+  return code >= zero && code <= 0x39
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || (code >= 0x09 && code <= 0x0d && code !== 0x0b && code !== 0x0c)
 }
 
 /** The number as a double, unless it is an integer other than the one that JavaScript writes for that double. */

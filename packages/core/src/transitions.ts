@@ -30,7 +30,7 @@ export const transitions: readonly Transition[] = [
     event: 'claim',
     from: ['queued'],
     to: 'running',
-    when: 'due, before its deadline, may run, tries left, lane open, worker alive; attempt + 1, tries + 1, paid + 1',
+    when: 'due, before its deadline, may run, tries left, lane and model open, worker alive; attempt + 1, tries + 1, paid + 1',
   },
   {
     event: 'answer',

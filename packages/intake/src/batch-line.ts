@@ -1,5 +1,13 @@
-import { JsonError, maxKeyLength, parseJson, parseKeyText, type JsonObject, type Operation } from '@askonce/core'
-import type { NewJob } from '@askonce/store'
+import {
+  JsonError,
+  maxKeyLength,
+  parseJson,
+  parseKeyText,
+  type JsonObject,
+  type Operation,
+  type RequestHeaders,
+} from '@askonce/core'
+import { noDefaults, type NewJob } from '@askonce/store'
 import { z } from 'zod'
 import { IntakeError } from './error.ts'
 import { faultsOf } from './issues.ts'
@@ -28,13 +36,19 @@ export type CheckedLine =
   /** `customId` is set when only what would be sent is at fault. */
   | { ok: false; customId: string | null; fault: LineFault }
 
-export interface LineCheckOptions {
-  factory: JobFactory
+/** What is the same of all lines of a batch. */
+export interface LineKind {
   kind: 'openai' | 'anthropic'
   operation: Operation
   /** What `url` has to say. */
   endpoint: string
   keyPrefix: string
+  /** Go to the provider with every line. */
+  headers: RequestHeaders | null
+}
+
+interface LineCheckOptions extends LineKind {
+  factory: JobFactory
 }
 
 const text = z.string({ error: (issue) => (issue.input === undefined ? 'is missing' : 'must be a text') })
@@ -58,7 +72,7 @@ const envelopes = {
  * no value of it is repeated.
  */
 export function createLineCheck(options: LineCheckOptions): (line: string) => CheckedLine {
-  const { factory, kind, operation, endpoint, keyPrefix } = options
+  const { factory, kind, operation, endpoint, keyPrefix, headers } = options
   const member = kind === 'openai' ? 'body' : 'params'
   const envelope = envelopes[kind]
 
@@ -101,12 +115,15 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
     }
     try {
       const { job } = factory.fromRequest({
+        // Of the job, only what is asked counts here; whose it is and how it is run is decided when it is submitted.
         tenantId: '',
+        defaults: noDefaults,
         key: `${keyPrefix}/${customId}`,
         operation,
         request,
         text: parsed.textOf(request),
         base: [member],
+        headers,
         options: {},
       })
       return { ok: true, customId, job }

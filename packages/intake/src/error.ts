@@ -1,7 +1,10 @@
 import type { ErrorCode } from '@askonce/core'
 
 /** Why something cannot become a job. */
-export type IntakeCode = Extract<ErrorCode, 'invalid_request' | 'payload_too_large'>
+export type IntakeCode = Extract<
+  ErrorCode,
+  'invalid_request' | 'payload_too_large' | 'idempotency_key_missing' | 'idempotency_key_invalid'
+>
 
 /** What somebody asked for cannot become a job. The message is the `detail` that they read; it repeats no value of theirs. */
 export class IntakeError extends Error {

@@ -1,33 +1,43 @@
-import type { Config } from '@askonce/config'
+import type { Config, LaneConfig } from '@askonce/config'
 import {
   canonicalize,
   fingerprint,
+  operations,
   routeModel,
+  speaks,
   toPointer,
   type Json,
   type JsonObject,
   type Operation,
+  type RequestHeaders,
 } from '@askonce/core'
-import type { NewJob } from '@askonce/store'
+import type { NewJob, TenantDefaults } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { IntakeError } from './error.ts'
 import { checkBody } from './issues.ts'
+import { refuseOurIds } from './our-ids.ts'
 import { nativeRequests, providerRequests } from './provider-request.ts'
 import { submissionSchema, yearSeconds, type DeliveryOptions } from './submission.ts'
 
 const defaultPriority = 5
-const defaultMaxAttempts = 5
-const defaultMaxPaidAttempts = 2
+
+/** What a job is made by. Plain data: threads get it, and it holds no key of a provider. */
+export interface IntakeSettings {
+  limits: Config['limits']
+  lanes: readonly Omit<Config['lanes'][number], 'apiKey'>[]
+}
 
 interface NewJobOptions {
-  config: Config
+  config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 /** A submission: what is sent, by whom, under which key. */
 export interface SubmissionInput {
   tenantId: string
+  /** What holds for this tenant where the submission says nothing. */
+  defaults: TenantDefaults
   key: string
   /** The parsed envelope. */
   body: Json
@@ -38,6 +48,8 @@ export interface SubmissionInput {
 /** A provider's own body that somebody asks us to send, with what is ours beside it. */
 export interface AskedRequest {
   tenantId: string
+  /** What holds for this tenant where the submission says nothing. */
+  defaults: TenantDefaults
   /** Or how to make it from the fingerprint. */
   key: string | ((fingerprint: Buffer) => string)
   operation: Operation
@@ -46,14 +58,14 @@ export interface AskedRequest {
   text: string
   /** Where `request` is in the body: for the pointers of errors. */
   base: readonly string[]
+  /** Of the caller, for the provider; null: none. */
+  headers: RequestHeaders | null
   options: DeliveryOptions
 }
 
-/** What becomes a row, and the request as it was parsed, for telling differences. */
+/** What becomes a row. */
 export interface PreparedJob {
   job: NewJob
-  operation: Operation
-  request: JsonObject
 }
 
 /** Makes rows of what is asked for. */
@@ -70,7 +82,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const schema = submissionSchema(limits)
 
   const rowOf = (
-    { tenantId, key, operation, request, text, base, options }: AskedRequest,
+    { tenantId, defaults, key, operation, request, text, base, headers, options }: AskedRequest,
     model: string,
   ): PreparedJob => {
     const bytes = Buffer.from(text)
@@ -78,12 +90,20 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
       const detail = `${toPointer(base) || 'The body'} has ${bytes.length} bytes; this server accepts ${limits.maxRequestBytes}.`
       throw new IntakeError('payload_too_large', detail, toPointer(base))
     }
+    refuseOurIds(request, text, base)
     const route = routeModel(model, lanes)
     if (!route.ok) throw new IntakeError('invalid_request', route.detail, toPointer([...base, 'model']))
-    const digest = fingerprint(operation, request)
+    refuseMarks(request, base)
+    const kind = lanes.find(({ name }) => name === route.lane)?.kind
+    if (kind !== undefined && !speaks(kind, operation)) {
+      throw new IntakeError(
+        'invalid_request',
+        unspoken(model, route.lane, kind, operation),
+        toPointer([...base, 'model']),
+      )
+    }
+    const digest = fingerprint(operation, request, headers)
     return {
-      operation,
-      request,
       job: {
         id: uuidv7(),
         tenantId,
@@ -93,10 +113,11 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         model,
         lane: route.lane,
         request: bytes,
+        requestHeaders: headers === null ? null : JSON.stringify(headers),
         streamed: request['stream'] === true,
         ownerBatch: null,
-        ...deliveryOf(limits, options),
-        dispatch: isOpen(route.lane),
+        ...deliveryOf(limits, defaults, options),
+        dispatch: isOpen(route.lane, model),
       },
     }
   }
@@ -104,13 +125,13 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
   const fromRequest = (asked: AskedRequest): PreparedJob =>
     rowOf(asked, checkBody(providerRequests[asked.operation], asked.request, asked.base).model)
 
-  const fromSubmission = ({ tenantId, key, body, textOf }: SubmissionInput): PreparedJob => {
+  const fromSubmission = ({ tenantId, defaults, key, body, textOf }: SubmissionInput): PreparedJob => {
     const { operation, request: _copy, stream, ...options } = checkBody(schema, body)
     // The parsed original, not the validator's copy: its text is known, and nothing is lost in it.
     const request = (body as JsonObject).request as JsonObject
     const base = ['request']
     const { model } = checkBody(nativeRequests[operation], request, base)
-    const asked = { tenantId, key, operation, base, options }
+    const asked = { tenantId, defaults, key, operation, base, options, headers: null }
     if (stream !== true) return rowOf({ ...asked, request, text: textOf(request) }, model)
     if (operation === 'embeddings') {
       throw new IntakeError('invalid_request', '/stream: embeddings have no stream', '/stream')
@@ -118,6 +139,23 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
     return rowOf({ ...asked, ...streaming(request, textOf(request)) }, model)
   }
   return { fromSubmission, fromRequest }
+}
+
+/** The names that mark attempts at a provider. Nothing that a caller may write stands for an attempt. */
+const ourNames = /^askonce_/i
+
+function refuseMarks({ metadata }: JsonObject, base: readonly string[]): void {
+  if (typeof metadata !== 'object' || metadata === null) return
+  const name = Object.keys(metadata).find((member) => ourNames.test(member))
+  if (name === undefined) return
+  const pointer = toPointer([...base, 'metadata', name])
+  throw new IntakeError('invalid_request', `${pointer}: names that begin with askonce_ are for Askonce alone`, pointer)
+}
+
+/** Why this lane cannot be asked so; it names what can. */
+function unspoken(model: string, lane: string, kind: LaneConfig['kind'], operation: Operation): string {
+  const others = operations.filter((other) => speaks(kind, other)).join(', ')
+  return `/model: ${JSON.stringify(model)} goes to the lane ${lane}, whose provider (${kind}) has no ${operation}, only ${others}. Ask it that way, or name another model.`
 }
 
 /** The request with `"stream": true`, all other characters as they were: what an SDK would have sent. */
@@ -143,19 +181,24 @@ type Delivery = Pick<
   | 'delaySeconds'
 >
 
-/** The columns that delivery options decide, with what they are where a submission says nothing. */
-export function deliveryOf(limits: Config['limits'], options: DeliveryOptions): Delivery {
+/** The columns that delivery options decide. Where a submission says nothing its tenant's defaults hold, then the server's. */
+export function deliveryOf(limits: Config['limits'], tenant: TenantDefaults, options: DeliveryOptions): Delivery {
   return {
     metadata: options.metadata === undefined ? null : JSON.stringify(options.metadata),
     priority: options.priority ?? defaultPriority,
-    timeoutMs: seconds(options.timeout_seconds) ?? limits.defaultTimeoutMs,
-    ttlSeconds: options.ttl_seconds ?? wholeSeconds(limits.defaultTtlMs),
+    timeoutMs: seconds(options.timeout_seconds ?? tenant.timeoutSeconds) ?? limits.defaultTimeoutMs,
+    ttlSeconds: options.ttl_seconds ?? defaultTtl(limits, tenant),
     deadlineSeconds: options.deadline_seconds ?? wholeSeconds(limits.defaultDeadlineMs),
-    onUncertain: options.on_uncertain ?? 'rerun',
-    maxAttempts: options.max_attempts ?? defaultMaxAttempts,
-    maxPaidAttempts: options.max_paid_attempts ?? defaultMaxPaidAttempts,
+    onUncertain: options.on_uncertain ?? tenant.onUncertain ?? limits.defaultOnUncertain,
+    maxAttempts: options.max_attempts ?? tenant.maxAttempts ?? limits.defaultMaxAttempts,
+    maxPaidAttempts: options.max_paid_attempts ?? tenant.maxPaidAttempts ?? limits.defaultMaxPaidAttempts,
     ...whenToRun(options),
   }
+}
+
+/** How long an answer of this tenant is kept unless its submission says; never longer than the server lets anybody ask for. */
+export function defaultTtl(limits: Config['limits'], { ttlSeconds }: TenantDefaults): number {
+  return ttlSeconds === null ? wholeSeconds(limits.defaultTtlMs) : Math.min(ttlSeconds, wholeSeconds(limits.maxTtlMs))
 }
 
 /** A limit as the columns hold it: 1 at least. */
@@ -163,8 +206,8 @@ export function wholeSeconds(ms: number): number {
   return Math.max(1, Math.floor(ms / 1000))
 }
 
-function seconds(value: number | undefined): number | undefined {
-  return value === undefined ? undefined : value * 1000
+function seconds(value: number | null | undefined): number | undefined {
+  return value === undefined || value === null ? undefined : value * 1000
 }
 
 /** Whether the time has come is decided by the database: this machine's clock may be wrong. */

@@ -1,5 +1,6 @@
 import type { Operation } from '@askonce/core'
 import { z } from 'zod'
+import { manyOf } from './many.ts'
 
 const model = z.string().min(1, 'must not be empty').max(200, 'must have at most 200 characters')
 
@@ -15,9 +16,21 @@ const message = z.looseObject({
     .optional(),
 })
 
-const messages = z.array(message).min(1, 'must hold at least one message')
+const messages = manyOf(message, 'must hold at least one message')
 
-const vector = z.array(z.union([z.string(), z.number(), z.array(z.number())])).min(1, 'must not be empty')
+const isTextOrToken = (value: unknown): boolean => typeof value === 'string' || typeof value === 'number'
+
+const vector = manyOf(
+  z.union([z.string(), z.number(), manyOf(z.number(), 'must not be empty', (value) => typeof value === 'number')]),
+  'must not be empty',
+  isTextOrToken,
+)
+
+const keptInputs = ['prompt', 'previous_response_id', 'conversation'] as const
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null && !(Array.isArray(value) && value.length === 0)
+}
 
 /**
  * What is checked of the provider's own body: the model, and the messages or the input. Everything else is between the
@@ -30,11 +43,17 @@ export const providerRequests = {
     .looseObject({
       ...shared,
       input: z
-        .union([z.string(), z.array(z.looseObject({})).min(1)], { error: 'must be a text or a list of items' })
+        .union([z.string(), manyOf(z.looseObject({}), 'must not be empty')], {
+          error: 'must be a text or a list of items',
+        })
+        .nullable()
         .optional(),
     })
-    // A stored prompt of the provider brings its own input.
-    .refine((body) => body.input !== undefined || body.prompt !== undefined, { path: ['input'], error: 'is missing' }),
+    // What is kept at the provider brings its own input: a prompt, an earlier response, a conversation.
+    .refine(({ input, ...body }) => isGiven(input) || keptInputs.some((name) => isGiven(body[name])), {
+      path: ['input'],
+      error: 'is missing, and so are prompt, previous_response_id and conversation',
+    }),
   embeddings: z.looseObject({
     model,
     stream: off('embeddings have no stream'),

@@ -26,7 +26,7 @@ export function submissionSchema(limits: Config['limits']) {
   })
 }
 
-/** Everything of a submission that is not part of what the key names. */
+/** Everything of a submission that is not part of what the key names. A tenant may have defaults of its own. */
 export function deliveryOptions(limits: Config['limits']) {
   const ttl = Math.floor(limits.maxTtlMs / 1000)
   return z.strictObject({
@@ -44,14 +44,18 @@ export function deliveryOptions(limits: Config['limits']) {
     timeout_seconds: integer(1, maxTimeoutSeconds)
       .optional()
       .describe(`How long one call may take; default ${seconds(limits.defaultTimeoutMs)}`),
-    max_attempts: integer(1, 100).optional().describe('Most calls per request to run; default 5'),
+    max_attempts: integer(1, 100)
+      .optional()
+      .describe(`Most calls per request to run; default ${limits.defaultMaxAttempts}`),
     max_paid_attempts: integer(1, 10)
       .optional()
-      .describe('Most calls that may have been billed, unless somebody consents to more; default 2'),
+      .describe(
+        `Most calls that may have been billed, unless somebody consents to more; default ${limits.defaultMaxPaidAttempts}`,
+      ),
     on_uncertain: z
       .enum(uncertainPolicies, { error: `must be one of ${uncertainPolicies.join(', ')}` })
       .optional()
-      .describe('After a call that may have been billed without an answer; default rerun'),
+      .describe(`After a call that may have been billed without an answer; default ${limits.defaultOnUncertain}`),
     metadata: metadata.optional().describe('Up to 16 texts of your own, shown in the job'),
   })
 }

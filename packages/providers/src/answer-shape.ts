@@ -1,5 +1,5 @@
 import type { Operation } from '@askonce/core'
-import { isObject, type JsonObject } from './json-value.ts'
+import { isObject, stringMember, type JsonObject } from './json-value.ts'
 import { findProviderError } from './provider-error.ts'
 
 /**
@@ -8,7 +8,14 @@ import { findProviderError } from './provider-error.ts'
  */
 export type ShapeCheck =
   | { ok: true; json: JsonObject; flags: string[]; transcript?: true }
-  | { ok: false; detail: string }
+  | {
+      ok: false
+      detail: string
+      /** The answer of a call that ran and failed, where it says what was used; null: nothing says so. */
+      failed: JsonObject | null
+      /** The provider's error, where nothing of an answer came with it. */
+      refusal: JsonObject | null
+    }
 
 type Reader = (json: JsonObject) => string[] | null
 
@@ -42,18 +49,62 @@ const readers: Record<Operation, Reader> = {
   },
 }
 
-/** Whether a parsed 2xx body is the answer that the operation promises. A 200 that carries an error object is not. */
+/** Whether a parsed 2xx body is the answer that the operation promises. A 200 that says that the call failed is not. */
 export function checkShape(operation: Operation, json: unknown): ShapeCheck {
-  if (json === undefined) return { ok: false, detail: 'the body is not JSON' }
-  if (!isObject(json)) return { ok: false, detail: 'the body is not a JSON object' }
-  const error = findProviderError(json)
-  if (error !== null) return { ok: false, detail: `a success status with an error: ${error.message}` }
+  if (json === undefined) return noAnswer('the body is not JSON')
+  const whole = Array.isArray(json) && json.length === 1 ? (json[0] as unknown) : json
+  const error = isObject(whole) ? errorIn(whole) : null
+  if (isObject(whole) && error !== null) {
+    const detail = `a success status with an error: ${error}`
+    return holdsAnswer(whole) ? noAnswer(detail, whole) : { ...noAnswer(detail), refusal: whole }
+  }
+  if (!isObject(json)) return noAnswer('the body is not a JSON object')
+  const failure = choiceError(json['choices'])
+  if (failure !== null) return noAnswer(failure, json)
   const found = readers[operation](json)
   if (found === null) {
     const status = typeof json['status'] === 'string' ? ` (status ${json['status']})` : ''
-    return { ok: false, detail: `the body is not a complete answer to ${operation}${status}` }
+    const isFailed = json['status'] === 'failed' || json['status'] === 'cancelled'
+    return noAnswer(`the body is not a complete answer to ${operation}${status}`, isFailed ? json : null)
   }
   return { ok: true, json, flags: found }
+}
+
+/** Why a list of choices is none of an answer: one of them says that it failed. */
+export function choiceError(choices: unknown): string | null {
+  const failed = (Array.isArray(choices) ? choices : []).filter(isObject).find(hasFailed)
+  if (failed === undefined) return null
+  const { error } = failed
+  const message = isObject(error) ? stringMember(error, 'message') : typeof error === 'string' ? error : null
+  return `a choice failed${message === null ? '' : `: ${message}`}`
+}
+
+function hasFailed({ finish_reason: reason, error }: JsonObject): boolean {
+  return reason === 'error' || (error !== undefined && error !== null && error !== '' && error !== false)
+}
+
+/** Whether usage says that something was used. */
+export function saysUsed(answer: JsonObject): boolean {
+  const { usage } = answer
+  return isObject(usage) && Object.values(usage).some((count) => typeof count === 'number' && count > 0)
+}
+
+function noAnswer(detail: string, failed: JsonObject | null = null): Extract<ShapeCheck, { ok: false }> {
+  return { ok: false, detail, failed: failed !== null && saysUsed(failed) ? failed : null, refusal: null }
+}
+
+/** What the error of a body says; null when it has none. */
+function errorIn(whole: JsonObject): string | null {
+  const known = findProviderError(whole)
+  if (known !== null) return known.message
+  const { error } = whole
+  return isObject(error) && Object.keys(error).length > 0 ? JSON.stringify(error).slice(0, 200) : null
+}
+
+/** Whether the error came with an answer, as far as that got, and not in its place. */
+function holdsAnswer(whole: JsonObject): boolean {
+  const members = ['choices', 'output', 'data', 'content'].some((name) => Array.isArray(whole[name]))
+  return members || whole['object'] === 'response' || saysUsed(whole)
 }
 
 function flags(found: { truncated: boolean; refused: boolean }): string[] {

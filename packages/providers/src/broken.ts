@@ -2,11 +2,8 @@ import type { ErrorCode, FailureVerdict, Verdict } from '@askonce/core'
 import { requestId, type Broken } from './exchange.ts'
 import type { Scrub } from './scrub.ts'
 
-/**
- * Lines of ERRORS.md about calls that brought no complete answer. Once a byte may have left, the fate is unknown.
- * `streamError`: what the provider said in the stream before it broke off.
- */
-export function verdictOfBroken(broken: Broken, scrub: Scrub, streamError: string | null): Verdict {
+/** Lines of ERRORS.md about calls that brought no complete answer. Once a byte may have left, the fate is unknown. */
+export function verdictOfBroken(broken: Broken, scrub: Scrub): Verdict {
   const unsent = (code: ErrorCode, message: string): FailureVerdict =>
     verdict(broken, 'rerun', 'none', code, scrub(message))
   const unknown = (code: ErrorCode, message: string): FailureVerdict =>
@@ -17,7 +14,6 @@ export function verdictOfBroken(broken: Broken, scrub: Scrub, streamError: strin
       ? unsent('not_sent', 'Aborted before the request was sent.')
       : unsent('connection_failed', `No connection to the provider, nothing was sent: ${broken.detail}`)
   }
-  if (streamError !== null) return unknown('broken_answer', `The answer broke off: ${streamError}`)
   if (broken.reason === 'timeout') return unknown('timeout', `The call timed out: ${broken.detail}`)
   if (broken.reason === 'aborted') return unknown('connection_lost', 'Aborted after the request was sent.')
   if (broken.reason === 'garbled' || broken.status !== null) {

@@ -1,15 +1,16 @@
-import type { FailureVerdict, Operation, Verdict } from '@askonce/core'
+import { maxAnswerBytes, type FailureVerdict, type Operation, type Verdict } from '@askonce/core'
 import { answerIdOf } from './answer-id.ts'
-import { checkShape, type ShapeCheck } from './answer-shape.ts'
+import type { Judged } from './answer-reader.ts'
 import type { ProviderKind } from './endpoint.ts'
 import { shownErrorBody } from './error-body.ts'
-import { headerValue, requestId, type Response } from './exchange.ts'
-import { parseBody } from './json-value.ts'
+import { headerValue, requestId, type Outsized, type Response } from './exchange.ts'
+import { isObject, type JsonObject } from './json-value.ts'
 import type { PriceBook } from './prices.ts'
 import { foreignText, parseProviderError } from './provider-error.ts'
 import { refusalOf } from './refusal.ts'
 import { resetMs, retryAfterMs } from './retry-after.ts'
 import type { Scrub } from './scrub.ts'
+import { statusOfError } from './stands-for.ts'
 
 export interface ClassifyContext {
   kind: ProviderKind
@@ -21,38 +22,64 @@ export interface ClassifyContext {
   redact: Scrub
   prices: PriceBook
   nowMs: number
-  /** Judges a 2xx body of a streamed call; null: the call is not streamed. */
-  checkStream: ((body: Buffer) => ShapeCheck) | null
+  /** Whether the request asks for a stream. */
+  streamed: boolean
 }
 
-/** What a complete HTTP response means: ERRORS.md. The request was sent, whatever the response says. */
-export function classify(response: Response, context: ClassifyContext): Verdict {
-  return response.status >= 200 && response.status <= 299
-    ? classifySuccess(response, context)
-    : classifyRefusal(response, context)
-}
-
-function classifySuccess(response: Response, context: ClassifyContext): Verdict {
-  const { kind, operation, model, prices, scrub, checkStream } = context
-  const shape = checkStream?.(response.body) ?? checkShape(operation, parseBody(response.body))
-  if (!shape.ok) {
-    return {
-      ...failure(response),
-      kind: 'unknown',
-      billing: 'maybe',
-      code: 'broken_answer',
-      message: scrub(`The provider answered ${response.status}, but ${shape.detail}`),
-    }
-  }
+/** What a 2xx means, whose body has been judged. */
+export function classifySuccess(response: Response, judged: Judged, context: ClassifyContext): Verdict {
+  const { kind, operation, model, prices, streamed } = context
+  if (!judged.ok) return classifyFailed(response, judged, context)
   return {
     kind: 'answer',
     status: response.status,
-    contentType: contentTypeOf(response, checkStream === null ? null : shape.transcript === true),
-    body: response.body,
+    contentType: contentTypeOf(response, streamed ? judged.transcript === true : null),
+    body: judged.body,
     providerRequestId: requestId(response.headers),
-    answerId: answerIdOf(operation, shape.json),
-    flags: kind === 'simulated' ? [...shape.flags, 'simulated'] : shape.flags,
-    usage: prices.usageOf(operation, model, shape.json),
+    answerId: answerIdOf(operation, judged.json),
+    flags: kind === 'simulated' ? [...judged.flags, 'simulated'] : judged.flags,
+    usage: prices.usageOf(operation, model, judged.json),
+  }
+}
+
+/** A 2xx that is no answer. Where the provider's error is all that came, it counts as the status that it stands for. */
+function classifyFailed(response: Response, judged: Extract<Judged, { ok: false }>, context: ClassifyContext): Verdict {
+  const { operation, model, prices, scrub } = context
+  const status = judged.refusal === null ? null : statusOfError(judged.refusal)
+  if (judged.refusal !== null && status !== null) {
+    const headers = { ...response.headers, 'content-type': 'application/json' }
+    return classifyRefusal({ ...response, status, headers, body: errorBody(judged.refusal) }, context)
+  }
+  return {
+    ...failure(response),
+    kind: 'unknown',
+    billing: judged.failed === null ? 'maybe' : 'billed',
+    ...(judged.failed === null ? {} : { usage: prices.usageOf(operation, model, judged.failed) }),
+    code: 'broken_answer',
+    message: scrub(`The provider answered ${response.status}, but ${judged.detail}`),
+  }
+}
+
+/** In the shape of a refusal, which an error event need not have. */
+function errorBody(refusal: JsonObject): Buffer {
+  const { error, code, message, ...rest } = refusal
+  const isShaped = typeof error === 'string' || (isObject(error) && typeof error['message'] === 'string')
+  const inner = isObject(error) ? error : { type: code ?? rest['type'], code, message }
+  return Buffer.from(
+    JSON.stringify(
+      isShaped ? refusal : { error: { ...inner, message: inner['message'] ?? 'The provider gives no message' } },
+    ),
+  )
+}
+
+/** A 2xx with a larger answer than can be stored: it is paid for, and a person decides. */
+export function classifyOutsized({ status, headers }: Outsized): Verdict {
+  return {
+    ...failure({ kind: 'response', status, headers, body: Buffer.alloc(0) }),
+    kind: 'unstorable',
+    billing: 'billed',
+    code: 'answer_not_storable',
+    message: `The answer has more than ${maxAnswerBytes / 1024 / 1024} MiB, which is more than can be stored`,
   }
 }
 
@@ -68,26 +95,39 @@ function contentTypeOf({ headers }: Response, transcript: boolean | null): strin
 
 const eventStream = 'text/event-stream'
 
-function classifyRefusal(response: Response, { scrub, redact, nowMs }: ClassifyContext): Verdict {
+/** What any other status means: docs/errors.md. The request was sent, whatever the response says. */
+export function classifyRefusal(
+  response: Response,
+  { model, scrub, redact, nowMs }: Omit<ClassifyContext, 'streamed'>,
+): Verdict {
   const { status, headers, body } = response
   const error = parseProviderError(body)
-  const { kind, billing, code, overloaded } = refusalOf(status, error)
+  const { kind, billing, code, overloaded = false, wholeLane = false } = refusalOf(status, error, model)
   const base = failure(response)
-  const waits = kind === 'pause' || kind === 'rerun'
+  const waits = kind === 'pause' || kind === 'rerun' || overloaded
+  const message = scrub(error?.message || spokenByAnother(response))
+  // What a proxy says about a call whose fate it does not know is no word of the provider's.
+  const isShown = error !== null || (status >= 400 && status <= 499)
   return {
     ...base,
     kind,
     billing,
     code,
-    message: scrub(error?.message || spokenByAnother(response)),
+    message,
     providerRequestId: base.providerRequestId ?? error?.requestId ?? null,
     retryAfterMs: waits ? (retryAfterMs(headers, nowMs) ?? (kind === 'pause' ? resetMs(headers, nowMs) : null)) : null,
-    body: error === null ? null : shownErrorBody(response, redact),
-    overloaded: overloaded ?? false,
+    body: isShown ? shownErrorBody(response, redact, message) : null,
+    overloaded,
+    ...(wholeLane ? { wholeLane } : {}),
   }
 }
 
 function spokenByAnother({ status, headers, body }: Response): string {
+  if (status >= 300 && status <= 399) {
+    const target = headerValue(headers, 'location')
+    const where = target === null ? 'without saying where to' : `to ${target}`
+    return `HTTP ${status}: the provider redirects ${where}. The base URL of this lane is wrong; redirects are not followed.`
+  }
   const contentType = headerValue(headers, 'content-type') ?? 'no content type'
   const text = foreignText(body, contentType)
   return `HTTP ${status} without the provider's error object (${contentType})${text === null ? '' : `: ${text}`}`

@@ -1,23 +1,42 @@
+import { isUtf8 } from 'node:buffer'
 import type { FailureVerdict } from '@askonce/core'
 import { headerValue, type Response } from './exchange.ts'
 import { parseBody } from './json-value.ts'
 import type { Scrub } from './scrub.ts'
 
-/** Error bodies are a few hundred bytes; a larger one is not kept with each failed job. */
-const maxBytes = 64 * 1024
+/** An error has a few hundred bytes, one that repeats the request some hundred thousand. The CHECK of `jobs.error_response` allows as much. */
+const maxErrorBytes = 256 * 1024
+/** A key that the cut goes through would not be recognised, so as much is left out before it. */
+const longestSecret = 512
 
 /**
- * The body of a refusal as it may be shown: the provider's bytes, the API key redacted in them. Null when it has more than
- * 64 KiB, when redacting breaks its JSON, or when escapes in it (`\u0073k-…`) hide a key from the redaction.
+ * The body of a refusal as it may be shown: the provider's bytes in whatever shape, the API key redacted in them. Of one with more
+ * than 256 KiB the beginning, as text. Where redacting breaks its JSON, or escapes in it (`\u0073k-…`) hide a key from the
+ * redaction, `message` stands in its place.
  */
-export function shownErrorBody({ headers, body }: Response, redact: Scrub): FailureVerdict['body'] {
-  if (body.length > maxBytes) return null
-  const text = body.toString()
+export function shownErrorBody(
+  { headers, body }: Response,
+  redact: Scrub,
+  message: string,
+): NonNullable<FailureVerdict['body']> {
+  const contentType = headerValue(headers, 'content-type')
+  if (body.length > maxErrorBytes) {
+    const begun = redacted(body.subarray(0, maxErrorBytes), redact)
+    return { bytes: begun.subarray(0, maxErrorBytes - longestSecret), contentType: 'text/plain; charset=utf-8' }
+  }
+  const bytes = redacted(body, redact)
+  const json = parseBody(body)
+  if (json === undefined) return { bytes, contentType: contentType ?? 'text/plain; charset=utf-8' }
+  const plain = JSON.stringify(parseBody(bytes) ?? null)
+  const isSafe = parseBody(bytes) !== undefined && redact(plain) === plain
+  if (isSafe && bytes.length <= maxErrorBytes) return { bytes, contentType: contentType ?? 'application/json' }
+  return { bytes: Buffer.from(JSON.stringify({ error: { message } })), contentType: 'application/json' }
+}
+
+/** Of bytes that are no UTF-8 each is a character, so that none of the others changes. */
+function redacted(body: Buffer, redact: Scrub): Buffer {
+  const encoding = isUtf8(body) ? 'utf8' : 'latin1'
+  const text = body.toString(encoding)
   const clean = redact(text)
-  const bytes = clean === text ? body : Buffer.from(clean)
-  const json = parseBody(bytes)
-  if (json === undefined) return null
-  const plain = JSON.stringify(json)
-  if (redact(plain) !== plain) return null
-  return { bytes, contentType: headerValue(headers, 'content-type') ?? 'application/json' }
+  return clean === text ? body : Buffer.from(clean, encoding)
 }

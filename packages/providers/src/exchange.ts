@@ -1,12 +1,22 @@
 /** Response headers as undici gives them: lower-case names. */
 export type Headers = Record<string, string | string[] | undefined>
 
-/** A complete HTTP response. */
+/**
+ * An HTTP response that says what became of the call: a success whose body is whole, whatever the connection did behind it, or
+ * any other status with as much of its body as came.
+ */
 export interface Response {
   kind: 'response'
   status: number
   headers: Headers
   body: Buffer
+}
+
+/** A success with more bytes than are stored; its body was given up. */
+export interface Outsized {
+  kind: 'outsized'
+  status: number
+  headers: Headers
 }
 
 /**
@@ -25,17 +35,35 @@ export interface Broken {
   headers: Headers
 }
 
-export type Exchange = Response | Broken
+export type Exchange = Response | Outsized | Broken
+
+/**
+ * How far a body has come, by its content.
+ * open: more has to come; whole: it is all there, but more may come that counts (the usage, `[DONE]`); ended: nothing that follows counts.
+ */
+export type Standing = 'open' | 'whole' | 'ended'
+
+/** Reads the body of a success as it comes. */
+export interface BodyReader {
+  push: (chunk: Buffer) => void
+  standing: () => Standing
+  /** No more bytes come: what only lacked its end is looked at too. */
+  end: () => void
+}
 
 export interface WireCall {
   path: string
   /** Null: a GET. */
   body: Buffer | null
+  /** Beside those of every request, which win. */
+  headers?: Readonly<Record<string, string>>
   timeoutMs: number
   signal: AbortSignal
   onSent: () => void
-  /** Takes the bytes of a 2xx body as they come, unless a content encoding hides them. */
-  onData?: (chunk: Buffer) => void
+  /** Whether the request asks for a stream. */
+  streamed: boolean
+  /** Takes the decoded bytes of a 2xx body as they come. */
+  reader: BodyReader
 }
 
 /** What carries one request to a provider and brings back what came of it: real HTTP, or the simulation. */

@@ -1,4 +1,5 @@
 export * from './known-models.ts'
+export * from './pass-through.ts'
 export { createProvider } from './provider.ts'
 export type { LaneEndpoint, Provider, ProviderCall, ProviderOptions } from './provider.ts'
 export type { StreamSink } from './follow.ts'

@@ -1,7 +1,9 @@
 import { headerValue, type Headers } from './exchange.ts'
 
-/** A provider's wait is taken as it is up to a day; beyond that it is an error in a header, and a person resumes sooner. */
-const maxWaitMs = 86_400_000
+/** The longest wait that is kept without anybody looking: after it, one call asks again. */
+const maxWaitMs = 3_600_000
+/** A reset further away is a point in time that some servers send in place of a duration. */
+const maxResetMs = 86_400_000
 
 const unitMs: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
@@ -16,17 +18,18 @@ export function parseDurationMs(text: string): number | null {
 }
 
 /**
- * The wait that the headers ask for, in whole milliseconds between 0 and a day; null when they name none.
+ * The wait that the headers ask for, in whole milliseconds up to an hour; null when they name none. Zero, and a time that has
+ * passed, are none: who asks again at once meets the same refusal.
  * `retry-after-ms` first, then `retry-after` (seconds or an HTTP date). Times of day are read against the `date` header of
  * the same response where there is one, so that our clock may be off.
  */
 export function retryAfterMs(headers: Headers, nowMs: number): number | null {
   const precise = headerValue(headers, 'retry-after-ms')
-  if (precise !== null && /^\d+(\.\d+)?$/.test(precise)) return bounded(Number(precise))
+  if (precise !== null && /^\d+(\.\d+)?$/.test(precise) && Number(precise) > 0) return waitOf(Number(precise))
   const after = headerValue(headers, 'retry-after')
   if (after === null) return null
-  if (/^\d+(\.\d+)?$/.test(after)) return bounded(Number(after) * 1_000)
-  return untilMs(after, headers, nowMs)
+  if (/^\d+(\.\d+)?$/.test(after)) return waitOf(Number(after) * 1_000)
+  return waitOf(untilMs(after, headers, nowMs))
 }
 
 /** Headers of one limit: how much is left, and when it is full again. */
@@ -50,12 +53,12 @@ export function resetMs(headers: Headers, nowMs: number): number | null {
   const known = limits.flatMap(({ remaining, reset }) => {
     const text = headerValue(headers, reset)
     const waitMs = text === null ? null : (parseDurationMs(text) ?? untilMs(text, headers, nowMs))
-    if (waitMs === null || waitMs > maxWaitMs) return []
-    return [{ waitMs: bounded(waitMs), exhausted: headerValue(headers, remaining) === '0' }]
+    if (waitMs === null || waitMs > maxResetMs) return []
+    return [{ waitMs, exhausted: headerValue(headers, remaining) === '0' }]
   })
   if (known.length === 0) return null
   const exhausted = known.filter((limit) => limit.exhausted)
-  return Math.max(...(exhausted.length > 0 ? exhausted : known).map((limit) => limit.waitMs))
+  return waitOf(Math.max(...(exhausted.length > 0 ? exhausted : known).map((limit) => limit.waitMs)))
 }
 
 function untilMs(time: string, headers: Headers, nowMs: number): number | null {
@@ -63,9 +66,9 @@ function untilMs(time: string, headers: Headers, nowMs: number): number | null {
   const at = /\d:\d/.test(time) ? Date.parse(time) : Number.NaN
   if (Number.isNaN(at)) return null
   const sentAt = Date.parse(headerValue(headers, 'date') ?? '')
-  return bounded(at - (Number.isNaN(sentAt) ? nowMs : sentAt))
+  return at - (Number.isNaN(sentAt) ? nowMs : sentAt)
 }
 
-function bounded(waitMs: number): number {
-  return Math.ceil(Math.min(Math.max(waitMs, 0), maxWaitMs))
+function waitOf(ms: number | null): number | null {
+  return ms === null || ms <= 0 ? null : Math.ceil(Math.min(ms, maxWaitMs))
 }

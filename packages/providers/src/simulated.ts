@@ -43,7 +43,7 @@ function simulate(
   const failed = random() < failureRate ? failure(random()) : null
   const answer = (): ReturnType<typeof simulatedAnswer> =>
     simulatedAnswer(call.path, call.body ?? Buffer.alloc(0), tokens)
-  const streamed = failed === null && call.onData !== undefined ? answer() : null
+  const streamed = failed === null && call.streamed ? answer() : null
   const events = streamed?.events ?? []
   const startedAt = performance.now()
   return new Promise((resolve) => {
@@ -70,7 +70,7 @@ function simulate(
       if (due <= shown) return
       const bytes = Buffer.concat(events.slice(shown, due))
       shown = due
-      call.onData?.(bytes)
+      call.reader.push(bytes)
     }
     const onTime = (): void => {
       const elapsedMs = performance.now() - startedAt

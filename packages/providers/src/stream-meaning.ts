@@ -1,5 +1,5 @@
 import type { Operation } from '@askonce/core'
-import { checkShape } from './answer-shape.ts'
+import { checkShape, saysUsed } from './answer-shape.ts'
 import { isObject, stringMember, type JsonObject } from './json-value.ts'
 
 /** What the events of one streamed answer add up to. */
@@ -8,6 +8,10 @@ export interface StreamMeaning {
   read: (json: JsonObject, type: string | null) => boolean
   /** Takes `[DONE]`. */
   done: () => void
+  /** Whether an event has come behind which nothing counts. */
+  isOver: () => boolean
+  /** Whether it was said what the whole call used. */
+  isBilled: () => boolean
   /** Null when the answer is complete; else what is missing. */
   missing: () => string | null
   flags: () => string[]
@@ -47,6 +51,8 @@ function chatCompletions(wanted: number): StreamMeaning {
     done: () => {
       done = true
     },
+    isOver: () => false,
+    isBilled: () => saysUsed(found),
     missing: () => {
       if (isComplete()) return null
       const lacking = Math.max(wanted, reasons.size) - (reasons.size - open())
@@ -80,6 +86,8 @@ function responses(): StreamMeaning {
       return terminal !== null
     },
     done: () => {},
+    isOver: () => terminal !== null,
+    isBilled: () => saysUsed(found),
     missing: () => (terminal === null ? 'there is no response.completed or response.incomplete' : null),
     flags: () => flagsOf('responses', terminal ?? {}, refusal),
     answer: () => found,
@@ -92,6 +100,7 @@ function messages(): StreamMeaning {
   let stopReason: string | null = null
   let started = false
   let stopped = false
+  let totalled = false
   /** Counts are cumulative, and null where nothing new is said. */
   const merge = (counts: unknown): void => {
     if (!isObject(counts)) return
@@ -109,12 +118,16 @@ function messages(): StreamMeaning {
       }
       if (type === 'message_delta') {
         merge(json['usage'])
+        totalled ||= isObject(json['usage'])
         if (isObject(delta)) stopReason = stringMember(delta, 'stop_reason') ?? stopReason
       }
       if (type === 'message_stop') stopped = true
       return stopReason !== null || stopped
     },
     done: () => {},
+    isOver: () => stopped,
+    // What the beginning of a message says is not what the call will have used.
+    isBilled: () => totalled && saysUsed(found),
     missing: () => {
       if (!started) return 'there is no message_start'
       return stopped ? null : 'there is no message_stop'

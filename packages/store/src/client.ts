@@ -1,28 +1,54 @@
+import { timeLimit, within } from '@askonce/timing'
 import pg from 'pg'
+
+export interface ClientOptions extends pg.ClientConfig {
+  /** How long a connection may take to be made. */
+  connectLimitMs?: number
+  /** How long a statement may go without its reply. */
+  queryLimitMs?: number
+}
 
 /** How long a farewell may take before the socket is closed from our side. */
 const farewellMs = 1_000
 
 /**
- * Three things that node-postgres leaves to its users. A connection that breaks while nobody waits for it emits `error`, which ends
+ * Four things that node-postgres leaves to its users. A connection that breaks while nobody waits for it emits `error`, which ends
  * the process unless somebody listens; the statements reject anyway. A statement that got no reply in time, or a fatal one, leaves
- * a connection that the next statement would meet: it is ended, and a pool takes it out when it comes back. And `end` waits for the
- * server's side, for ever if that hangs.
+ * a connection that the next statement would meet: it is ended, and a pool takes it out when it comes back. `end` waits for the
+ * server's side, for ever if that hangs. And its own time-outs throw away the replies that arrived while the event loop stood still.
  */
 class CarefulClient extends pg.Client {
-  constructor(config?: string | pg.ClientConfig) {
+  private readonly connectLimitMs: number | undefined
+  private readonly queryLimitMs: number | undefined
+
+  constructor(config: ClientOptions = {}) {
     super(config)
+    this.connectLimitMs = config.connectLimitMs
+    this.queryLimitMs = config.queryLimitMs
     this.on('error', () => undefined)
+  }
+
+  override connect(...parameters: unknown[]): never {
+    if (this.connectLimitMs !== undefined) {
+      const cancel = timeLimit(this.connectLimitMs, () => {
+        this.connection.stream.destroy(new Error('no connection to Postgres in time'))
+      })
+      this.once('connect', cancel).once('end', cancel)
+    }
+    return (super.connect as (...parameters: unknown[]) => unknown).apply(this, parameters) as never
   }
 
   override query(...parameters: unknown[]): never {
     const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, this.prepare(parameters))
-    if (result instanceof Promise) {
-      result.catch((error: unknown) => {
-        if (endsConnection(error)) void this.end()
-      })
-    }
-    return result as never
+    if (!(result instanceof Promise)) return result as never
+    result.catch((error: unknown) => {
+      if (error instanceof pg.DatabaseError && /^(?:FATAL|PANIC)$/.test(error.severity ?? '')) void this.end()
+    })
+    if (this.queryLimitMs === undefined) return result as never
+    return within(result, this.queryLimitMs, () => {
+      void this.end()
+      return new Error('no reply of Postgres in time: timeout')
+    }) as never
   }
 
   protected prepare(parameters: unknown[]): unknown[] {
@@ -44,10 +70,10 @@ class CarefulUnnamedClient extends CarefulClient {
 }
 
 /** With the types of node-postgres: its overloads cannot be overridden one by one. */
-export const Client: typeof pg.Client = CarefulClient
+export const Client = CarefulClient as unknown as new (config?: ClientOptions) => pg.Client
 
 /** A {@link Client} that prepares nothing under a name. */
-export const UnnamedClient: typeof pg.Client = CarefulUnnamedClient
+export const UnnamedClient = CarefulUnnamedClient as unknown as typeof Client
 
 /** What `hot` writes before a statement. */
 const hotLabel = /^\s*\/\* hot: ([a-z_]+) \*\//
@@ -58,9 +84,4 @@ function prepared(parameters: unknown[]): unknown[] {
   if (typeof text !== 'string' || !Array.isArray(values)) return parameters
   const name = hotLabel.exec(text)?.[1]
   return name === undefined ? parameters : [{ name, text, values }, ...parameters.slice(2)]
-}
-
-function endsConnection(error: unknown): boolean {
-  if (error instanceof pg.DatabaseError) return error.severity === 'FATAL' || error.severity === 'PANIC'
-  return error instanceof Error && error.message === 'Query read timeout'
 }

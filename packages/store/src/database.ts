@@ -1,11 +1,15 @@
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
-import { Client, UnnamedClient } from './client.ts'
+import { within } from '@askonce/timing'
+import { Client, UnnamedClient, type ClientOptions } from './client.ts'
 import type { Tables } from './tables.ts'
 
 /** How long a statement may wait for a row lock, and run, in milliseconds. */
 export const lockTimeoutMs = 5_000
 export const statementTimeoutMs = 30_000
+
+/** How long it may take to make a connection, or to get one out of a pool. */
+const connectLimitMs = 5_000
 
 /**
  * A kept plan must do for a table that grows from nothing to millions of rows: no reading of whole tables where an index will do, no
@@ -61,12 +65,12 @@ const parserOf = (oid: number, format?: 'text' | 'binary'): ((text: string) => u
 export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.CustomTypesConfig['getTypeParser'] }
 
 /** How a connection is made. `pooled`: through a pooler in transaction mode, where the next statement may be in another session. */
-export function sessionOptions(url: string, name: string, { pooled = false } = {}): pg.ClientConfig {
+export function sessionOptions(url: string, name: string, { pooled = false } = {}): ClientOptions {
   const options = Object.entries(sessionSettings).map(([setting, value]) => `-c ${setting}=${value}`)
   return {
     connectionString: url,
     application_name: name,
-    connectionTimeoutMillis: 5_000,
+    connectLimitMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     ...(pooled ? {} : { options: options.join(' ') }),
@@ -74,17 +78,40 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
   }
 }
 
-/** Opens a pool. No connection is made before the first statement, so Postgres may be away at boot. */
-export function openDatabase({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): Database {
-  const pool = new pg.Pool({
+/** No connection is made before the first statement, so Postgres may be away at boot. */
+export function openPool({ url, poolerUrl = null, name, poolSize, onError }: DatabaseOptions): pg.Pool {
+  // The pool hands its options on to each client.
+  const options: pg.PoolConfig & ClientOptions = {
     ...sessionOptions(poolerUrl ?? url, name, { pooled: poolerUrl !== null }),
     Client: poolerUrl === null ? Client : UnnamedClient,
     max: poolSize,
     idleTimeoutMillis: 30_000,
     // Longer than the statement timeout: a server that vanished without a word must not keep a caller for ever.
-    query_timeout: statementTimeoutMs + 5_000,
-  })
+    queryLimitMs: statementTimeoutMs + 5_000,
+  }
+  const pool = new pg.Pool(options)
   pool.on('error', (error) => onError?.(error))
-  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+  return pool
+}
+
+/** Opens a pool for statements of all kinds. */
+export function openDatabase(options: DatabaseOptions): Database {
+  const { url } = options
+  const pool = openPool(options)
+  const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool: impatient(pool) }) })
   return { db, url, close: () => db.destroy() }
+}
+
+/** The pool, whose connections are waited for no longer than {@link connectLimitMs}: its own time-out would fire before replies are read. */
+function impatient(pool: pg.Pool): Pick<pg.Pool, 'end'> & { connect: () => Promise<pg.PoolClient> } {
+  return {
+    connect: () => {
+      const connecting = pool.connect()
+      return within(connecting, connectLimitMs, () => {
+        connecting.then((client) => client.release()).catch(() => undefined)
+        return new Error('no connection to Postgres in time')
+      })
+    },
+    end: () => pool.end(),
+  }
 }

@@ -38,6 +38,17 @@ function isDriverError(error: unknown): boolean {
   return /connection|timeout|terminat|ended|not queryable/i.test(error.message)
 }
 
+/** Postgres ended the statement: it took longer than it may. */
+export function isStatementTimeout(error: unknown): boolean {
+  return sqlState(error) === '57014'
+}
+
+/** Postgres could not do this to this row, and will not another time: neither the server is away, nor did anybody else come first. */
+export function isRowFault(error: unknown): boolean {
+  const state = sqlState(error)
+  return state !== '' && !/^(08|25|40|53|55|57P|58)/.test(state)
+}
+
 /** Runs a statement again when it lost a race, up to `times`; each wait is a few random milliseconds. */
 export async function retryContention<T>(run: () => Promise<T>, times = 5): Promise<T> {
   for (let left = times; ; left -= 1) {

@@ -53,6 +53,8 @@ const narrow = [
   'dispatched_at',
   'run_at',
   'deadline_at',
+  'response_pieces',
+  'response_bytes',
   'response_status',
   'response_content_type',
   'flags',
@@ -78,3 +80,8 @@ export const jobColumns = sql`${sql.join([...narrow, 'response', 'error_response
 
 /** The same without the provider's bytes: for rows that cannot have them, and for lists. */
 export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response, null::bytea as error_response`
+
+/** Keys that begin with a text, as one range of an index on keys: they are printable ASCII, and compared byte by byte. */
+export function prefixRange(column: RawBuilder<unknown>, prefix: string): RawBuilder<boolean> {
+  return sql<boolean>`(${column} >= ${prefix} collate "C" and ${column} < ${`${prefix}\u007F`} collate "C")`
+}

@@ -16,7 +16,8 @@ export class LaneWatch {
   private readonly db: Db
   private readonly onChange: () => void
   private readonly onError: (error: unknown) => void
-  private lanes = new Map<string, Seen>()
+  /** By lane, and in it by model; the empty one is the whole lane. */
+  private lanes = new Map<string, Map<string, Seen>>()
   private readonly timer: NodeJS.Timeout
   private reading: Promise<void> | null = null
 
@@ -39,17 +40,33 @@ export class LaneWatch {
     clearInterval(this.timer)
   }
 
-  get(name: string): LaneReading | undefined {
-    return this.lanes.get(name)
+  /** The reading of a lane, or of one model in it. */
+  get(name: string, model = ''): LaneReading | undefined {
+    return this.lanes.get(name)?.get(model)
   }
 
-  all(): LaneReading[] {
-    return [...this.lanes.values()]
+  /** Every lane that was ever closed, or has a model that was. */
+  names(): string[] {
+    return [...this.lanes.keys()]
   }
 
-  /** `open`, or what closes the lane at this moment. A breaker whose wait is over still says `breaker` in {@link get}. */
-  closedBy(name: string): Exclude<LaneState, 'open'> | null {
-    const lane = this.lanes.get(name)
+  /** The models of a lane that are closed at this moment. */
+  closedModels(name: string): LaneReading[] {
+    const models = [...(this.lanes.get(name)?.values() ?? [])]
+    return models.filter(({ model }) => model !== '' && this.closedBy(name, model) !== null)
+  }
+
+  /**
+   * Whether new jobs of this model go to BullMQ at once. After a pause that nobody has been answered since, and behind a breaker, the
+   * janitor hands them over one at a time.
+   */
+  isOpen(name: string, model: string): boolean {
+    return [this.get(name), this.get(name, model)].every((row) => row === undefined || row.state === 'open')
+  }
+
+  /** What closes the lane, or one model in it, at this moment. A breaker whose wait is over still says `breaker` in {@link get}. */
+  closedBy(name: string, model = ''): Exclude<LaneState, 'open'> | null {
+    const lane = this.lanes.get(name)?.get(model)
     if (lane === undefined || lane.state === 'open') return null
     if (lane.state === 'stopped') return 'stopped'
     return performance.now() < lane.closedUntil ? lane.state : null
@@ -59,7 +76,12 @@ export class LaneWatch {
     try {
       const rows = await readLanes(this.db)
       const now = performance.now()
-      this.lanes = new Map(rows.map((row) => [row.name, { ...row, closedUntil: now + row.remaining_ms }]))
+      const lanes = new Map<string, Map<string, Seen>>()
+      for (const row of rows) {
+        const models = lanes.get(row.name) ?? new Map<string, Seen>()
+        lanes.set(row.name, models.set(row.model, { ...row, closedUntil: now + row.remaining_ms }))
+      }
+      this.lanes = lanes
     } catch (error) {
       this.onError(error)
     }

@@ -1,6 +1,9 @@
-import { sql } from 'kysely'
+import { sql, type RawBuilder } from 'kysely'
 
-/** What attempts have cost together. Dollars are decimal text: a sum of doubles is not the sum on an invoice. */
+/**
+ * What attempts have cost together. Dollars are decimal text: a sum of doubles is not the sum on an invoice. They are null where calls were
+ * made and not a single price is known: that is no $0.
+ */
 export interface LedgerTotals {
   /** Rows of the ledger: each is at most one request to a provider. */
   calls: number
@@ -13,13 +16,13 @@ export interface LedgerTotals {
   unpriced: number
   input_tokens: number
   output_tokens: number
-  cost_usd: string
+  cost_usd: string | null
   /** Billed besides the attempt that is kept, and what that cost. */
   duplicates: number
-  duplicate_cost_usd: string
+  duplicate_cost_usd: string | null
   /** Open or maybe billed besides the attempt that is kept, and what that would have cost at the price of the kept one. */
   possible_duplicates: number
-  possible_duplicate_cost_usd: string
+  possible_duplicate_cost_usd: string | null
 }
 
 /**
@@ -44,7 +47,16 @@ export const judgement = sql`
   end as duplicate,
   first_value(a.cost_usd) over ${oneJob} as kept_cost_usd`
 
-const dollars = (sum: ReturnType<typeof sql>) => sql`trim_scale(coalesce(${sum}, 0))::text`
+/** The lane whose calls cost nothing, whatever the price list knows. */
+export const simulatedLane = 'simulated'
+const priceless = sql`a.lane <> ${simulatedLane}`
+
+/** The sum of `cost` over the attempts that `counts` says; null where there are some and no cost is known. */
+const dollars = (cost: RawBuilder<unknown>, counts: RawBuilder<unknown>) => sql`
+  case
+    when count(*) filter (where ${counts} and ${priceless}) = 0 or count(${cost}) filter (where ${counts}) > 0
+    then trim_scale(coalesce(sum(${cost}) filter (where ${counts}), 0))::text
+  end`
 
 /** {@link LedgerTotals} of the attempts `a` that carry their {@link judgement}. */
 export const ledgerTotals = sql`
@@ -53,11 +65,11 @@ export const ledgerTotals = sql`
   count(*) filter (where a.billing = 'maybe') as maybe,
   count(*) filter (where a.billing = 'none') as none,
   count(*) filter (where a.billing is null) as open,
-  count(*) filter (where a.billing = 'billed' and a.cost_usd is null) as unpriced,
+  count(*) filter (where a.billing = 'billed' and a.cost_usd is null and ${priceless}) as unpriced,
   coalesce(sum(a.input_tokens), 0) as input_tokens,
   coalesce(sum(a.output_tokens), 0) as output_tokens,
-  ${dollars(sql`sum(a.cost_usd)`)} as cost_usd,
+  ${dollars(sql`a.cost_usd`, sql`a.billing = 'billed'`)} as cost_usd,
   count(*) filter (where a.duplicate = 'certain') as duplicates,
-  ${dollars(sql`sum(a.cost_usd) filter (where a.duplicate = 'certain')`)} as duplicate_cost_usd,
+  ${dollars(sql`a.cost_usd`, sql`a.duplicate = 'certain'`)} as duplicate_cost_usd,
   count(*) filter (where a.duplicate = 'possible') as possible_duplicates,
-  ${dollars(sql`sum(coalesce(a.cost_usd, a.kept_cost_usd)) filter (where a.duplicate = 'possible')`)} as possible_duplicate_cost_usd`
+  ${dollars(sql`coalesce(a.cost_usd, a.kept_cost_usd)`, sql`a.duplicate = 'possible'`)} as possible_duplicate_cost_usd`

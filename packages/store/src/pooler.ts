@@ -52,7 +52,7 @@ interface Seen {
 }
 
 async function look(url: string, pooled: boolean): Promise<Seen> {
-  const client = new Client({ ...sessionOptions(url, 'askonce pooler check', { pooled }), query_timeout: 5_000 })
+  const client = new Client({ ...sessionOptions(url, 'askonce pooler check', { pooled }), queryLimitMs: 5_000 })
   await client.connect()
   try {
     const { rows } = await client.query<{ role: string; database_id: string; name: string; setting: string }>(

@@ -56,8 +56,8 @@ export class Session {
     const { url, name, channels = [], queryTimeoutMs } = this.options
     const client = new Client({
       ...sessionOptions(url, name),
-      query_timeout: queryTimeoutMs,
-      connectionTimeoutMillis: queryTimeoutMs,
+      queryLimitMs: queryTimeoutMs,
+      connectLimitMs: queryTimeoutMs,
     })
     this.connecting = client
     // A connection can be lost in several ways at once; it is replaced once.

@@ -5,11 +5,11 @@ import { insertJobs, type NewJob } from './statements/insert-jobs.ts'
 import { readByKeys, type KeyRow } from './statements/read-jobs.ts'
 import { disownJobs } from './statements/owned-jobs.ts'
 import { rerunFailed } from './statements/run-again.ts'
-import { takeOverExpired } from './statements/take-over-expired.ts'
+import { isMadeUp, takeOverExpired } from './statements/take-over-expired.ts'
 import type { Db, JobRow } from './tables.ts'
 
 /**
- * What a submission got (DESIGN.md §3). `created`: the key was new or expired; `rerun`: a failed job runs again;
+ * What a submission got (DESIGN.md §3). `created`: the key was new or expired, or had a made-up answer; `rerun`: a failed job runs again;
  * `attached`: the job is unfinished; `replayed`: it has ended, with an answer or without; `mismatch`: the key names another request.
  */
 export type SubmitKind = 'created' | 'rerun' | 'attached' | 'replayed' | 'mismatch'
@@ -130,7 +130,7 @@ async function settleLeaders(
     }
     // Our id: an earlier insert of ours had committed although its reply was lost.
     if (row.id === item.id) created(row)
-    else if (row.expired) expired.push(item)
+    else if (row.expired || isMadeUp(row, item)) expired.push(item)
     else if (!row.fingerprint.equals(item.fingerprint)) settled.set(item.id, { kind: 'mismatch', job: row })
     else if (mayRunAgain(row)) failed.push({ item, row })
     else if (isOthers(row, item)) others.push({ item, row })

@@ -1,4 +1,13 @@
-import type { Billing, DecisionAction, JobError, JobState, OnUncertain, Operation, Outcome } from '@askonce/core'
+import type {
+  Billing,
+  DecisionAction,
+  JobError,
+  JobState,
+  OnUncertain,
+  Operation,
+  Outcome,
+  RequestHeaders,
+} from '@askonce/core'
 import type { ColumnType, Generated, Kysely } from 'kysely'
 
 /** Any connection that statements run on. */
@@ -29,8 +38,11 @@ export interface JobRow {
   dispatched_at: Date | null
   run_at: Date
   deadline_at: Date
-  /** The provider's bytes; null unless succeeded. */
+  /** The provider's bytes; null unless succeeded, and where they stand in pieces. */
   response: Buffer | null
+  /** An answer that stands in pieces, and its length. */
+  response_pieces: string | null
+  response_bytes: number | null
   response_status: number | null
   response_content_type: string | null
   flags: string[]
@@ -89,7 +101,8 @@ export interface DecisionRow {
   action: DecisionAction
   accept_duplicate_charge: boolean
   from_state: JobState
-  to_state: JobState
+  /** `deleted`: there is no job any more. */
+  to_state: JobState | 'deleted'
   attempt: number
   generation: number
   paid: number
@@ -144,6 +157,8 @@ export interface BatchRow {
   error_bytes: number
   output_ttl_seconds: number | null
   metadata: Record<string, string> | null
+  /** Go to the provider with every line. */
+  request_headers: RequestHeaders | null
   key_prefix: string
   completion_window: string
   window_seconds: number
@@ -175,12 +190,16 @@ export type LaneState = 'open' | 'paused' | 'breaker' | 'stopped'
 
 export interface LaneRow {
   name: string
+  /** Empty: the whole lane. */
+  model: string
   state: LaneState
   reason: string | null
   code: string | null
   until: Date | null
+  /** Overloads or rate limits in a row, without an answer between them. */
   failures: number
   changed_at: Date
+  turn_at: Date | null
 }
 
 /** A lane as a reader gets it: the wait that is left by the database clock, which other clocks cannot compute. */
@@ -200,7 +219,18 @@ export interface WorkerRow {
   died_at: Date | null
 }
 
-export type Scope = 'submit' | 'read' | 'admin'
+interface TenantsTable {
+  id: string
+  created_at: Generated<Date>
+  derive_keys: Generated<boolean>
+  on_uncertain: OnUncertain | null
+  max_attempts: number | null
+  max_paid_attempts: number | null
+  ttl_seconds: number | null
+  timeout_seconds: number | null
+}
+
+export type Scope = 'submit' | 'read' | 'admin' | 'operator'
 
 interface ApiKeysTable {
   id: Generated<string>
@@ -215,12 +245,19 @@ interface ApiKeysTable {
 
 /** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
 export interface Tables {
-  jobs: JobRow & { request: Buffer; reruns: number; timeout_ms: number; ttl_seconds: number; deadline_seconds: number }
+  jobs: JobRow & {
+    request: Buffer
+    request_headers: RequestHeaders | null
+    reruns: number
+    timeout_ms: number
+    ttl_seconds: number
+    deadline_seconds: number
+  }
   attempts: AttemptRow & { fingerprint: Buffer }
   decisions: DecisionRow
   lanes: LaneRow
   workers: WorkerRow
-  tenants: { id: string; created_at: Generated<Date>; derive_keys: Generated<boolean> }
+  tenants: TenantsTable
   api_keys: ApiKeysTable
   settings: { only_row: Generated<boolean>; database_id: Generated<string> }
 }

@@ -46,6 +46,11 @@ export const events = {
   'api.stopping': event('info', 'The API takes no new connections; requests under way may finish.', 'reason'),
   'api.stopped': event('info', 'The API has closed everything.', 'duration_ms', 'reason'),
   'api.key_ready': event('info', 'The bootstrap key exists.', 'tenant', 'reason'),
+  'api.key_revoked': event(
+    'warn',
+    'The bootstrap key was revoked and stays so: set ASKONCE_BOOTSTRAP_KEY to another one, or unset it; `askonce keys create` makes keys.',
+    'tenant',
+  ),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),
   'submission.settled': event(
@@ -124,8 +129,9 @@ export const events = {
   ),
   'lane.paused': event(
     'warn',
-    'The provider asked to wait.',
+    'The provider asked to wait: for one model, or, where none is named, for the whole lane.',
     'lane',
+    'model',
     'provider',
     'error_code',
     'duration_ms',
@@ -240,6 +246,12 @@ export const events = {
     'duration_ms',
   ),
   'sweep.done': event('info', 'Expired rows were deleted.', 'loop', 'count', 'duration_ms'),
+  'sweep.skipped': event(
+    'error',
+    'Something could not be deleted even alone; what is behind it goes on.',
+    'loop',
+    'reason',
+  ),
   'loop.failed': event(
     'error',
     'A round of a loop failed; the next one comes anyway.',

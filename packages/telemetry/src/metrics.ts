@@ -9,6 +9,9 @@ const waitBuckets = [0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3_600, 21_6
 const httpBuckets = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const rowBuckets = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000]
 
+/** Gauges of the library under names that only counters may have; each is the sum of the gauge without `_total`. */
+const misnamed = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']
+
 export type Metrics = ReturnType<typeof createMetrics>
 
 /** Every metric of the system, in a registry of its own, plus the usual ones of the process. Names begin with `askonce_`. */
@@ -16,6 +19,7 @@ export function createMetrics() {
   const registry = new Registry()
   const registers = [registry]
   collectDefaultMetrics({ register: registry })
+  for (const name of misnamed) registry.removeSingleMetric(name)
 
   const counter = <Label extends string = never>(name: string, help: string, ...labelNames: Label[]) =>
     new Counter<Label>({ name: prefix + name, help, labelNames, registers })
@@ -32,6 +36,8 @@ export function createMetrics() {
 
   const databaseGauges = createDatabaseGauges(prefix, registers)
   const laneState = gauge('lane_state', '1 for the state that the lane is in', 'lane', 'state')
+  // Their number and not their names: anybody may read this page, and callers choose the names.
+  const pausedModels = gauge('lane_paused_models', 'Models of the lane that are paused', 'lane')
 
   return {
     submissions: counter('submissions_total', 'Submissions: new, rerun, attached, replayed, mismatch', 'outcome'),
@@ -60,6 +66,10 @@ export function createMetrics() {
     setLaneStates(lanes: readonly { name: string; state: string }[]): void {
       laneState.reset()
       for (const { name, state } of lanes) laneState.set({ lane: name, state }, 1)
+    },
+    setPausedModels(lanes: readonly { name: string; count: number }[]): void {
+      pausedModels.reset()
+      for (const { name, count } of lanes) pausedModels.set({ lane: name }, count)
     },
     /** From now on a scrape also shows these figures, read at most every two seconds. */
     collectFromDatabase(read: () => Promise<DatabaseFigures>): void {

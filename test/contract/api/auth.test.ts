@@ -2,7 +2,7 @@ import { ensureBootstrapKey, newApiKey } from '@askonce/api'
 import { createApiKey, listApiKeys, revokeApiKey } from '@askonce/store'
 import { leakCheck } from '@askonce/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { bootstrapKey, chat, first, startHarness, type Harness } from './harness.ts'
+import { bootstrapKey, callApi, chat, first, startHarness, startOn, type Harness } from './harness.ts'
 
 let harness: Harness
 
@@ -59,7 +59,6 @@ describe('keys', () => {
     expect(key).toMatch(/^ak_[0-9A-Za-z]{32}$/)
     expect([key.startsWith(hint), hint.length]).toEqual([true, 8])
     expect((await harness.call('GET', '/v1/jobs', { key })).status).toBe(200)
-    // Not used before: one that was is remembered for ten seconds.
     const revoked = await make()
     await revokeApiKey(harness.database.db, revoked.id)
     expect((await harness.call('GET', '/v1/jobs', { key: revoked.key })).status).toBe(401)
@@ -69,7 +68,26 @@ describe('keys', () => {
     await Promise.all([1, 2, 3].map(() => ensureBootstrapKey(harness.database.db, bootstrapKey, 'again')))
     const keys = await listApiKeys(harness.database.db)
     const found = keys.filter(({ name }) => name === 'bootstrap' || name === 'again')
-    expect(found).toMatchObject([{ tenantId: 'default', scopes: ['submit', 'read', 'admin'], hint: 'cont' }])
+    expect(found).toMatchObject([
+      { tenantId: 'default', scopes: ['submit', 'read', 'admin', 'operator'], hint: 'cont' },
+    ])
+  })
+})
+
+describe('a revoked bootstrap key', () => {
+  it('stays revoked when an API starts with it again, which says so', async () => {
+    const key = 'a-bootstrap-key-that-leaked'
+    const api = await startOn(harness.databaseUrl, { env: { ASKONCE_BOOTSTRAP_KEY: key } })
+    expect(api.api.bootstrapKeyIsRevoked()).toBe(false)
+    expect((await callApi(api.api.address, 'GET', '/v1/jobs', { key })).status).toBe(200)
+    await api.api.close()
+    const made = (await listApiKeys(harness.database.db)).find(({ hint }) => hint === 'a-bo')
+    await revokeApiKey(harness.database.db, made?.id ?? '')
+    const again = await startOn(harness.databaseUrl, { env: { ASKONCE_BOOTSTRAP_KEY: key } })
+    expect((await callApi(again.api.address, 'GET', '/v1/jobs', { key })).status).toBe(401)
+    expect(again.api.bootstrapKeyIsRevoked()).toBe(true)
+    expect(again.lines.filter(({ event }) => event === 'api.key_revoked')).toHaveLength(1)
+    await again.api.close()
   })
 })
 
@@ -78,6 +96,7 @@ describe('scopes', () => {
     const submit = await harness.keyFor('scoped', ['submit'])
     const read = await harness.keyFor('scoped', ['read'])
     const admin = await harness.keyFor('scoped', ['admin'])
+    const operator = await harness.keyFor('scoped', ['operator'])
     const id = '01890000-0000-7000-8000-000000000000'
     const needs: [string, string, string, string][] = [
       ['POST', '/v1/jobs', submit, 'submit'],
@@ -91,11 +110,11 @@ describe('scopes', () => {
       ['GET', `/v1/jobs/${id}`, read, 'read'],
       ['GET', `/v1/jobs/${id}/response`, read, 'read'],
       ['GET', `/v1/jobs/${id}/attempts`, read, 'read'],
-      ['GET', '/v1/lanes', admin, 'admin'],
-      ['POST', '/v1/lanes/simulated/resume', admin, 'admin'],
+      ['GET', '/v1/lanes', operator, 'operator'],
+      ['POST', '/v1/lanes/simulated/resume', operator, 'operator'],
     ]
     for (const [method, path, good, scope] of needs) {
-      for (const key of [submit, read, admin]) {
+      for (const key of [submit, read, admin, operator]) {
         const { status, json } = await harness.call(method, path, { key, ...(method === 'POST' ? { body: {} } : {}) })
         const refused = status === 403 && json.code === 'forbidden' && json.detail.includes(`scope ${scope}`)
         expect([method, path, refused]).toEqual([method, path, key !== good])

@@ -22,6 +22,12 @@ interface Content {
   example: object
 }
 
+interface Parameter {
+  name: string
+  in: string
+  schema: object
+}
+
 interface Operation {
   summary: string
   security: unknown
@@ -63,8 +69,10 @@ const calls = [
   'POST /v1/jobs/bulk/retry',
   'POST /v1/jobs/bulk/fail',
   'POST /v1/jobs/bulk/cancel',
+  'POST /v1/jobs/bulk/delete',
   'GET /v1/spend',
   'GET /v1/attempts',
+  'POST /v1/attempts/erase',
   'GET /v1/lanes',
   'POST /v1/lanes/{name}/resume',
   'DELETE /v1/jobs/{id}',
@@ -96,6 +104,7 @@ const calls = [
   'POST /anthropic/v1/messages/batches/{id}/cancel',
   'DELETE /anthropic/v1/messages/batches/{id}',
   'GET /anthropic/v1/messages/batches/{id}/results',
+  'GET /',
   'GET /healthz',
   'GET /readyz',
   'GET /metrics',
@@ -153,9 +162,43 @@ describe('/openapi.json', () => {
     expect(dead).toEqual([])
     const ids = [...membersNamed('operationId', openapi)]
     expect(new Set(ids).size).toBe(ids.length)
+    const unreadable = ids.filter(
+      (id) => !/^(?:[a-z]+)(?:[A-Z][a-z]+)+$/.test(String(id)) || /Id\b|V1|Bulk/.test(String(id)),
+    )
+    expect(unreadable).toEqual([])
     const codes = JSON.stringify(openapi.paths).match(/(?<=`)[a-z]+_[a-z_]+(?=`:)/g) ?? []
     expect(codes.filter((code) => !(code in errorRegistry))).toEqual([])
     expect([...membersNamed('$id', openapi), ...membersNamed('$schema', openapi)]).toEqual([])
+  })
+
+  it.each([
+    ['POST /v1/jobs', 'createJob'],
+    ['GET /v1/jobs', 'listJobs'],
+    ['GET /v1/jobs/{id}', 'getJob'],
+    ['GET /v1/jobs/{id}/response', 'getJobResponse'],
+    ['POST /v1/jobs/bulk', 'createJobs'],
+    ['POST /v1/jobs/bulk/retry', 'retryJobs'],
+    ['POST /v1/jobs/{id}/retry', 'retryJob'],
+    ['POST /v1/lanes/{name}/resume', 'resumeLane'],
+    ['POST /openai/v1/chat/completions', 'createChatCompletion'],
+    ['GET /openai/v1/batches', 'listBatches'],
+    ['GET /anthropic/v1/messages/batches/{id}', 'getMessageBatch'],
+  ])('calls %s %s', (call, id) => {
+    expect(operationOf(call).operationId).toBe(id)
+  })
+
+  it('says of every number in a query that it is one', () => {
+    const parameters = Object.values(openapi.paths)
+      .flatMap((methods) => Object.values(methods))
+      .flatMap((operation) => (operation as unknown as { parameters: Parameter[] }).parameters)
+    const numbers = parameters.filter(
+      ({ in: where, name }) => where === 'query' && ['limit', 'wait', 'starting_after'].includes(name),
+    )
+    expect(numbers.length).toBeGreaterThan(6)
+    for (const { schema } of numbers) {
+      expect(schema).toMatchObject({ type: 'integer' })
+      expect(schema).not.toHaveProperty('pattern')
+    }
   })
 
   it('shows the limits of this server', () => {
@@ -220,6 +263,8 @@ describe('answers', () => {
       ['POST', `/v1/jobs/${job.id}/cancel`, '/v1/jobs/{id}/cancel', 409],
       ['POST', '/v1/jobs/bulk', '/v1/jobs/bulk', 200, { jobs: [{ key: 'd', ...chat() }, 5] }],
       ['POST', '/v1/jobs/bulk/retry', '/v1/jobs/bulk/retry', 200, { ids: [job.id, 'x'] }],
+      ['POST', '/v1/jobs/bulk/delete', '/v1/jobs/bulk/delete', 200, { ids: [job.id, 'x'], dry_run: true }],
+      ['POST', '/v1/attempts/erase', '/v1/attempts/erase', 200, { ids: [job.id] }],
       ['POST', '/v1/jobs', '/v1/jobs', 400, {}],
       ['GET', '/v1/lanes', '/v1/lanes', 200],
       ['GET', '/readyz', '/readyz', 200],

@@ -222,6 +222,8 @@ function emptyEnd({ id, attempt }: Claim): AttemptEndRecord {
     outputTokens: null,
     costUsd: null,
     response: null,
+    responsePieces: null,
+    responseBytes: null,
     contentType: null,
     answerId: null,
     errorResponse: null,

@@ -238,9 +238,48 @@ describe('delivery options', () => {
     await harness.call('GET', '/v1/lanes')
     const { json } = await harness.submit('closed', chat('closed'))
     const reason = 'The provider refused the credentials; the lane is stopped'
-    expect(json.waiting_for).toEqual({ lane: 'simulated', reason, until: null })
+    expect(json.waiting_for).toEqual({ lane: 'simulated', model: null, reason, until: null })
     expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
     await harness.call('POST', '/v1/lanes/simulated/resume')
+    expect((await harness.call('GET', `/v1/jobs/${json.id}`)).json.waiting_for).toBeNull()
+  })
+
+  it('a paused model keeps its own jobs, whose readers are told; others go, and only an operator reads the provider’s words', async () => {
+    await harness.sql(
+      `insert into lanes (name, model, state, code, reason, until)
+       values ('simulated', 'simulated/paused', 'paused', 'provider_rate_limited', 'said about ft:acme', now() + interval '1 hour')`,
+    )
+    await harness.call('GET', '/v1/lanes')
+    const paused = chat('model paused')
+    paused.request['model'] = 'simulated/paused'
+    const { json } = await harness.submit('model-paused', paused)
+    expect(json.waiting_for).toMatchObject({
+      lane: 'simulated',
+      model: 'simulated/paused',
+      reason: 'The provider asked to wait',
+    })
+    expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
+    const other = await harness.submit('model-other', chat('model other'))
+    expect(other.json.waiting_for).toBeNull()
+    expect(harness.dispatched.some((item) => item.id === other.json.id)).toBe(true)
+
+    const listed = (await harness.call('GET', '/v1/lanes')).json as unknown as { data: unknown[] }
+    expect(listed.data).toContainEqual(
+      expect.objectContaining({
+        name: 'simulated',
+        state: 'open',
+        models: [expect.objectContaining({ model: 'simulated/paused', reason: 'said about ft:acme' })],
+      }),
+    )
+    const textOf = async (path: string): Promise<string> => (await harness.call('GET', path)).text
+    const own = await textOf(`/v1/jobs/${json.id}`)
+    const [ready, metrics] = [await textOf('/readyz'), await textOf('/metrics')]
+    expect(own + ready + metrics).not.toContain('acme')
+    expect(ready + metrics).not.toContain('simulated/paused')
+    expect(metrics).toContain('askonce_lane_paused_models{lane="simulated"} 1')
+
+    const resumed = await harness.call('POST', '/v1/lanes/simulated/resume', { body: { model: 'simulated/paused' } })
+    expect(resumed.json).toMatchObject({ name: 'simulated', state: 'open', models: [] })
     expect((await harness.call('GET', `/v1/jobs/${json.id}`)).json.waiting_for).toBeNull()
   })
 })

@@ -137,7 +137,7 @@ describe('its errors and chaos', () => {
       const error = await openai.chat.completions
         .create(chat(`hello ${name}`), keyed({ on_uncertain: 'hold' }))
         .catch((e: unknown) => e)
-      expect(error).toBeInstanceOf(OpenAI.UnprocessableEntityError)
+      expect(error).toBeInstanceOf(OpenAI.BadRequestError)
       expect(error).toMatchObject({ code: 'job_uncertain' })
     } finally {
       mock.clearChaos()

@@ -173,21 +173,16 @@ describe('errors are of the SDK’s own classes', () => {
     expect((error as Error).message).toContain('job_uncertain')
   })
 
-  it('our own: no key, a used key, a wrong API key, betas, a route that is not here', async () => {
+  it('our own: no key, a used key, a wrong API key, a route that is not here', async () => {
     const used = keyed()
     await anthropic.messages.create(ask('used'), used)
     const stranger = new Anthropic({ apiKey: 'no-key-of-ours-0123', baseURL: anthropic.baseURL })
     const { messages } = anthropic
     const expected: [() => Promise<unknown>, new (...args: never[]) => Error, object][] = [
       [() => messages.create(ask('x')), Anthropic.BadRequestError, { code: 'idempotency_key_missing' }],
-      [() => messages.create(ask('y'), used), Anthropic.UnprocessableEntityError, { code: 'idempotency_key_reused' }],
+      [() => messages.create(ask('y'), used), Anthropic.BadRequestError, { code: 'idempotency_key_reused' }],
       [() => stranger.messages.create(ask('x'), keyed()), Anthropic.AuthenticationError, { code: 'unauthorized' }],
-      [
-        () => messages.create(ask('x'), keyed({ 'anthropic-beta': 'x-2025-01-01' })),
-        Anthropic.BadRequestError,
-        { param: 'anthropic-beta' },
-      ],
-      [() => messages.countTokens(ask('x')), Anthropic.NotFoundError, { code: 'not_found' }],
+      [() => anthropic.beta.files.list(), Anthropic.NotFoundError, { code: 'not_found' }],
     ]
     for (const [call, errorClass, members] of expected) {
       const error = await call().catch((e: unknown) => e)

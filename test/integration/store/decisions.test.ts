@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { jobError } from '@askonce/core'
 import {
   cancelJobs,
-  deleteJob,
+  deleteJobs,
   failJobs,
   isDataError,
   readDecisions,
@@ -171,7 +171,7 @@ describe('readDecisions', () => {
   it('knows those about jobs that are gone, and to their tenant only', async () => {
     const id = await insertJob(store)
     await ask.cancel([id])
-    await deleteJob(store.db, 'default', id)
+    await deleteJobs(store.db, decisionRequest([id]), false)
     expect(await readDecisions(store.db, 'default', id)).toHaveLength(1)
     expect(await readDecisions(store.db, 'other', id)).toEqual([])
   })
@@ -183,7 +183,7 @@ describe('sweepDecisions', () => {
   const decided = async (seconds: number): Promise<string> => {
     const id = await insertJob(store)
     await ask.cancel([id])
-    await deleteJob(store.db, 'default', id)
+    await deleteJobs(store.db, decisionRequest([id]), false)
     await age(id, seconds)
     return id
   }

@@ -53,7 +53,7 @@ describe('takeDueJobs', () => {
   it.each([
     ['open', null, 3],
     ['paused', 1, 0],
-    ['paused', 0, 3],
+    ['paused', 0, 1],
     ['breaker', 1, 0],
     ['breaker', 0, 1],
     ['stopped', null, 0],
@@ -67,6 +67,51 @@ describe('takeDueJobs', () => {
       expect(lanes.filter((lane) => lane !== 'b').toSorted()).toEqual(['a', 'c'])
     },
   )
+
+  const pauseModel = (model: string, seconds: number): Promise<unknown> =>
+    store.query(
+      `insert into lanes (name, model, state, reason, until) values ('a', $1, 'paused', 'why', now() + $2::float8 * interval '1 second')`,
+      [model, seconds],
+    )
+  const insertMany = (model: string, count: number): Promise<unknown[]> =>
+    Promise.all(Array.from({ length: count }, () => insertJob(store, { lane: 'a', model, run_at: inSeconds(-60) })))
+
+  it('leaves a paused model, however much of it waits, and does not let the other models of its lane wait for it', async () => {
+    await pauseModel('paused', 60)
+    await insertMany('paused', 30)
+    const others = [
+      await insertJob(store, { lane: 'a', model: 'before', run_at: inSeconds(-1) }),
+      await insertJob(store, { lane: 'a', model: 'quick', run_at: inSeconds(-1) }),
+    ]
+    expect((await takeDueJobs(store.db, 2)).map(({ id }) => id).toSorted()).toEqual(others.toSorted())
+    expect(await takeDueJobs(store.db, 2)).toEqual([])
+  })
+
+  it('gives the models of a lane equal shares of what it takes', async () => {
+    await insertMany('many', 30)
+    const few = await insertJob(store, { lane: 'a', model: 'few', run_at: inSeconds(-1) })
+    const taken = await takeDueJobs(store.db, 10)
+    expect(taken).toHaveLength(6)
+    expect(taken.map(({ id }) => id)).toContain(few)
+  })
+
+  it.each([
+    ['a model', () => pauseModel('slow', 0)],
+    ['a lane', () => closeLane('a', 'paused', 0)],
+    ['a breaker', () => closeLane('a', 'breaker', 0)],
+  ])('after the pause of %s hands over one job a second, whoever looks, until an answer', async (what, close) => {
+    await close()
+    await insertMany('slow', 6)
+    await insertJob(store, { lane: 'a', model: 'quick' })
+    const look = async (): Promise<number> =>
+      (await Promise.all([1, 2, 3].map(() => takeDueJobs(store.db, 100)))).flat().length
+    expect(await look()).toBe(what === 'a model' ? 2 : 1)
+    expect(await look()).toBe(0)
+    await store.query(`update lanes set turn_at = turn_at - interval '1 second'`)
+    expect(await look()).toBe(1)
+    await store.query(`update lanes set state = 'open', until = null`)
+    expect(await look()).toBeGreaterThan(3)
+  })
 
   it('passes by a row that somebody holds', async () => {
     const [held, free] = [await insertJob(store, { run_at: inSeconds(-9) }), await insertJob(store)]

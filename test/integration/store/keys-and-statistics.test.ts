@@ -41,15 +41,15 @@ describe('api keys', () => {
     expect(new Set(both.map(({ id }) => id)).size).toBe(1)
   })
 
-  it('are not found when revoked, and valid again when created again', async () => {
+  it('are not found when revoked, and stay so when they are created again', async () => {
     const { id } = await createApiKey(store.db, newKey('revoked'))
     const revoked = await revokeApiKey(store.db, id)
     expect(revoked?.revokedAt).toBeInstanceOf(Date)
     expect(await findApiKey(store.db, sha('revoked'))).toBeNull()
     expect((await revokeApiKey(store.db, id))?.revokedAt).toEqual(revoked?.revokedAt)
     expect(await revokeApiKey(store.db, randomUUID())).toBeNull()
-    await createApiKey(store.db, newKey('revoked'))
-    expect(await findApiKey(store.db, sha('revoked'))).toMatchObject({ id, revokedAt: null })
+    expect(await createApiKey(store.db, newKey('revoked'))).toMatchObject({ id, revokedAt: revoked?.revokedAt })
+    expect(await findApiKey(store.db, sha('revoked'))).toBeNull()
   })
 
   it('are listed newest first, revoked ones too', async () => {

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import {
   breakerThreshold,
-  clearOverload,
+  clearTrouble,
   countOverload,
   giveProbeBack,
   LaneWatch,
@@ -21,14 +21,24 @@ beforeEach(async () => {
   await store.query('truncate lanes')
 })
 
-const lane = async (name = 'a'): Promise<LaneReading | undefined> =>
-  (await readLanes(store.db)).find((row) => row.name === name)
+const lane = async (name = 'a', model = ''): Promise<LaneReading | undefined> =>
+  (await readLanes(store.db)).find((row) => row.name === name && row.model === model)
 
 const stop = (reason = 'wrong key') => stopLane(store.db, 'a', 'provider_auth', reason)
-const pause = (forMs: number) => pauseLane(store.db, 'a', 'provider_rate_limited', 'slow down', forMs)
-const overload = (forMs = 60_000) => countOverload(store.db, 'a', 'provider_unavailable', '503', forMs)
-const openBreaker = async (forMs = 60_000): Promise<void> => {
-  for (let count = 0; count < breakerThreshold; count += 1) await overload(forMs)
+const pause = (leastMs: number, more: { model?: string; sinceMs?: number } = {}) =>
+  pauseLane(store.db, {
+    name: 'a',
+    model: '',
+    code: 'provider_rate_limited',
+    reason: 'slow down',
+    leastMs,
+    sinceMs: 0,
+    ...more,
+  })
+const overload = (leastMs = 60_000, sinceMs = 0) =>
+  countOverload(store.db, { name: 'a', code: 'provider_unavailable', reason: '503', leastMs, sinceMs })
+const openBreaker = async (forMs = 60_000, sinceMs = 0): Promise<void> => {
+  for (let count = 0; count < breakerThreshold; count += 1) await overload(forMs, sinceMs)
 }
 /** Lets the lane's wait be over, as if time had passed. */
 const pass = () => store.query(`update lanes set until = now() where name = 'a'`)
@@ -55,7 +65,7 @@ describe('stopLane', () => {
     await stop('another')
     await pause(1)
     await openBreaker()
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     expect(await takeProbe(store.db, 'a', 1)).toBe(false)
     expect(await lane()).toMatchObject({ state: 'stopped', reason: 'wrong key', failures: 0 })
     expect(await resumeLane(store.db, 'a')).toMatchObject({
@@ -88,6 +98,45 @@ describe('pauseLane', () => {
     expect((await lane())?.remaining_ms).toBeGreaterThan(30_000)
   })
 
+  it('closes one model, and leaves the lane and its other models alone', async () => {
+    expect(await pause(60_000, { model: 'm' })).toMatchObject({ state: 'paused' })
+    expect(await lane('a', 'm')).toMatchObject({ state: 'paused', code: 'provider_rate_limited', reason: 'slow down' })
+    expect(await lane()).toBeUndefined()
+    expect(await lane('a', 'n')).toBeUndefined()
+    await clearTrouble(store.db, 'a', 'n')
+    expect(await lane('a', 'm')).toMatchObject({ failures: 1 })
+  })
+
+  it('lasts for our own wait where the provider names none or a shorter one, doubling up to five minutes', async () => {
+    for (const window of [2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]) {
+      await pause(1, { model: 'm' })
+      const { remaining_ms: waitMs = Number.NaN } = (await lane('a', 'm')) ?? {}
+      expect(waitMs).toBeGreaterThan(window / 2 - 1_000)
+      expect(waitMs).toBeLessThanOrEqual(window)
+      await store.query('update lanes set until = now()')
+    }
+    await clearTrouble(store.db, 'a', 'm')
+    expect(await lane('a', 'm')).toBeUndefined()
+    await pause(0, { model: 'm' })
+    expect((await lane('a', 'm'))?.remaining_ms).toBeLessThanOrEqual(2_000)
+  })
+
+  it('counts calls that were refused together once, and still takes the longest wait that one of them names', async () => {
+    await Promise.all(Array.from({ length: 30 }, (_, index) => pause(index * 1_000, { model: 'm', sinceMs: 5_000 })))
+    expect(await lane('a', 'm')).toMatchObject({ failures: 1 })
+    expect((await lane('a', 'm'))?.remaining_ms).toBeGreaterThan(28_000)
+  })
+
+  it('forgets models whose pause ended an hour ago, and no others', async () => {
+    for (const model of ['old', 'recent', 'running']) await pause(60_000, { model })
+    await pause(60_000)
+    await store.query(`update lanes set until = now() - interval '61 minutes' where model in ('old', '')`)
+    await store.query(`update lanes set until = now() - interval '59 minutes' where model = 'recent'`)
+    await pause(60_000, { model: 'new' })
+    const models = (await readLanes(store.db)).map(({ model }) => model)
+    expect(models).toEqual(['', 'new', 'recent', 'running'])
+  })
+
   it('leaves a breaker to itself', async () => {
     await openBreaker(1_000)
     await pause(600_000)
@@ -108,19 +157,34 @@ describe('the breaker', () => {
 
   it('counts from the start after an answer', async () => {
     for (let count = 1; count < breakerThreshold; count += 1) await overload()
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     await overload()
     expect(await lane()).toMatchObject({ state: 'open', failures: 1 })
   })
 
-  it('counts every overload answer of many workers at once', async () => {
-    await Promise.all(Array.from({ length: 40 }, () => overload()))
-    expect(await lane()).toMatchObject({ state: 'breaker', failures: 40 })
+  it('waits for the first backoff after forty calls that began before it opened, not for the thirty-fifth', async () => {
+    const closed = await Promise.all(Array.from({ length: 40 }, () => overload(0, 5_000)))
+    expect(await lane()).toMatchObject({ state: 'breaker', failures: breakerThreshold })
+    expect((await lane())?.remaining_ms).toBeLessThanOrEqual(2_000)
+    expect(closed.filter((one) => one === null)).toHaveLength(35)
+  })
+
+  it('doubles its own wait, half of it fixed, up to five minutes', async () => {
+    await openBreaker(0)
+    for (const window of [2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]) {
+      const { remaining_ms: waitMs = Number.NaN } = (await lane()) ?? {}
+      expect(waitMs).toBeGreaterThan(window / 2 - 1_000)
+      expect(waitMs).toBeLessThanOrEqual(window)
+      await pass()
+      await takeProbe(store.db, 'a', 600_000)
+      await overload(0)
+    }
   })
 
   it('does not cut a pause short that the provider asked for', async () => {
     await pause(600_000)
-    await openBreaker(1_000)
+    // Nobody calls during the pause: these are calls that were under way.
+    await openBreaker(1_000, 5_000)
     expect((await lane())?.remaining_ms).toBeGreaterThan(500_000)
   })
 
@@ -152,14 +216,14 @@ describe('the breaker', () => {
     await openBreaker()
     await pass()
     await takeProbe(store.db, 'a', 600_000)
-    await overload(1_000)
-    expect((await lane())?.remaining_ms).toBeLessThanOrEqual(1_000)
+    await overload(0)
+    expect((await lane())?.remaining_ms).toBeLessThanOrEqual(4_000)
     expect(await lane()).toMatchObject({ state: 'breaker', failures: 6 })
   })
 
   it('closes at an answer', async () => {
     await openBreaker()
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     expect(await lane()).toMatchObject({ state: 'open', failures: 0, until: null, reason: null, code: null })
   })
 
@@ -171,21 +235,36 @@ describe('the breaker', () => {
   })
 })
 
-describe('clearOverload', () => {
+describe('clearTrouble', () => {
   it('leaves a pause alone, and does not write a lane that is in order', async () => {
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     expect(await lane()).toBeUndefined()
     await pause(60_000)
     await overload()
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     expect(await lane()).toMatchObject({ state: 'paused', failures: 0 })
+    expect((await lane())?.remaining_ms).toBeGreaterThan(30_000)
     const [before] = await store.query<{ xmin: string }>('select xmin::text from lanes')
-    await clearOverload(store.db, 'a')
+    await clearTrouble(store.db, 'a', '')
     expect(await store.query('select xmin::text from lanes')).toEqual([before])
   })
 })
 
 describe('resumeLane', () => {
+  it('opens one model, or the lane with every model in it', async () => {
+    await stop()
+    for (const model of ['m', 'n', 'o']) await pause(60_000, { model })
+    expect(await resumeLane(store.db, 'a', 'm')).toMatchObject({ model: 'm', state: 'open' })
+    expect((await readLanes(store.db)).map(({ model, state }) => [model, state])).toEqual([
+      ['', 'stopped'],
+      ['n', 'paused'],
+      ['o', 'paused'],
+    ])
+    expect(await resumeLane(store.db, 'a', 'unknown')).toBeNull()
+    expect(await resumeLane(store.db, 'a')).toMatchObject({ model: '', state: 'open' })
+    expect((await readLanes(store.db)).map(({ model, state }) => [model, state])).toEqual([['', 'open']])
+  })
+
   it('opens a breaker and a pause, and does not know a lane that was never closed', async () => {
     expect(await resumeLane(store.db, 'a')).toBeNull()
     await openBreaker()
@@ -206,7 +285,14 @@ describe('LaneWatch', () => {
     await watch.refresh()
     expect(['a', 'b', 'c', 'unknown'].map((name) => watch.closedBy(name))).toEqual(['paused', 'stopped', null, null])
     expect(watch.get('c')).toMatchObject({ state: 'breaker' })
-    expect(watch.all()).toHaveLength(3)
+    expect(watch.names()).toEqual(['a', 'b', 'c'])
+
+    await pause(60_000, { model: 'm' })
+    await pauseLane(store.db, { name: 'd', model: 'm', code: 'x', reason: 'x', leastMs: 60_000, sinceMs: 0 })
+    await watch.refresh()
+    expect([watch.closedBy('d'), watch.closedBy('d', 'm'), watch.closedBy('d', 'n')]).toEqual([null, 'paused', null])
+    expect([watch.isOpen('d', 'm'), watch.isOpen('d', 'n'), watch.isOpen('a', 'n')]).toEqual([false, true, false])
+    expect(watch.closedModels('d').map(({ model }) => model)).toEqual(['m'])
 
     await resumeLane(store.db, 'a')
     expect(watch.closedBy('a')).toBe('paused')

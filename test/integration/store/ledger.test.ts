@@ -44,6 +44,7 @@ async function insertLedger(attempts: readonly Given[], tenant = 'default'): Pro
     await insertAttempt(store, id, {
       tenant_id: tenant,
       attempt: index + 1,
+      lane: 'openai',
       model,
       started_at: started,
       ...(cost === null ? {} : { cost_usd: asDollars(cost) }),
@@ -200,9 +201,18 @@ describe('readKeyLedger', () => {
   })
 })
 
+/** Days of a time zone, both included. */
+const scope = (from: string, to: string, timeZone = 'UTC') => ({
+  tenantId: 'default',
+  since: { text: from, isLocal: true },
+  until: { text: new Date(Date.parse(to) + 86_400_000).toISOString().slice(0, 10), isLocal: true },
+  timeZone,
+  simulated: false,
+})
+
 describe('readSpend', () => {
   const ask = (from: string, to: string, given: { byModel?: boolean; tenantId?: string; limit?: number } = {}) =>
-    readSpend(store.db, { tenantId: 'default', from, to, byModel: false, limit: 100, ...given })
+    readSpend(store.db, { ...scope(from, to), byModel: false, limit: 100, ...given })
   const gist = (rows: readonly SpendRow[] = []): unknown[] => rows.map(({ date, calls }) => [date, calls])
 
   it('is empty, and comes to nothing, where nothing was started', async () => {
@@ -237,9 +247,7 @@ describe('readSpend', () => {
     const { openDatabase } = await import('@askonce/store')
     const elsewhere = openDatabase({ url: store.url, name: 'test', poolSize: 1 })
     const found = await readSpend(elsewhere.db, {
-      tenantId: 'default',
-      from: '2026-03-10',
-      to: '2026-03-10',
+      ...scope('2026-03-10', '2026-03-10'),
       byModel: false,
       limit: 9,
     })
@@ -256,8 +264,8 @@ describe('readSpend', () => {
     ])
     const found = await ask('2026-03-10', '2026-03-10', { byModel: true })
     expect(found?.rows.map(({ date, lane, model, calls, cost_usd }) => [date, lane, model, calls, cost_usd])).toEqual([
-      ['2026-03-10', 'simulated', 'a', 2, '0.000000001'],
-      ['2026-03-10', 'simulated', 'b', 1, '0.000000003'],
+      ['2026-03-10', 'openai', 'a', 2, '0.000000001'],
+      ['2026-03-10', 'openai', 'b', 1, '0.000000003'],
     ])
     expect(found?.totals).toMatchObject({ calls: 3, cost_usd: '0.000000004' })
   })
@@ -324,6 +332,9 @@ describe('readSpend', () => {
 /** What the docs say, without SQL. */
 function recount(ledgers: readonly (readonly Given[])[], counts: (attempt: Given) => boolean): LedgerTotals {
   const sums = { ...nothing, cost: 0, duplicate: 0, possible: 0 }
+  // How many of those that a sum is over have a price.
+  const priced = { cost: 0, duplicate: 0, possible: 0 }
+  const known = (value: number | null | undefined): number => (value === null || value === undefined ? 0 : 1)
   for (const attempts of ledgers) {
     const paid = attempts.filter(({ billing }) => billing !== 'none')
     const kept =
@@ -333,22 +344,25 @@ function recount(ledgers: readonly (readonly Given[])[], counts: (attempt: Given
       sums.calls += 1
       sums[billing ?? 'open'] += 1
       sums.cost += cost ?? 0
+      priced.cost += known(cost)
       if (billing === 'billed' && cost === null) sums.unpriced += 1
       if (attempt === kept || billing === 'none') continue
       if (billing === 'billed') {
         sums.duplicates += 1
         sums.duplicate += cost ?? 0
+        priced.duplicate += known(cost)
       } else {
         sums.possible_duplicates += 1
         sums.possible += kept?.cost ?? 0
+        priced.possible += known(kept?.cost)
       }
     }
   }
   const { cost, duplicate, possible, ...counted } = sums
   return {
     ...counted,
-    cost_usd: asDollars(cost),
-    duplicate_cost_usd: asDollars(duplicate),
-    possible_duplicate_cost_usd: asDollars(possible),
+    cost_usd: sums.billed > 0 && priced.cost === 0 ? null : asDollars(cost),
+    duplicate_cost_usd: sums.duplicates > 0 && priced.duplicate === 0 ? null : asDollars(duplicate),
+    possible_duplicate_cost_usd: sums.possible_duplicates > 0 && priced.possible === 0 ? null : asDollars(possible),
   }
 }

@@ -115,8 +115,9 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   await counted('insert_jobs', () => submitBatch(db, jobs))
   await counted('read_by_keys', () => submitBatch(db, jobs))
   await counted('disown_jobs', () => submitBatch(db, again({ ownerBatch: null })))
-  await counted('read_jobs', () => readJobs(db, ids))
-  await counted('read_answers', () => readAnswers(db, ids))
+  const refs = ids.map((id) => ({ tenantId: 'default', id }))
+  await counted('read_jobs', () => readJobs(db, refs))
+  await counted('read_answers', () => readAnswers(db, refs))
   await counted('read_settled', () => readSettled(db, ids))
   await counted('read_dispatched', () => readDispatched(db, 0, null, rows))
   const lost = await counted('take_back_dispatches', () =>
@@ -145,7 +146,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   await counted('read_streams', () =>
     readStreams(
       db,
-      ids.map((jobId) => ({ jobId, attempt: null, position: 0 })),
+      ids.map((jobId) => ({ tenantId: 'default', jobId, attempt: null, position: 0 })),
     ),
   )
   await counted('end_attempts', () =>

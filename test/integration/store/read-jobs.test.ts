@@ -1,5 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { listJobs, readJobs, readRequest, readSettled, type ListedJob, type ListFilter } from '@askonce/store'
+import {
+  listJobs,
+  readAnswers,
+  readJobs,
+  readRequest,
+  readSettled,
+  readStreams,
+  type JobRef,
+  type ListedJob,
+  type ListFilter,
+} from '@askonce/store'
 import { describe, expect, it } from 'vitest'
 import { inSeconds, insertJob, useStore } from './fixture.ts'
 
@@ -32,12 +42,24 @@ describe('readJobs', () => {
     })
     const expired = await insertJob(store, { state: 'succeeded', expires_at: inSeconds(0) })
     const foreign = await insertJob(store, { tenant_id: 'other' })
-    const rows = await readJobs(store.db, [live, expired, foreign, randomUUID(), live])
-    expect(ids(rows).toSorted()).toEqual([live, foreign].toSorted())
+    const mine = (id: string): JobRef => ({ tenantId: 'default', id })
+    const refs = [live, expired, foreign, randomUUID(), live].map(mine)
+    const rows = await readJobs(store.db, [...refs, { tenantId: 'other', id: live }])
+    expect(ids(rows)).toEqual([live])
     const row = rows.find(({ id }) => id === live)
     expect(row).toMatchObject({ response, metadata: { a: 'b' }, tenant_id: 'default', paid: 1, cost_usd: null })
     expect(row).not.toHaveProperty('request')
     expect(await readJobs(store.db, [])).toEqual([])
+  })
+
+  it('reads nothing of a job that is another tenant’s: no row leaves the scan, and with it no answer', async () => {
+    const id = await insertJob(store, { state: 'succeeded', response: Buffer.alloc(1024), expires_at: inSeconds(60) })
+    const foreign = { tenantId: 'other', id }
+    expect(await readJobs(store.db, [foreign])).toEqual([])
+    expect(await readAnswers(store.db, [foreign])).toEqual([])
+    expect(await readRequest(store.db, foreign)).toBeNull()
+    const [page] = await readStreams(store.db, [{ tenantId: 'other', jobId: id, attempt: null, position: 0 }])
+    expect(page).toMatchObject({ state: null, length: null, contentType: null })
   })
 })
 
@@ -58,8 +80,8 @@ describe('readRequest', () => {
   it('gives the exact bytes and the operation', async () => {
     const request = Buffer.from('{ "n" : 1.0 }')
     const id = await insertJob(store, { request, operation: 'messages' })
-    expect(await readRequest(store.db, id)).toEqual({ operation: 'messages', request })
-    expect(await readRequest(store.db, randomUUID())).toBeNull()
+    expect(await readRequest(store.db, { tenantId: 'default', id })).toEqual({ operation: 'messages', request })
+    expect(await readRequest(store.db, { tenantId: 'default', id: randomUUID() })).toBeNull()
   })
 })
 

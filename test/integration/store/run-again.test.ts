@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { jobError } from '@askonce/core'
-import { cancelJobs, deleteJob, failJobs, retryJobs, type ChangeOutcome } from '@askonce/store'
+import { cancelJobs, deleteJobs, failJobs, retryJobs, type ChangeOutcome } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
 import {
   attemptRow,
   decisionRequest,
   inSeconds,
-  insertAttempt,
   insertJob,
   insertRunning,
   jobRow,
@@ -248,47 +247,20 @@ describe('a request that waits for a change of the row', () => {
   it('delete of a job that is being cancelled', async () => {
     const id = await insertRunning(store)
     const changing = await openTransaction(store, `update jobs set ${changes.cancelled} where id = $1`, [id])
-    const deleting = deleteJob(store.db, 'default', id)
+    const deleting = deleteJobs(store.db, decisionRequest([id]), false)
     await untilBlocked(store)
     await changing.finish('commit')
-    expect(await deleting).toEqual({ deleted: true, was: 'cancelled' })
+    // It has an open attempt: what was read before the wait for the lock would not say so.
+    expect(await deleting).toMatchObject([{ allowed: false, consentRequired: true, was: 'cancelled' }])
   })
 
   it('delete of a job that is being made to run', async () => {
     const id = await insertJob(store, { state: 'failed' })
     const changing = await openTransaction(store, `update jobs set ${changes.queued} where id = $1`, [id])
-    const deleting = deleteJob(store.db, 'default', id)
+    const deleting = deleteJobs(store.db, decisionRequest([id]), false)
     await untilBlocked(store)
     await changing.finish('commit')
-    expect(await deleting).toEqual({ deleted: false, was: 'queued' })
+    expect(await deleting).toMatchObject([{ allowed: false, was: 'queued' }])
     expect(await jobRow(store, id)).toMatchObject({ state: 'queued' })
-  })
-})
-
-describe('delete', () => {
-  it.each(['succeeded', 'failed', 'cancelled'] as const)(
-    'forgets a job that is %s; the ledger stays',
-    async (state) => {
-      const id = await insertJob(store, { state })
-      await insertAttempt(store, id, { billing: 'maybe' })
-      expect(await deleteJob(store.db, 'default', id)).toEqual({ deleted: true, was: state })
-      expect(await store.query('select 1 from jobs where id = $1', [id])).toEqual([])
-      expect(await attemptRow(store, id)).toMatchObject({ billing: 'maybe' })
-      expect(await deleteJob(store.db, 'default', id)).toBeNull()
-    },
-  )
-
-  it.each(['queued', 'running', 'uncertain'] as const)('does not touch a job that is %s', async (state) => {
-    const id = await insertJob(store, { state })
-    expect(await deleteJob(store.db, 'default', id)).toEqual({ deleted: false, was: state })
-    expect(await jobRow(store, id)).toMatchObject({ state })
-  })
-
-  it('does not know foreign and expired jobs', async () => {
-    const foreign = await insertJob(store, { state: 'failed', tenant_id: 'other' })
-    const expired = await insertJob(store, { state: 'failed', expires_at: inSeconds(0) })
-    for (const id of [foreign, expired, randomUUID()]) expect(await deleteJob(store.db, 'default', id)).toBeNull()
-    expect(await jobRow(store, foreign)).toMatchObject({ state: 'failed' })
-    expect(await jobRow(store, expired)).toMatchObject({ state: 'failed' })
   })
 })

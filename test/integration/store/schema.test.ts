@@ -46,7 +46,7 @@ describe('the words of the constraints are the words of the core', () => {
     ['attempts_outcome_check', outcomes],
     ['attempts_billing_check', billings],
     ['decisions_action_check', decisionActions],
-    ['api_keys_scopes_check', ['submit', 'read', 'admin']],
+    ['api_keys_scopes_check', ['submit', 'read', 'admin', 'operator']],
     ['lanes_state_check', ['open', 'paused', 'breaker', 'stopped']],
   ])('%s', async (constraint, words) => {
     expect(await wordsOf(constraint)).toEqual(words.toSorted())

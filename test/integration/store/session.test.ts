@@ -48,6 +48,17 @@ const connections = async (): Promise<number> => {
 const terminate = () =>
   sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'under test'`.execute(store.db)
 
+const sleepers = async (): Promise<number> => {
+  const rows = await store.query<{ n: number }>(
+    `select count(*)::int as n from pg_stat_activity where query like '%pg_sleep(0.1)%' and pid <> pg_backend_pid()`,
+  )
+  return rows[0]?.n ?? 0
+}
+
+function holdEventLoop(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
+}
+
 /** Fails if a second connection shows up within a while: long enough for every timer of a reconnect. */
 async function expectOneConnection(): Promise<void> {
   for (let left = 60; left > 0; left -= 1) {
@@ -128,6 +139,23 @@ describe('a session', () => {
     await until(() => heard.length > 0)
     expect(heard).toHaveLength(1)
     expect(errors).toHaveLength(1)
+  })
+
+  it('takes a reply that arrived while the event loop was held up beyond the time-out', async () => {
+    const { session, errors } = watch({ queryTimeoutMs: 400 })
+    await until(() => session.connected)
+    const reply = sql<{ ok: number }>`select 1 as ok from pg_sleep(0.1)`.execute(session.db)
+    await until(async () => (await sleepers()) === 1)
+    holdEventLoop(1_000)
+    expect((await reply).rows).toEqual([{ ok: 1 }])
+    expect([session.connected, errors]).toEqual([true, []])
+  })
+
+  it('takes a connection that was made while the event loop was held up beyond the time-out', async () => {
+    const { session, errors } = watch({ queryTimeoutMs: 2_000 })
+    holdEventLoop(3_000)
+    await until(() => session.connected || errors.length > 0)
+    expect(errors).toEqual([])
   })
 
   it('keeps its connection when a statement fails for its own reasons', async () => {

@@ -1,7 +1,16 @@
 import { randomUUID } from 'node:crypto'
-import { deleteJob, submitBatch, sweepExpired, type NewJob, type SubmitOrder, type SubmitResult } from '@askonce/store'
+import { deleteJobs, submitBatch, sweepExpired, type NewJob, type SubmitOrder, type SubmitResult } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
-import { inSeconds, insertJob, jobRow, newJob, openTransaction, untilBlocked, useStore } from './fixture.ts'
+import {
+  decisionRequest,
+  inSeconds,
+  insertJob,
+  jobRow,
+  newJob,
+  openTransaction,
+  untilBlocked,
+  useStore,
+} from './fixture.ts'
 
 const store = useStore({ poolSize: 12 })
 
@@ -79,7 +88,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) =
             'select id from jobs where idempotency_key = any($1) limit 1',
             [keys],
           )
-          if (row !== undefined) await deleteJob(store.db, 'default', row.id)
+          if (row !== undefined) await deleteJobs(store.db, decisionRequest([row.id]), true)
         }
       })()
       const created: string[] = []

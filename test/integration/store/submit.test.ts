@@ -22,6 +22,49 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
     return { id, key, submission: newJob(key, { body }) }
   }
 
+  describe('a key that the simulated provider has', () => {
+    const real = { lane: 'openai', model: 'gpt-4.1' }
+
+    it.each(['queued', 'running', 'uncertain', 'succeeded', 'failed', 'cancelled'] as const)(
+      '%s: the same request, now for a real provider, takes it over with a new id',
+      async (state) => {
+        const { id, key } = await known({ state, model: 'gpt-4.1' })
+        const job = newJob(key, real)
+        const twin = newJob(key, real)
+        const [first, second] = await submit([job, twin])
+        expect(first).toMatchObject({
+          kind: 'created',
+          job: { id: job.id, lane: 'openai', state: 'queued', attempt: 0 },
+        })
+        expect(second).toMatchObject({ kind: 'attached', job: { id: job.id } })
+        expect(await readJobs(store.db, [{ tenantId: 'default', id }])).toEqual([])
+        expect(await jobRow(store, job.id)).toMatchObject({
+          response: null,
+          answer_attempt: null,
+          paid: 0,
+          expires_at: null,
+        })
+        // From now on it is any other job.
+        expect(await submitOne(newJob(key, real))).toMatchObject({ kind: 'attached', job: { id: job.id } })
+      },
+    )
+
+    it('is replayed while its request still goes there', async () => {
+      const { id, submission } = await known({ state: 'succeeded' })
+      expect(await submitOne(submission)).toMatchObject({ kind: 'replayed', job: { id } })
+    })
+
+    it('refuses another request, also for a real provider', async () => {
+      const { id, key } = await known({ state: 'succeeded' })
+      expect(await submitOne(newJob(key, { ...real, body: 'two' }))).toMatchObject({ kind: 'mismatch', job: { id } })
+    })
+
+    it('keeps the answer of a real provider when that is turned off', async () => {
+      const { id, submission } = await known({ state: 'succeeded', ...real })
+      expect(await submitOne(submission)).toMatchObject({ kind: 'replayed', job: { id, lane: 'openai' } })
+    })
+  })
+
   describe('a new key', () => {
     it('is created with everything that the submission says', async () => {
       const job = newJob(randomUUID(), {
@@ -45,7 +88,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         metadata: { a: 'b' },
       })
       expect(row.dispatched_at).toBeInstanceOf(Date)
-      expect(await readJobs(store.db, [job.id])).toEqual([row])
+      expect(await readJobs(store.db, [{ tenantId: job.tenantId, id: job.id }])).toEqual([row])
       expect(await jobRow(store, job.id)).toMatchObject({
         tenant_id: 'default',
         idempotency_key: job.key,

@@ -50,6 +50,7 @@ function batchOf(inputFileId: string): NewBatch {
     errorFileId: randomUUID(),
     outputTtlSeconds: null,
     metadata: null,
+    requestHeaders: null,
     keyPrefix: null,
     completionWindow: '24h',
     windowSeconds: day,
@@ -72,7 +73,7 @@ describe('sweepFiles', () => {
     const [silent, slow] = [await upload(), await upload()]
     await lastSeen(silent, 901)
     await lastSeen(slow, 890)
-    expect(await sweepFiles(store.db, 10)).toBe(1)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 1 })
     expect(await kept()).toEqual([slow])
     expect(await withContent()).toEqual([slow])
   })
@@ -91,7 +92,7 @@ describe('sweepFiles', () => {
     const id = await upload()
     await lastSeen(id, 901)
     await appendUpload(store.db, id, 8, Buffer.from('three\n'))
-    expect(await sweepFiles(store.db, 10)).toBe(0)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 0 })
     expect(await kept()).toEqual([id])
   })
 
@@ -99,16 +100,16 @@ describe('sweepFiles', () => {
     const id = await upload()
     await lastSeen(id, 901)
     const writing = await openTransaction(store, 'update files set touched_at = now() where id = $1', [id])
-    expect(await sweepFiles(store.db, 10)).toBe(0)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 0 })
     await writing.finish('commit')
-    expect(await sweepFiles(store.db, 10)).toBe(0)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 0 })
     expect(await kept()).toEqual([id])
   })
 
   it('deletes expired files with their content, and keeps those that do not expire or not yet', async () => {
     const [expired, young, lasting] = [await file(day), await file(day), await file()]
     await expire(expired)
-    expect(await sweepFiles(store.db, 10)).toBe(1)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 1 })
     expect((await kept()).toSorted()).toEqual([young, lasting].toSorted())
     expect((await withContent()).toSorted()).toEqual([young, lasting].toSorted())
   })
@@ -117,21 +118,21 @@ describe('sweepFiles', () => {
     const id = await file(day)
     const batch = await createBatch(store.db, batchOf(id))
     await expire(id)
-    expect(await sweepFiles(store.db, 10)).toBe(0)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 0 })
     await store.query(
       `update batches set status = 'completed', in_progress_at = now(), finalizing_at = now(), ended_at = now()
        where id = $1`,
       [batch?.id],
     )
-    expect(await sweepFiles(store.db, 10)).toBe(1)
+    expect(await sweepFiles(store.db, 10)).toMatchObject({ count: 1 })
     expect(await withContent()).toEqual([])
   })
 
   it('deletes no more than it is asked to', async () => {
     for (let index = 0; index < 5; index += 1) await expire(await file(day))
-    expect(await sweepFiles(store.db, 3)).toBe(3)
-    expect(await sweepFiles(store.db, 3)).toBe(2)
-    expect(await sweepFiles(store.db, 3)).toBe(0)
+    expect(await sweepFiles(store.db, 3)).toMatchObject({ count: 3 })
+    expect(await sweepFiles(store.db, 3)).toMatchObject({ count: 2 })
+    expect(await sweepFiles(store.db, 3)).toMatchObject({ count: 0 })
   })
 })
 
@@ -154,9 +155,10 @@ it('sweepBatches deletes a batch with its results once its retention is over, an
     )
   await end(batches[0]?.id, day + 1)
   await end(batches[1]?.id, day - 10)
-  expect(await sweepBatches(store.db, day)).toBe(1)
-  expect(await sweepBatches(store.db, day)).toBe(0)
+  expect(await sweepBatches(store.db, day)).toMatchObject({ count: 1 })
+  expect(await sweepBatches(store.db, day)).toMatchObject({ count: 0 })
   expect(await store.query('select id from batches')).toEqual([{ id: batches[1]?.id }])
   const { output_file_id: output, error_file_id: errors } = batches[1] as BatchRow
+  await sweepFiles(store.db, 10)
   expect((await kept()).toSorted()).toEqual([input, output, errors].toSorted())
 })

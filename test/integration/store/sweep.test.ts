@@ -30,32 +30,32 @@ describe('sweepExpired', () => {
     async (state) => {
       await insertJob(store, { state, expires_at: inSeconds(0) })
       const kept = await insertJob(store, { state, expires_at: inSeconds(1) })
-      expect(await sweepExpired(store.db, 100)).toBe(1)
+      expect(await sweepExpired(store.db, 100)).toMatchObject({ count: 1 })
       expect(await left()).toEqual([kept])
-      expect(await sweepExpired(store.db, 100)).toBe(0)
+      expect(await sweepExpired(store.db, 100)).toMatchObject({ count: 0 })
     },
   )
 
   it('never deletes an unfinished job, however old', async () => {
     const old = { created_at: new Date(0), run_at: new Date(0), ttl_seconds: 1 }
     for (const state of ['queued', 'running', 'uncertain'] as const) await insertJob(store, { ...old, state })
-    expect(await sweepExpired(store.db, 100)).toBe(0)
+    expect(await sweepExpired(store.db, 100)).toMatchObject({ count: 0 })
     expect(await left()).toHaveLength(3)
   })
 
   it('takes the oldest first, no more than the limit', async () => {
     const ids = []
     for (const ago of [1, 3, 2]) ids.push(await insertJob(store, { state: 'failed', expires_at: inSeconds(-ago) }))
-    expect(await sweepExpired(store.db, 2)).toBe(2)
+    expect(await sweepExpired(store.db, 2)).toMatchObject({ count: 2 })
     expect(await left()).toEqual([ids[0]])
   })
 
   it('passes by a row that somebody holds, and takes it the next time', async () => {
     const id = await insertJob(store, { state: 'succeeded', expires_at: inSeconds(-1) })
     const reader = await openTransaction(store, 'select 1 from jobs where id = $1 for update', [id])
-    expect(await sweepExpired(store.db, 100)).toBe(0)
+    expect(await sweepExpired(store.db, 100)).toMatchObject({ count: 0 })
     await reader.finish('commit')
-    expect(await sweepExpired(store.db, 100)).toBe(1)
+    expect(await sweepExpired(store.db, 100)).toMatchObject({ count: 1 })
   })
 
   it('never deletes a row that a submission takes over meanwhile', async () => {
@@ -86,7 +86,7 @@ describe('sweepExpired', () => {
       sweepExpired(store.db, 100),
     ])
     const rest = await sweepExpired(store.db, 100)
-    expect(counts.reduce((sum, count) => sum + count, rest)).toBe(100)
+    expect(counts.reduce((sum, { count }) => sum + count, rest.count)).toBe(100)
   })
 })
 
@@ -97,27 +97,27 @@ describe('sweepAttempts', () => {
     await insertAttempt(store, randomUUID(), old(101))
     const kept = randomUUID()
     await insertAttempt(store, kept, old(70))
-    expect(await sweepAttempts(store.db, 100, 10)).toBe(1)
+    expect(await sweepAttempts(store.db, 100, 10)).toMatchObject({ count: 1 })
     expect(await store.query('select job_id from attempts')).toEqual([{ job_id: kept }])
   })
 
   it('never deletes an open attempt, nor one of a job that still exists', async () => {
     await insertAttempt(store, randomUUID(), { started_at: new Date(0) })
     await insertAttempt(store, await insertJob(store, { state: 'failed' }), old(1_000))
-    expect(await sweepAttempts(store.db, 100, 10)).toBe(0)
+    expect(await sweepAttempts(store.db, 100, 10)).toMatchObject({ count: 0 })
   })
 
   it('takes the oldest first, no more than the limit, and passes by what somebody holds', async () => {
     const ids = [randomUUID(), randomUUID(), randomUUID()]
     for (const [index, id] of ids.entries()) await insertAttempt(store, id, old(1_000 - index))
     const holder = await openTransaction(store, 'select 1 from attempts where job_id = $1 for update', [ids[0]])
-    expect(await sweepAttempts(store.db, 100, 1)).toBe(1)
+    expect(await sweepAttempts(store.db, 100, 1)).toMatchObject({ count: 1 })
     await holder.finish('commit')
     expect(await store.query('select job_id from attempts order by finished_at')).toEqual([
       { job_id: ids[0] },
       { job_id: ids[2] },
     ])
-    expect(await sweepAttempts(store.db, 100, 10)).toBe(2)
+    expect(await sweepAttempts(store.db, 100, 10)).toMatchObject({ count: 2 })
   })
 })
 

@@ -1,17 +1,21 @@
-import { deleteJob, retryContention } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { changeMany } from '../bulk-change.ts'
 import { sendOutcomes } from '../bulk-outcomes.ts'
 import { changeJobs, changes, noSuchJob, type Change } from '../change.ts'
 import type { Parts } from '../context.ts'
-import { patiently } from '../patience.ts'
-import { Problem } from '../problem.ts'
 import { readBody } from '../request-body.ts'
-import { idOf, isJobId, sendJson, type ApiRoute } from '../route.ts'
-import { bulkChangeBody, bulkRetryBody, decisionBody, retryBody, type BulkChangeBody } from '../schemas/changes.ts'
-import { changeOutcomes, deletedJob, job } from '../schemas/job.ts'
-import { noQuery } from '../schemas/queries.ts'
+import { idOf, sendJson, type ApiRoute } from '../route.ts'
+import {
+  bulkChangeBody,
+  bulkDeleteBody,
+  bulkRetryBody,
+  decisionBody,
+  retryBody,
+  type BulkChangeBody,
+} from '../schemas/changes.ts'
+import { changeOutcomes, deletedJob, deleteOutcomes, job } from '../schemas/job.ts'
+import { consentQuery, noQuery } from '../schemas/queries.ts'
 
 /** POST /v1/jobs/{id}/<change>. */
 function changeOne(
@@ -52,7 +56,7 @@ function changeOne(
 }
 
 /** POST /v1/jobs/bulk/<change>. */
-function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRoute {
+function changeSeveral(change: Change, body: z.ZodType, summary: string, schema: z.ZodType = changeOutcomes): ApiRoute {
   return {
     method: 'POST',
     path: `/v1/jobs/bulk/${change.name}`,
@@ -65,7 +69,7 @@ function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRou
     accepts: ['application/json'],
     body,
     example: { filter: { state: change.from[0] } },
-    answers: { 200: { description: 'One outcome for each job', schema: changeOutcomes } },
+    answers: { 200: { description: 'One outcome for each job', schema } },
     errors: [],
     async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
       const asked = readBody(body, request.body) as BulkChangeBody
@@ -78,17 +82,11 @@ function changeSeveral(change: Change, body: z.ZodType, summary: string): ApiRou
 }
 
 async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const id = idOf(request)
-  if (!isJobId(id)) throw noSuchJob()
-  const outcome = await patiently(retryContention(() => deleteJob(parts.db, request.caller.tenantId, id)))
-  if (outcome === null) throw noSuchJob()
-  if (!outcome.deleted) {
-    throw new Problem('state_conflict', `The job is ${outcome.was}; only one that has ended can be deleted.`, {
-      state: outcome.was,
-    })
-  }
-  parts.announce('settled', [id])
-  return sendJson(reply, 200, { id, object: 'job', deleted: true })
+  const { accept_duplicate_charge: consent } = request.query as z.infer<typeof consentQuery>
+  const asked = { caller: request.caller, consent: consent === 'true', reason: null, generation: null }
+  const [outcome] = await changeJobs(parts, changes.delete, [idOf(request)], asked)
+  if (outcome === undefined || 'problem' in outcome) throw outcome?.problem ?? noSuchJob()
+  return sendJson(reply, outcome.status, outcome.job)
 }
 
 const { retry, cancel, fail } = changes
@@ -115,14 +113,16 @@ export const changeRoutes: ApiRoute[] = [
     scope: 'submit',
     tag: 'Jobs',
     summary: 'Forget a job that has ended',
-    description: 'Its request and answer are gone and its key is free; the ledger stays.',
-    query: noQuery,
+    description:
+      'Its request and answer are gone, also from the results of batches, and its key is free; the ledger stays. A job that was billed, or may have been, and has no answer needs `accept_duplicate_charge=true`, and leaves a decision.',
+    query: consentQuery,
     accepts: [],
     answers: { 200: { description: 'It is gone', schema: deletedJob } },
-    errors: ['not_found', 'state_conflict'],
+    errors: ['not_found', 'state_conflict', 'consent_required'],
     handle: remove,
   },
   changeSeveral(cancel, bulkChangeBody, 'Cancel many jobs'),
   changeSeveral(retry, bulkRetryBody, 'Run many jobs again'),
   changeSeveral(fail, bulkChangeBody, 'Decide that many uncertain jobs have failed'),
+  changeSeveral(changes.delete, bulkDeleteBody, 'Forget many jobs that have ended', deleteOutcomes),
 ]

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { ApiRoute } from '../route.ts'
 import { eventsRoute, sdkRoutes } from '../sdk/index.ts'
 import { changeRoutes } from './change-jobs.ts'
+import { eraseRoute } from './erase-ledger.ts'
 import { laneRoutes } from './lanes.ts'
 import { attemptsRoute } from './list-attempts.ts'
 import { listRoute } from './list-jobs.ts'
@@ -26,6 +27,7 @@ export function allRoutes(limits: Config['limits']): ApiRoute[] {
     ...changeRoutes,
     submitManyRoute(z.strictObject({ jobs: z.array(item) })),
     spendRoute,
+    eraseRoute,
     ...laneRoutes,
     ...sdkRoutes(limits),
     ...serverRoutes,

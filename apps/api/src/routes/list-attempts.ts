@@ -4,7 +4,6 @@ import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { readAttemptCursor, toAttemptCursor } from '../cursor.ts'
 import { attemptView, duplicateWord, summarisedList, withTotals } from '../ledger-view.ts'
-import { patiently } from '../patience.ts'
 import { keyInQuery } from '../query-key.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { keyAttemptList } from '../schemas/ledger.ts'
@@ -13,8 +12,8 @@ import { attemptsQuery, pageSizeOf } from '../schemas/queries.ts'
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const query = request.query as z.infer<typeof attemptsQuery>
   const limit = pageSizeOf(query)
-  const { attempts, totals } = await patiently(
-    readKeyLedger(parts.db, {
+  const { attempts, totals } = await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
+    readKeyLedger(db, {
       tenantId: request.caller.tenantId,
       key: keyInQuery(query.key),
       // One more than asked for tells whether there is a next page.

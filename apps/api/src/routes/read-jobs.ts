@@ -2,7 +2,8 @@ import { readDecisions, readLedger, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
-import { jobJson } from '../job-view.ts'
+import { answerBody, sendBody } from '../answer-body.ts'
+import { sendJob } from '../job-view.ts'
 import { attemptView, decisionView, duplicateWord, summarisedList, withTotals } from '../ledger-view.ts'
 import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
@@ -24,23 +25,24 @@ async function get(parts: Parts, request: FastifyRequest, reply: FastifyReply): 
   const limitMs = waitOf(request, reply)
   const row = await waitForJob(parts, reply, await jobInPath(parts, request), limitMs)
   if (row === null) throw noSuchJob()
-  return sendJson(reply, 200, jobJson(row, parts.lanes))
+  return sendJob(parts, reply, row, { status: 200 })
 }
 
 async function getResponse(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const id = idOf(request)
   const row = isJobId(id) ? await parts.jobs.readAnswer(request.caller.tenantId, id) : null
   if (row === null) throw noSuchJob()
-  if (row.response === null) {
+  const body = answerBody(parts.db, row)
+  if (body === null) {
     throw new Problem('not_found', `The job is ${row.state}; it has no stored answer.`, {
       param: 'id',
       state: row.state,
     })
   }
-  return reply
+  void reply
     .header('content-type', row.response_content_type ?? 'application/json')
     .header('x-provider-status', String(row.response_status))
-    .send(row.response)
+  return sendBody(reply, body)
 }
 
 async function getAttempts(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

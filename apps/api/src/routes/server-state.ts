@@ -24,14 +24,50 @@ async function isReady(parts: Parts, _request: FastifyRequest, reply: FastifyRep
 }
 
 async function metrics(parts: Parts, _request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  parts.metrics.setLaneStates(parts.lanes.all())
+  parts.metrics.setLaneStates(parts.lanes.allPublic())
+  parts.metrics.setPausedModels(parts.lanes.pausedModels())
   const { contentType, text } = await parts.metrics.render()
   return reply.header('content-type', contentType).send(text)
 }
 
 const shared = { method: 'GET', scope: null, tag: 'Server', query: anyQuery, accepts: [], errors: [] } as const
 
+/** For whoever opens the address that `npm start` prints: where everything else is. */
+const pages = {
+  '/docs': 'every call of the HTTP API, to read and to try (OpenAPI 3.1 at /openapi.json)',
+  '/readyz': 'whether the server can work, and what is in trouble',
+  '/metrics': 'figures for Prometheus',
+}
+const inRepository = ['README.md', 'docs/migrating.md', 'docs/client.md', 'docs/billing.md', 'docs/operations.md']
+
+function front(_parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  if (request.headers.accept?.includes('text/html') !== true) {
+    return Promise.resolve(sendJson(reply, 200, { name: 'askonce', version, pages, repository: inRepository }))
+  }
+  const links = Object.entries(pages).map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}</li>`)
+  const files = inRepository.map((file) => `<code>${file}</code>`).join(', ')
+  const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Askonce</title>
+<h1>Askonce ${version}</h1>
+<p>Ask an LLM once per key; get the stored answer as often as you like.</p>
+<ul>${links.join('')}</ul>
+<p>In the repository: ${files}</p></html>
+`
+  return Promise.resolve(
+    reply
+      .header('content-type', 'text/html; charset=utf-8')
+      .header('content-security-policy', "default-src 'none'; frame-ancestors 'none'")
+      .send(page),
+  )
+}
+
 export const serverRoutes: ApiRoute[] = [
+  {
+    ...shared,
+    path: '/',
+    summary: 'Where the pages are',
+    answers: { 200: { description: 'Paths and what is there; for a browser a page of links' } },
+    handle: front,
+  },
   {
     ...shared,
     path: '/healthz',

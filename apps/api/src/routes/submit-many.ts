@@ -4,15 +4,15 @@ import { splitBulk } from '../bulk-items.ts'
 import { sendOutcomes } from '../bulk-outcomes.ts'
 import { BulkSubmission } from '../bulk-submission.ts'
 import type { Parts } from '../context.ts'
-import { decodeBody } from '../request-body.ts'
+import { bodyOf } from '../request-body.ts'
 import type { ApiRoute } from '../route.ts'
 import { submissionOutcomes } from '../schemas/job.ts'
 import { noQuery } from '../schemas/queries.ts'
 
 async function submitMany(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const isNdjson = /^application\/x-ndjson\b/i.test(request.headers['content-type'] ?? '')
-  const items = splitBulk(decodeBody(request.body), isNdjson)
-  const bulk = new BulkSubmission(parts, request.caller.tenantId, request.id, items)
+  const items = await splitBulk(bodyOf(request), isNdjson)
+  const bulk = new BulkSubmission(parts, request.caller, request.id, items)
   return sendOutcomes(reply, await bulk.first(), bulk.rest())
 }
 

@@ -1,23 +1,22 @@
-import { isTerminal, parseKey } from '@askonce/core'
+import { parseKey } from '@askonce/core'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
-import { jobJson } from '../job-view.ts'
+import { sendJob } from '../job-view.ts'
 import { Problem } from '../problem.ts'
-import { decodeBody, parseText } from '../request-body.ts'
-import { headerValues, sendJson, type ApiRoute } from '../route.ts'
+import { useBody } from '../request-body.ts'
+import { headerValues, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob, waitOf } from '../wait-for-job.ts'
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const { tenantId } = request.caller
+  const { tenantId, defaults } = request.caller
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
-  const parsed = parseText(decodeBody(request.body))
-  const prepared = parts.prepare.fromSubmission({ tenantId, key: key.key, body: parsed.value, textOf: parsed.textOf })
+  const prepared = await useBody(request, (body) => parts.intake.submission({ tenantId, defaults, key: key.key, body }))
 
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)
@@ -28,7 +27,7 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const row = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
   const replayed = isReplayed(result)
   void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
-  return sendJson(reply, isTerminal(row.state) ? 200 : 202, jobJson(row, parts.lanes, replayed))
+  return sendJob(parts, reply, row, { replayed })
 }
 
 /** POST /v1/jobs; its body depends on the limits that this server is configured with. */

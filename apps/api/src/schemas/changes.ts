@@ -1,13 +1,12 @@
 import { jobStates } from '@askonce/core'
 import { integer, maxBulkItems, metadata, timestamp } from '@askonce/intake'
 import { z } from 'zod'
+import { keyPrefix } from './common.ts'
 
 const consent = z
   .boolean()
   .optional()
   .describe('Accepts that the provider may charge once more for what it may have charged already')
-
-export const noMembers = z.strictObject({})
 
 const reason = z
   .string({ error: 'must be a string' })
@@ -30,6 +29,7 @@ const filter = z
   .strictObject({
     state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
     created_before: timestamp.optional(),
+    key_prefix: keyPrefix.optional().describe('Jobs whose key begins with this; in the order of keys instead of time'),
     metadata: metadata.optional().describe('Jobs whose metadata has all of these'),
   })
   .refine((members) => Object.values(members).some((value) => value !== undefined), 'must have at least one member')
@@ -53,4 +53,12 @@ const onlyOneText = 'must have either ids or filter, and a cursor only with a fi
 export const bulkChangeBody = z.strictObject(which).refine(onlyOne, onlyOneText)
 export const bulkRetryBody = z.strictObject({ ...which, accept_duplicate_charge: consent }).refine(onlyOne, onlyOneText)
 
-export type BulkChangeBody = z.infer<typeof bulkRetryBody>
+export const bulkDeleteBody = z
+  .strictObject({
+    ...which,
+    accept_duplicate_charge: consent,
+    dry_run: z.boolean().optional().describe('Says what would become of each job, and changes nothing'),
+  })
+  .refine(onlyOne, onlyOneText)
+
+export type BulkChangeBody = z.infer<typeof bulkDeleteBody>

@@ -15,3 +15,8 @@ export function listOf<Item extends z.ZodType>(item: Item) {
     next_cursor: z.string().nullable(),
   })
 }
+
+/** The beginning of keys. */
+export const keyPrefix = z
+  .string({ error: 'must be given once' })
+  .regex(/^[\x20-\x7e]{1,255}$/, 'must have 1 to 255 printable ASCII characters')

@@ -27,12 +27,21 @@ export const job = z
     response: z
       .unknown()
       .describe('The provider’s JSON, or null; always null of a stream, and in lists, unless they ask for one key'),
+    response_url: z
+      .string()
+      .optional()
+      .describe('Where the answer is, if it is larger than 1 MiB and the job stands in a list or in an outcome'),
     error: jobError.nullable(),
     flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
     waiting_for: z
-      .strictObject({ lane: z.string(), reason: z.string(), until: utc.nullable() })
+      .strictObject({
+        lane: z.string(),
+        model: z.string().nullable().describe('Null: the whole lane'),
+        reason: z.string(),
+        until: utc.nullable(),
+      })
       .nullable()
-      .describe('Why a queued job does not run: its lane is closed'),
+      .describe('Why a queued job does not run: its lane is closed, or its model is paused there'),
     usage: z.strictObject({
       input_tokens: tokens,
       output_tokens: tokens,
@@ -72,5 +81,10 @@ export const submissionOutcome = z.strictObject(outcome)
 export const changeOutcome = z.strictObject({ ...outcome, id: z.string() })
 
 export const jobList = listOf(job)
+/** What became of one job that was to be deleted; `deleted` is false where it was only asked what would be. */
+const deleteOutcome = changeOutcome.extend({
+  job: z.strictObject({ id: z.uuid(), object: z.literal('job'), deleted: z.boolean() }).optional(),
+})
 export const submissionOutcomes = listOf(submissionOutcome)
 export const changeOutcomes = listOf(changeOutcome)
+export const deleteOutcomes = listOf(deleteOutcome)

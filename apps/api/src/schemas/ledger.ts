@@ -31,10 +31,14 @@ const totals = {
   output_tokens: z.int(),
   duplicates: z.int().describe('Billed besides the attempt of the same job that is kept'),
   possible_duplicates: z.int().describe('Open or maybe billed besides the attempt that is kept'),
-  cost_usd: z.number().describe('US dollars, an exact decimal'),
-  duplicate_cost_usd: z.number().describe('The part of it that paid for duplicates'),
+  cost_usd: z
+    .number()
+    .nullable()
+    .describe('US dollars, an exact decimal; null: something was billed, and no price is known'),
+  duplicate_cost_usd: z.number().nullable().describe('The part of it that paid for duplicates'),
   possible_duplicate_cost_usd: z
     .number()
+    .nullable()
     .describe('An estimate, and no part of cost_usd: possible duplicates at the cost of the attempt that is kept'),
 }
 
@@ -57,7 +61,7 @@ export const decision = z.strictObject({
   reason: z.string().nullable(),
   by: z.strictObject({ key_id: z.uuid(), key_name: z.string() }).describe('The API key that asked'),
   from_state: z.enum(jobStates),
-  to_state: z.enum(jobStates),
+  to_state: z.enum([...jobStates, 'deleted']),
   attempts: z.int().describe('Attempts before it'),
   generation: z.int().describe('Generation before it'),
   paid_attempts: z.int().describe('Attempts that were open, billed or maybe billed before it'),
@@ -66,12 +70,29 @@ export const decision = z.strictObject({
 export const decisionList = listOf(decision)
 
 export const spendRow = z.strictObject({
-  date: z.iso.date().describe('UTC'),
+  date: z.iso.date().describe('In the time zone that was asked for'),
   provider: z.string().optional().describe('The lane; with group_by=model'),
   model: z.string().optional().describe('With group_by=model'),
   ...totals,
 })
 
-export const spendSummary = z.strictObject({ from: z.iso.date(), to: z.iso.date(), ...totals })
+const spentTwice = z.strictObject({
+  key: z.string(),
+  job_id: z.uuid(),
+  duplicates: z.int(),
+  possible_duplicates: z.int(),
+  duplicate_cost_usd: dollars,
+  possible_duplicate_cost_usd: dollars,
+})
+
+export const spendSummary = z.strictObject({
+  from: z.iso.date().describe('First day'),
+  to: z.iso.date().describe('Last day'),
+  since: utc,
+  until: utc.describe('Left out'),
+  tz: z.string(),
+  ...totals,
+  twice: z.array(spentTwice).describe('Jobs behind the duplicates, at most 100, the latest first'),
+})
 
 export const spendList = listOf(spendRow).extend({ summary: spendSummary })

@@ -1,23 +1,23 @@
 import { Readable } from 'node:stream'
-import { canonicalize, isSettled, isTerminal, type JsonObject, type Operation } from '@askonce/core'
-import { checkBody, type DeliveryOptions, type deliveryOptions, type PreparedJob } from '@askonce/intake'
+import { isSettled, type Operation } from '@askonce/core'
+import { checkBody, parseText, type DeliveryOptions, type deliveryOptions, type PreparedCall } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
-import { jobJson } from '../job-view.ts'
+import { sendJob } from '../job-view.ts'
 import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
-import { decodeBody, parseText } from '../request-body.ts'
-import { headerValues, sendJson } from '../route.ts'
+import { useBody } from '../request-body.ts'
+import { headerValues } from '../route.ts'
 import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
-import { storedMetadata } from './stored-metadata.ts'
-import { refuseBetas } from './refuse-betas.ts'
+import { givenPreviousId } from './previous-response.ts'
+import { requestHeaders } from './request-headers.ts'
 import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -36,7 +36,7 @@ export interface Call {
 /** A call of a stock SDK: attach to the key's job, wait for it, and answer as the provider did. */
 export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyReply, call: Call): Promise<unknown> {
   const after = lastEventId(request)
-  const { prepared, background } = prepare(parts, request, call)
+  const prepared = await prepare(parts, request, call)
   const result = await parts.submissions.submit(prepared.job)
   logSubmission(parts, request.id, result)
   if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
@@ -48,19 +48,19 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   })
   if (prefersAsync(headerValues(request, 'prefer'))) {
     void reply.header('preference-applied', 'respond-async')
-    return sendJson(reply, isTerminal(job.state) ? 200 : 202, jobJson(job, parts.lanes, isReplayed(result)))
+    return sendJob(parts, reply, job, { replayed: isReplayed(result) })
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
-  if (job.streamed) return sendStream(parts, request, reply, { job, after, request: prepared.request })
-  if (background) return sendResponse(reply, await withAnswer(parts, job))
+  if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: prepared.wantsUsage })
+  if (prepared.background) return sendResponse(parts, reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
     (row) => row ?? job,
   )
   if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
-    return sendKeptAlive(request, reply, settled)
+    return sendKeptAlive(parts, request, reply, settled)
   }
-  return sendProviderAnswer(reply, await settled)
+  return sendProviderAnswer(parts, reply, await settled)
 }
 
 /** The job as `GET` reads it: a submission need not bring the answer's bytes with it. */
@@ -69,35 +69,21 @@ async function withAnswer(parts: Parts, job: JobRow): Promise<JobRow> {
   return (await parts.jobs.read(job.tenant_id, job.id)) ?? job
 }
 
-function prepare(
-  parts: Parts,
-  request: FastifyRequest,
-  { operation, options }: Call,
-): { prepared: PreparedJob; background: boolean } {
-  refuseBetas(request)
-  const parsed = parseText(decodeBody(request.body))
-  if (typeof parsed.value !== 'object' || parsed.value === null || Array.isArray(parsed.value)) {
-    throw new Problem('invalid_request', 'The body must be a JSON object.', { param: '' })
-  }
-  const asked = parsed.value as JsonObject
-  const { background, ...rest } = asked
-  const receipt = operation === 'responses' && background !== undefined
-  const body = receipt ? rest : asked
-  if (receipt && typeof background !== 'boolean' && background !== null) {
-    throw new Problem('invalid_request', '/background: must be true or false', { param: '/background' })
-  }
-  const delivery = readOptions(request, options)
-  const prepared = parts.prepare.fromRequest({
-    tenantId: request.caller.tenantId,
-    key: (fingerprint) => chooseKey(request, fingerprint),
+async function prepare(parts: Parts, request: FastifyRequest, { operation, options }: Call): Promise<PreparedCall> {
+  const { tenantId, defaults } = request.caller
+  const asked = {
+    tenantId,
+    defaults,
     operation,
-    request: body,
-    // Every job runs in the background here; the provider would answer with a receipt.
-    text: receipt ? canonicalize(body) : parsed.textOf(asked),
-    base: [],
-    options: { ...delivery, ...metadataOf(operation, body, delivery) },
+    headers: requestHeaders(request, parts.config.forwardHeaders),
+    options: readOptions(request, options),
+  }
+  const prepared = await useBody(request, async (body) => {
+    const previous = operation === 'responses' ? await givenPreviousId(parts, tenantId, body) : null
+    return parts.intake.call({ call: { ...asked, previous }, body })
   })
-  return { prepared, background: background === true }
+  prepared.job.key = chooseKey(request, prepared.job.fingerprint)
+  return prepared
 }
 
 /** Our own members travel in a header: `Askonce-Options: {"on_uncertain":"hold"}`. */
@@ -112,17 +98,12 @@ function readOptions(request: FastifyRequest, schema: z.ZodType<DeliveryOptions>
   }
 }
 
-/** What the caller asks the provider to store is found again here by the same metadata, which those of the header leave as they are. */
-function metadataOf(
-  operation: Operation,
-  request: JsonObject,
-  delivery: DeliveryOptions,
-): Pick<DeliveryOptions, 'metadata'> {
-  const stored = operation === 'chat.completions' ? storedMetadata(request) : null
-  return stored === null ? {} : { metadata: { ...delivery.metadata, ...stored } }
-}
-
-function sendKeptAlive(request: FastifyRequest, reply: FastifyReply, settled: Promise<JobRow>): FastifyReply {
-  const body = keptAlive(settled, request)
+function sendKeptAlive(
+  parts: Parts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  settled: Promise<JobRow>,
+): FastifyReply {
+  const body = keptAlive(parts.db, settled, request)
   return reply.code(200).header('content-type', 'application/json').send(Readable.from(body))
 }

@@ -1,13 +1,14 @@
+import { isStoredWith } from '@askonce/intake'
 import { findByAnswerId, listStoredCompletions, readRequest, type JobRow, type StoredCandidate } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import { answerBody, inOneList, sendBody } from '../answer-body.ts'
 import type { Parts } from '../context.ts'
 import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
-import { idOf, sendJson, type ApiRoute } from '../route.ts'
+import { idOf, type ApiRoute } from '../route.ts'
 import { noQuery } from '../schemas/queries.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
-import { isStoredWith } from './stored-metadata.ts'
 
 const defaultLimit = 20
 const maxLimit = 100
@@ -19,6 +20,7 @@ const listQuery = z.looseObject({
     .refine((text) => /^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= maxLimit, {
       error: `must be an integer from 1 to ${maxLimit}`,
     })
+    .meta({ type: 'integer', minimum: 1, maximum: maxLimit, default: defaultLimit })
     .optional()
     .describe(`Completions per page, at most ${maxLimit}; default ${defaultLimit}`),
   model: z.string().optional(),
@@ -30,7 +32,6 @@ const maxPageBytes = 16 * 1024 * 1024
 /** Rows that are looked at in one go: few of them are not what is listed. */
 const minRead = 50
 
-const comma = Buffer.from(',')
 const metadataParameter = /^metadata\[(.{1,64})\]$/
 const known = new Set(['after', 'limit', 'model', 'order'])
 
@@ -63,14 +64,14 @@ interface Page {
 }
 
 /** A page of at most so many completions and bytes; one comes in any case. What the database finds may not be stored: then more is read. */
-async function readPage(parts: Parts, filter: PageFilter, size: number): Promise<Page> {
+async function readPage(parts: Parts, reply: FastifyReply, filter: PageFilter, size: number): Promise<Page> {
   const { metadata, ...rest } = filter
   const found: StoredCandidate[] = []
   let bytes = 0
   let { after } = filter
   for (;;) {
-    const rows = await patiently(
-      listStoredCompletions(parts.db, {
+    const rows = await parts.reads.run({ tenantId: filter.tenantId, reply }, (db) =>
+      listStoredCompletions(db, {
         ...rest,
         metadata: JSON.stringify(metadata),
         after,
@@ -80,7 +81,7 @@ async function readPage(parts: Parts, filter: PageFilter, size: number): Promise
     )
     for (const row of rows) {
       if (!isStoredWith(row.request, metadata)) continue
-      const length = row.response?.length ?? 0
+      const length = answerBody(parts.db, row)?.bytes ?? 0
       if (found.length === size || (found.length > 0 && bytes + length > maxPageBytes)) return { found, hasMore: true }
       found.push(row)
       bytes += length
@@ -97,23 +98,19 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const size = limit === undefined ? defaultLimit : Number(limit)
   const behind = after === undefined ? undefined : (await completion(parts, tenantId, after)).id
   const metadata = metadataOf(request.query as Record<string, unknown>)
-  const { found, hasMore } = await readPage(parts, { tenantId, model, metadata, order, after: behind }, size)
-  const head = Buffer.from('{"object":"list","data":[')
-  const tail = Buffer.from(
-    `],"first_id":${JSON.stringify(found[0]?.answer_id ?? null)},"last_id":${JSON.stringify(found.at(-1)?.answer_id ?? null)},"has_more":${hasMore}}`,
-  )
-  const items = found.flatMap(({ response }, index) =>
-    response === null ? [] : index === 0 ? [response] : [comma, response],
-  )
-  return sendJson(reply, 200, Buffer.concat([head, ...items, tail]))
+  const { found, hasMore } = await readPage(parts, reply, { tenantId, model, metadata, order, after: behind }, size)
+  const bodies = found.flatMap((row) => answerBody(parts.db, row) ?? [])
+  const tail = `],"first_id":${JSON.stringify(found[0]?.answer_id ?? null)},"last_id":${JSON.stringify(found.at(-1)?.answer_id ?? null)},"has_more":${hasMore}}`
+  void reply.header('content-type', 'application/json; charset=utf-8')
+  return sendBody(reply, inOneList(bodies), '{"object":"list","data":[', tail)
 }
 
 async function completion(parts: Parts, tenantId: string, answerId: string): Promise<JobRow> {
   const possible = answerId.length <= 200 && !answerId.includes('\0')
   const id = possible ? await patiently(findByAnswerId(parts.db, tenantId, 'chat.completions', answerId)) : null
   const row = id === null ? null : await parts.jobs.read(tenantId, id)
-  if (row !== null && row.response !== null && !row.streamed) {
-    const asked = await patiently(readRequest(parts.db, row.id))
+  if (row?.state === 'succeeded' && !row.streamed) {
+    const asked = await patiently(readRequest(parts.db, { tenantId, id: row.id }))
     if (asked !== null && isStoredWith(asked.request, {})) return row
   }
   throw new Problem('not_found', 'There is no stored completion with this id, or it has expired.', { param: 'id' })
@@ -121,7 +118,7 @@ async function completion(parts: Parts, tenantId: string, answerId: string): Pro
 
 async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const row = await completion(parts, request.caller.tenantId, idOf(request))
-  return sendProviderAnswer(reply.headers(jobHeaders(row)), row)
+  return sendProviderAnswer(parts, reply.headers(jobHeaders(row)), row)
 }
 
 export const completionRoutes: ApiRoute[] = [

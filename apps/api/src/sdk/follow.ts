@@ -56,7 +56,7 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
   } catch (error) {
     if (!begun) throw error
     const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
-    yield following.showProblem(asProblem(error), refusal?.body ?? null)
+    yield following.showProblem(asProblem(error), refusal?.body.whole ?? null)
   }
 }
 
@@ -105,7 +105,12 @@ class Follower {
     this.parts = parts
     this.following = following
     this.begun = following.after !== null || following.resumes === true
-    this.cursor = { jobId: following.job.id, attempt: following.after?.attempt ?? null, position: 0 }
+    this.cursor = {
+      tenantId: following.job.tenant_id,
+      jobId: following.job.id,
+      attempt: following.after?.attempt ?? null,
+      position: 0,
+    }
   }
 
   async *run(): AsyncGenerator<Buffer, void, undefined> {
@@ -114,6 +119,8 @@ class Follower {
     let sentAt = startedAt
     let answeredAt = startedAt
     for (;;) {
+      // Looked at before the read: what has come by then is shown.
+      const isOver = performance.now() - startedAt >= following.limitMs
       const news = parts.streams.wait(this.cursor.jobId, pollMs)
       const page = await this.read(answeredAt)
       if (page !== null) {
@@ -139,8 +146,8 @@ class Follower {
       if (parts.streams.closed) {
         throw new Problem('unavailable', 'The server is stopping. Send the same request with the same key again.')
       }
+      if (!this.begun && isOver) throw unanswered(await this.job())
       await news
-      if (!this.begun && performance.now() - startedAt >= following.limitMs) throw unanswered(await this.job())
       if (performance.now() - sentAt < keepAliveMs) continue
       sentAt = performance.now()
       yield keepAlive

@@ -7,6 +7,7 @@ import { ask } from './ask.ts'
 import { anthropicBatchRoutes } from './batches/anthropic.ts'
 import { openaiBatchRoutes } from './batches/openai.ts'
 import { completionRoutes } from './completions.ts'
+import { countTokensRoute } from './count-tokens.ts'
 import { fileRoutes } from './files/index.ts'
 import { modelRoutes } from './models.ts'
 import { responseRoutes } from './responses.ts'
@@ -80,6 +81,7 @@ export function sdkRoutes(limits: Config['limits']): ApiRoute[] {
     ...completionRoutes,
     ...responseRoutes,
     ...modelRoutes,
+    countTokensRoute,
     ...fileRoutes,
     ...openaiBatchRoutes,
     ...anthropicBatchRoutes,

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { JobRow } from '@askonce/store'
+import type { Db, JobRow } from '@askonce/store'
 import type { FastifyRequest } from 'fastify'
+import { bodyOf } from '../answer-body.ts'
 import { problemDocument, toProblem } from '../problem.ts'
 import { isAnthropicPath } from '../sdk-path.ts'
 import { anthropicError } from './dialect.ts'
@@ -14,19 +15,19 @@ const everyMs = 15_000
  * comes with status 200, which is why this is for those who ask for it.
  */
 export async function* keptAlive(
+  db: Db,
   settled: Promise<JobRow>,
   request: Pick<FastifyRequest, 'id' | 'url'>,
   blankEveryMs = everyMs,
 ): AsyncGenerator<Buffer, void, undefined> {
   const body = settled
-    .then((row) => providerAnswer(row).body)
+    .then((row) => providerAnswer(db, row).body)
     .catch((error: unknown) => {
       const problem = toProblem(error)
-      return Buffer.from(
-        JSON.stringify(
-          isAnthropicPath(request.url) ? anthropicError(problem, request.id) : problemDocument(problem, request),
-        ),
-      )
+      const told = isAnthropicPath(request.url)
+        ? anthropicError(problem, request.id)
+        : problemDocument(problem, request)
+      return bodyOf(Buffer.from(JSON.stringify(told)))
     })
   for (;;) {
     const stop = new AbortController()
@@ -34,7 +35,7 @@ export async function* keptAlive(
     const first = await Promise.race([body, blank])
     stop.abort()
     if (first !== null) {
-      yield first
+      yield* first.pieces()
       return
     }
     yield Buffer.from(' ')

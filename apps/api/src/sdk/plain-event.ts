@@ -21,7 +21,7 @@ export function plainEvent(event: Buffer, operation: Operation): Buffer | null {
 }
 
 /** Perhaps a name, one line of JSON or the end, and the blank line. */
-const plain = /^(?:event: ?[^\r\n]+\n)?data: ?(?:[{["][^\r\n]*|\[DONE\])\n\n$/
+const plain = /^(?:event: ?[^\r\n]+\n)?data: ?(?:\{[^\r\n]*|\[DONE\])\n\n$/
 
 /** Proxies send such events between those of the provider. Of Anthropic's API `ping` is a part, which its SDKs know. */
 const keepAliveNames: ReadonlySet<string> = new Set(['ping', 'keepalive', 'keep-alive', 'heartbeat'])

@@ -1,5 +1,4 @@
-import { isTerminal } from '@askonce/core'
-import { deleteJob, findByAnswerId, type JobRow } from '@askonce/store'
+import { findByAnswerId, readWholeAnswer, type JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import { changeJobs, changes } from '../change.ts'
@@ -7,7 +6,7 @@ import type { Parts } from '../context.ts'
 import { patiently } from '../patience.ts'
 import { Problem } from '../problem.ts'
 import { idOf, sendJson, type ApiRoute } from '../route.ts'
-import { noQuery } from '../schemas/queries.ts'
+import { consentQuery, noQuery } from '../schemas/queries.ts'
 import { jobIdOf, responseInStream, responseOf } from './response-object.ts'
 import { resumeResponse } from './resume-response.ts'
 import { jobHeaders, sendProviderAnswer } from './settled-answer.ts'
@@ -17,6 +16,7 @@ const retrieveQuery = z.looseObject({
   starting_after: z
     .string()
     .regex(/^\d{1,9}$/, 'must be a sequence number')
+    .meta({ type: 'integer', minimum: 0 })
     .optional()
     .describe('Only events behind the one with this sequence number'),
 })
@@ -40,14 +40,19 @@ async function retrieve(parts: Parts, request: FastifyRequest, reply: FastifyRep
   const row = await jobOf(parts, request)
   void reply.headers(jobHeaders(row))
   if (stream === 'true') return resumeResponse(parts, request, reply, row, startingAfter)
-  return sendResponse(reply, row)
+  return sendResponse(parts, reply, row)
 }
 
 /** A response as it stands: the provider's own object once there is one. */
-export function sendResponse(reply: FastifyReply, row: JobRow): FastifyReply {
-  if (row.state !== 'succeeded' || row.response === null) return sendJson(reply, 200, responseOf(row))
-  if (row.response_content_type?.includes('event-stream') !== true) return sendProviderAnswer(reply, row)
-  return sendJson(reply, 200, responseInStream(row.response) ?? responseOf(row))
+export async function sendResponse(parts: Parts, reply: FastifyReply, row: JobRow): Promise<FastifyReply> {
+  if (row.state !== 'succeeded') return sendJson(reply, 200, responseOf(row))
+  if (row.response_content_type?.includes('event-stream') !== true) return sendProviderAnswer(parts, reply, row)
+  const transcript = await patiently(readWholeAnswer(parts.db, row))
+  if (transcript === null) {
+    const detail = 'The stream of this response is too large to be read whole: follow it again with stream=true.'
+    throw new Problem('payload_too_large', detail, { param: 'stream' })
+  }
+  return sendJson(reply, 200, responseInStream(transcript) ?? responseOf(row))
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
@@ -60,13 +65,11 @@ async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply
 
 async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const row = await jobOf(parts, request)
-  if (!isTerminal(row.state)) {
-    throw new Problem('state_conflict', `The response is ${row.state}; cancel it first.`, { state: row.state })
-  }
-  const gone = await patiently(deleteJob(parts.db, request.caller.tenantId, row.id))
-  if (gone?.deleted === false) {
-    throw new Problem('state_conflict', `The response is ${gone.was}; cancel it first.`, { state: gone.was })
-  }
+  const { accept_duplicate_charge: consent } = request.query as z.infer<typeof consentQuery>
+  const asked = { caller: request.caller, consent: consent === 'true', reason: null, generation: null }
+  const [outcome] = await changeJobs(parts, changes.delete, [row.id], asked)
+  // Somebody else may have deleted it since.
+  if (outcome !== undefined && 'problem' in outcome && outcome.problem.code !== 'not_found') throw outcome.problem
   return sendJson(reply, 200, { id: idOf(request), object: 'response', deleted: true })
 }
 
@@ -91,10 +94,11 @@ export const responseRoutes: ApiRoute[] = [
     path: '/openai/v1/responses/{id}',
     scope: 'submit',
     summary: 'Forget a response',
-    description: 'The answer is gone and its key is free; the ledger stays.',
-    query: noQuery,
+    description:
+      'The answer is gone and its key is free; the ledger stays. One that was billed, or may have been, and has no answer needs `accept_duplicate_charge=true`.',
+    query: consentQuery,
     answers: { 200: { description: 'It is gone' } },
-    errors: ['not_found', 'state_conflict'],
+    errors: ['not_found', 'state_conflict', 'consent_required'],
     handle: remove,
   },
   {

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { readEvent, type JsonObject } from '@askonce/core'
+import { readEvent } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { noSuchJob } from '../change.ts'
@@ -12,8 +12,8 @@ import { sendProviderAnswer } from './settled-answer.ts'
 export interface StreamAsked {
   job: JobRow
   after: EventId | null
-  /** The body as this client sent it. */
-  request: JsonObject
+  /** Whether this client asked for the usage at the end of the stream. */
+  wantsUsage: boolean
 }
 
 /** Follows the stream of a job to its end. The first piece decides about the status. */
@@ -21,10 +21,10 @@ export async function sendStream(
   parts: Parts,
   request: FastifyRequest,
   reply: FastifyReply,
-  { job, after, request: body }: StreamAsked,
+  { job, after, wantsUsage }: StreamAsked,
 ): Promise<unknown> {
   const dialect = dialectOf[job.operation]
-  const hidesUsage = job.operation === 'chat.completions' && !asksForUsage(body)
+  const hidesUsage = job.operation === 'chat.completions' && !wantsUsage
   let sequence = 0
   return sendFollowed(reply, parts, {
     job,
@@ -54,11 +54,11 @@ export async function sendFollowed(reply: FastifyReply, parts: Parts, following:
       })
       .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
   } catch (error) {
-    if (error instanceof Unanswered) return sendProviderAnswer(reply, error.row)
+    if (error instanceof Unanswered) return sendProviderAnswer(parts, reply, error.row)
     if (!(error instanceof AnsweredOtherwise)) throw error
     const row = await parts.jobs.read(following.job.tenant_id, following.job.id)
     if (row === null) throw noSuchJob()
-    return sendProviderAnswer(reply, row)
+    return sendProviderAnswer(parts, reply, row)
   }
 }
 
@@ -72,10 +72,6 @@ async function* resumed(
   } finally {
     await rest.return()
   }
-}
-
-function asksForUsage({ stream_options: options }: JsonObject): boolean {
-  return typeof options === 'object' && options !== null && (options as JsonObject)['include_usage'] === true
 }
 
 /** The event that the worker asks for on our behalf: usage, and no choice. */

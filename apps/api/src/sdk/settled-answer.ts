@@ -1,6 +1,8 @@
 import { isSettled, jobError } from '@askonce/core'
-import type { JobRow } from '@askonce/store'
+import type { Db, JobRow } from '@askonce/store'
 import type { FastifyReply } from 'fastify'
+import { answerBody, bodyOf, sendBody, type AnswerBody } from '../answer-body.ts'
+import type { Parts } from '../context.ts'
 import { Problem } from '../problem.ts'
 
 /** Headers that say which job an answer is of. While it runs, the provider's request is that of an earlier call. */
@@ -18,7 +20,7 @@ export function jobHeaders(row: JobRow): Record<string, string> {
 export interface ProviderAnswer {
   status: number
   contentType: string
-  body: Buffer
+  body: AnswerBody
   /** What the provider refused, the SDK must not send again by itself. */
   headers: Record<string, string>
 }
@@ -27,12 +29,13 @@ export interface ProviderAnswer {
  * What a caller of an SDK gets of a job as it stands: the provider's own answer or refusal.
  * @throws Problem where the provider has said nothing: held, cancelled, failed without its words, or not finished.
  */
-export function providerAnswer(row: JobRow): ProviderAnswer {
-  if (row.response !== null) {
+export function providerAnswer(db: Db, row: JobRow): ProviderAnswer {
+  const body = answerBody(db, row)
+  if (body !== null) {
     return {
       status: row.response_status ?? 200,
       contentType: row.response_content_type ?? 'application/json',
-      body: row.response,
+      body,
       headers: {},
     }
   }
@@ -48,7 +51,7 @@ export function refusalOf(row: JobRow): ProviderAnswer | null {
   return {
     status,
     contentType: row.error_content_type ?? 'application/json',
-    body: row.error_response,
+    body: bodyOf(row.error_response),
     headers: { 'x-should-retry': 'false' },
   }
 }
@@ -83,10 +86,8 @@ export function unanswered(row: JobRow): Problem {
 }
 
 /** Sends it. */
-export function sendProviderAnswer(reply: FastifyReply, row: JobRow): FastifyReply {
-  const { status, contentType, body, headers } = providerAnswer(row)
-  return reply
-    .code(status)
-    .headers({ ...jobHeaders(row), ...headers, 'content-type': contentType })
-    .send(body)
+export function sendProviderAnswer({ db }: Pick<Parts, 'db'>, reply: FastifyReply, row: JobRow): FastifyReply {
+  const { status, contentType, body, headers } = providerAnswer(db, row)
+  void reply.code(status).headers({ ...jobHeaders(row), ...headers, 'content-type': contentType })
+  return sendBody(reply, body)
 }

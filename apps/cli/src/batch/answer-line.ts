@@ -1,3 +1,4 @@
+import { isSimulatedModel } from '@askonce/core'
 import { failureOf, type AnsweredJob } from '../job.ts'
 import { onOneLine, rawMembers } from '../raw-json.ts'
 import type { Ask, BatchInput, InputLine } from './input.ts'
@@ -48,11 +49,19 @@ export function readAnswer(
   const ask = typeof key === 'string' ? askOf(key) : undefined
   if (ask === undefined || typeof state !== 'string') return null
   if (input.asks[ask]?.fingerprint !== fingerprint) return 'stale'
-  const succeeded = state === 'succeeded' && 'response' in line
-  if (!succeeded && !('error' in line)) return null
+  const answered = state === 'succeeded' && 'response' in line
+  if (!answered && !('error' in line)) return null
+  const succeeded = answered && !isMadeUp(line)
   const own = rawMembers(text).filter(({ name }) => !['index', 'key', 'custom_id'].includes(name))
   const tail = own.map(({ name, text: value }) => `${JSON.stringify(name)}:${value}`).join(',')
   return { ask, tail, succeeded }
+}
+
+/** An answer of the simulator in the name of a real model, as servers gave it once: it is asked again. */
+function isMadeUp({ flags, response }: Record<string, unknown>): boolean {
+  if (!Array.isArray(flags) || !flags.includes('simulated')) return false
+  const model = (response as { model?: unknown } | null)?.model
+  return typeof model === 'string' && !isSimulatedModel(model)
 }
 
 function parseObject(text: string): Record<string, unknown> | null {

@@ -146,8 +146,9 @@ export class Engine {
         this.settled()
       } else {
         const { job } = outcome.answered
-        const settled = isSettled(job.state)
-        const origin = job.replayed === false ? 'new' : settled ? 'replayed' : 'attached'
+        // An answer that is too large for a list is read with its job alone.
+        const settled = isSettled(job.state) && job.response_url === undefined
+        const origin = job.replayed === false ? 'new' : isSettled(job.state) ? 'replayed' : 'attached'
         if (settled) await this.settle(ask, outcome.answered, origin)
         else this.unsettled.push({ ask, id: job.id, origin })
       }

@@ -2,7 +2,7 @@ import { type FileHandle, mkdtemp, open, rm, rmdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CliError, exitCodes, reasonOf, usageError } from '../errors.ts'
-import { LineProblem, parseLine, type PreparedLine } from './parse-line.ts'
+import { type LineDefaults, LineProblem, parseLine, type PreparedLine } from './parse-line.ts'
 import { decode, readAt, readLines } from './read-lines.ts'
 
 /** One line of the input that asks something. */
@@ -51,7 +51,7 @@ const shownBadLines = 20
 /** Reads and checks every line of a file, or of stdin for `-`. `onLine` is told how many were read. */
 export async function readInput(
   source: string,
-  defaultModel: string | undefined,
+  defaults: LineDefaults,
   onLine: (lines: number) => void,
 ): Promise<BatchInput> {
   const file = await openInput(source)
@@ -73,7 +73,7 @@ export async function readInput(
       const text = decode(bytes)
       if (text === null) throw new LineProblem('not UTF-8 text', '')
       if (text.trim() === '') continue
-      const { key, fingerprint, customId } = parseLine(text, defaultModel)
+      const { key, fingerprint, customId } = parseLine(text, defaults)
       let ask = askOfKey.get(key)
       if (ask === undefined) {
         ask = asks.push({ key, fingerprint, lines: [] }) - 1
@@ -101,7 +101,7 @@ export async function readInput(
     async prepare(ask) {
       const { key, fingerprint, lines: askers } = asks[ask] as Ask
       const { offset, length } = lines[askers[0] as number] as InputLine
-      const prepared = prepareAgain(decode(await readAt(file, offset, length)) ?? '', defaultModel)
+      const prepared = prepareAgain(decode(await readAt(file, offset, length)) ?? '', defaults)
       if (prepared?.key === key && prepared.fingerprint === fingerprint) return prepared
       throw new CliError(exitCodes.usage, `${source} was changed while it was being read`, 'Run it again.')
     },
@@ -110,9 +110,9 @@ export async function readInput(
   }
 }
 
-function prepareAgain(text: string, defaultModel: string | undefined): PreparedLine | null {
+function prepareAgain(text: string, defaults: LineDefaults): PreparedLine | null {
   try {
-    return parseLine(text, defaultModel)
+    return parseLine(text, defaults)
   } catch {
     return null
   }

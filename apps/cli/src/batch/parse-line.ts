@@ -11,7 +11,7 @@ import {
   type Operation,
   type ParsedJson,
 } from '@askonce/core'
-import { envelopeProblem, optionNames } from './delivery-options.ts'
+import { envelopeProblem, type Found, optionNames } from './delivery-options.ts'
 import { requestProblem } from './request-rules.ts'
 
 /** One line of input, ready to be submitted. */
@@ -24,6 +24,13 @@ export interface PreparedLine {
   fingerprint: string
   /** The item of a bulk submission, JSON. The request in it is the line's own text: numbers keep their digits. */
   item: string
+}
+
+/** What holds for a line that does not say it itself. */
+export interface LineDefaults {
+  model: string | undefined
+  /** Delivery options by their names in a submission. */
+  delivery: JsonObject
 }
 
 /** What is wrong with a line, and where in it. */
@@ -57,21 +64,25 @@ interface Draft {
  * their own get `batch/` and the first half of the fingerprint: the same question is the same job in every run and file.
  * Throws {@link LineProblem}.
  */
-export function parseLine(text: string, defaultModel: string | undefined): PreparedLine {
+export function parseLine(text: string, { model, delivery }: LineDefaults): PreparedLine {
   const parsed = parse(text)
   const { value } = parsed
   if (!isObject(value)) throw new LineProblem('expected a JSON object', '')
-  const draft = draftOf(value, parsed, defaultModel)
-  const problem = envelopeProblem(value) ?? requestProblem(draft.operation, draft.request, draft.requestMember)
+  const draft = draftOf(value, parsed, model)
+  const problem =
+    envelopeProblem(value) ??
+    metadataProblem(value, delivery) ??
+    requestProblem(draft.operation, draft.request, draft.requestMember)
   if (problem !== null) throw new LineProblem(problem.message, problem.pointer)
 
   const digest = fingerprint(draft.operation, draft.request).toString('hex')
   const sentKey = draft.key ?? `batch/${digest.slice(0, 32)}`
   const key = parseKeyText(sentKey)
   if (!key.ok) throw new LineProblem(key.detail, toPointer([draft.keyMember]))
-  const options = optionNames
-    .filter((name) => Object.hasOwn(value, name))
-    .map((name) => `,${JSON.stringify(name)}:${textOf(parsed, value[name] as Json)}`)
+  const options = optionNames.flatMap((name) => {
+    const option = optionText(name, value, parsed, delivery)
+    return option === null ? [] : [`,${JSON.stringify(name)}:${option}`]
+  })
   const envelope = `{"key":${JSON.stringify(sentKey)},"operation":"${draft.operation}"${options.join('')}`
   return {
     key: key.key,
@@ -80,6 +91,22 @@ export function parseLine(text: string, defaultModel: string | undefined): Prepa
     fingerprint: digest,
     item: `${envelope},"request":${draft.requestText}}`,
   }
+}
+
+/** An option as JSON: the line's own, else that of all lines; metadata of both come together. Null: neither says it. */
+function optionText(name: string, line: JsonObject, parsed: ParsedJson, delivery: JsonObject): string | null {
+  const own = Object.hasOwn(line, name)
+  if (name === 'metadata' && own && delivery['metadata'] !== undefined) {
+    return JSON.stringify({ ...(delivery['metadata'] as JsonObject), ...(line['metadata'] as JsonObject) })
+  }
+  if (own) return textOf(parsed, line[name] as Json)
+  return delivery[name] === undefined ? null : JSON.stringify(delivery[name])
+}
+
+/** Each is small enough; both together may not be. */
+function metadataProblem({ metadata }: JsonObject, { metadata: common }: JsonObject): Found | null {
+  if (metadata === undefined || common === undefined) return null
+  return envelopeProblem({ metadata: { ...(common as JsonObject), ...(metadata as JsonObject) } })
 }
 
 function parse(text: string): ParsedJson {

@@ -1,15 +1,17 @@
+import type { JsonObject } from '@askonce/core'
 import type { Client, Server } from '../http.ts'
 import { CliError, exitCodes, usageError } from '../errors.ts'
 import { count } from '../format.ts'
 import { failureOf } from '../job.ts'
 import { waitingFor } from '../job-view.ts'
-import { findServer } from '../server.ts'
+import { awaitServer } from '../server.ts'
 import { printJson, remark } from '../terminal.ts'
 import { tailOfJob, tailOfRefusal } from './answer-line.ts'
 import { Engine } from './engine.ts'
 import { type Ask, type BatchInput, readInput } from './input.ts'
 import { catchInterrupt } from './interrupt.ts'
 import { isRegular, openOutFile } from './out-file.ts'
+import type { LineDefaults } from './parse-line.ts'
 import { type Progress, silent, startProgress } from './progress.ts'
 import { type Sink, streamSink } from './sink.ts'
 import { printSummary, summaryDocument, type RunFacts } from './summary.ts'
@@ -18,6 +20,11 @@ import { Tally } from './tally.ts'
 export interface BatchOptions {
   out: string
   model?: string
+  onUncertain?: string
+  maxPaidAttempts?: number
+  ttl?: number
+  priority?: number
+  metadata?: Record<string, string>
   inFlight: number
   /** Seconds. */
   patience: number
@@ -28,9 +35,13 @@ export interface BatchOptions {
 /** Runs a whole batch and sets the exit code. Throws CliError when it cannot begin or cannot go on. */
 export async function runBatch(source: string, options: BatchOptions): Promise<void> {
   const startedMs = performance.now()
-  const input = await readInput(source, options.model, announceReading(options))
+  const input = await readInput(source, defaultsOf(options), announceReading(options))
   try {
     if (input.bad.total > 0) return refuseInput(source, input, options)
+    // A producer that wrote nothing has most likely failed: an empty list of answers would look like success.
+    if (input.lines.length === 0) {
+      throw usageError(`${nameOf(source)} holds no request`, 'One JSON object a line: askonce batch --help shows them.')
+    }
     const sink = await openSink(options.out, input)
     try {
       const tally = new Tally(input.lines.length)
@@ -46,6 +57,18 @@ export async function runBatch(source: string, options: BatchOptions): Promise<v
   }
 }
 
+/** What holds for lines that do not say it themselves. */
+function defaultsOf({ model, onUncertain, maxPaidAttempts, ttl, priority, metadata }: BatchOptions): LineDefaults {
+  const delivery: JsonObject = {
+    ...(priority === undefined ? {} : { priority }),
+    ...(ttl === undefined ? {} : { ttl_seconds: ttl }),
+    ...(maxPaidAttempts === undefined ? {} : { max_paid_attempts: maxPaidAttempts }),
+    ...(onUncertain === undefined ? {} : { on_uncertain: onUncertain }),
+    ...(metadata === undefined ? {} : { metadata }),
+  }
+  return { model, delivery }
+}
+
 /** Gets and writes what is missing; resolves with true when the person at the keyboard stopped it. */
 async function answerAll(input: BatchInput, sink: Sink, tally: Tally, options: BatchOptions): Promise<boolean> {
   const asks = input.asks.map((_, ask) => ask).filter((ask) => !sink.kept.has(ask))
@@ -53,8 +76,7 @@ async function answerAll(input: BatchInput, sink: Sink, tally: Tally, options: B
     await sink.finish()
     return false
   }
-  const server = findServer()
-  await greet(server)
+  const server = await greet(options)
   const stop = new AbortController()
   const interruption = catchInterrupt(stop)
   const progress = options.quiet ? silent : startProgress(process.stderr, tally)
@@ -108,12 +130,29 @@ function handlers(
   }
 }
 
-/** One request that fails at once: a wrong address or key is said before anything is submitted. */
-async function greet(server: Server): Promise<void> {
+/**
+ * Finds the server and asks it one thing: a wrong address or key is said before anything is submitted. A server that is not there, as
+ * right after it was started, is waited for as long as one that goes away later; the waiting is said at once.
+ */
+async function greet({ patience, quiet }: BatchOptions): Promise<Server> {
+  const patienceMs = patience * 1000
+  const startedMs = performance.now()
+  let said = false
+  const onWait = (reason: string | null): void => {
+    if (reason === null || said || quiet) return
+    said = true
+    remark(`${reason}; waiting for it, ${count(patience, 'second')} at most (--patience)`)
+  }
+  const server = await awaitServer(patienceMs, onWait)
   const { Client } = await import('../http.ts')
-  const client = new Client(server, { patienceMs: 15_000 })
+  const client = new Client(server, {
+    patienceMs: Math.max(0, patienceMs - (performance.now() - startedMs)),
+    awaitServer: true,
+    onTrouble: (trouble) => onWait(trouble === null ? null : `no server answers at ${server.url}: ${trouble}`),
+  })
   try {
     await client.send({ method: 'GET', path: '/v1/jobs?limit=1' })
+    return server
   } finally {
     await client.close()
   }
@@ -151,8 +190,12 @@ function announceReading({ quiet }: BatchOptions): (lines: number) => void {
   }
 }
 
+function nameOf(source: string): string {
+  return source === '-' ? 'stdin' : source
+}
+
 function refuseInput(source: string, { bad, lines }: BatchInput, { json }: BatchOptions): void {
-  const name = source === '-' ? 'stdin' : source
+  const name = nameOf(source)
   if (json) printJson({ object: 'batch', bad_lines: bad.total, problems: bad.shown })
   for (const { line, pointer, message } of json ? [] : bad.shown) {
     remark(`${name} line ${line}${pointer === '' ? '' : ` ${pointer}`}: ${message}`)

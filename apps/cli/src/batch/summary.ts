@@ -1,7 +1,6 @@
-import { clock, count } from '../format.ts'
+import { clock, count, dollars } from '../format.ts'
 import { oneLine, paint, remark } from '../terminal.ts'
-import { cost } from './bar.ts'
-import type { Tally } from './tally.ts'
+import type { Tally, Usage } from './tally.ts'
 
 export interface RunFacts {
   tally: Tally
@@ -31,6 +30,14 @@ export function summaryDocument({ tally, out, elapsedMs, interrupted }: RunFacts
     simulated_jobs: tally.simulated,
     input_tokens: tally.inputTokens,
     output_tokens: tally.outputTokens,
+    in_all: {
+      paid_attempts: tally.inAll.paidAttempts,
+      maybe_paid_attempts: tally.inAll.maybePaidAttempts,
+      cost_usd: Number(tally.inAll.costUsd.toFixed(10)),
+      unpriced_jobs: tally.inAll.unpriced,
+      input_tokens: tally.inAll.inputTokens,
+      output_tokens: tally.inAll.outputTokens,
+    },
     elapsed_seconds: Number((elapsedMs / 1000).toFixed(1)),
     interrupted,
     errors: [...tally.reasons].map(([code, reason]) => ({
@@ -56,7 +63,7 @@ export function printSummary(facts: RunFacts): void {
   remark(
     `${done - failed} of ${count(total, 'line')} answered (${parts.join(', ')}), ${failures}, in ${clock(elapsedMs)}`,
   )
-  remark(costLine(tally))
+  for (const line of costLines(facts)) remark(line)
   for (const [code, { lines, count: affected, message }] of tally.reasons) {
     const which = `${affected === 1 ? 'line' : 'lines'} ${lines.join(', ')}${affected > lines.length ? ', …' : ''}`
     remark(`  ${affected} ${code} (${which}): ${oneLine(message)}`)
@@ -64,15 +71,24 @@ export function printSummary(facts: RunFacts): void {
   for (const line of advice(facts)) remark(line)
 }
 
-function costLine(tally: Tally): string {
-  const { paidAttempts, maybePaidAttempts, inputTokens, outputTokens, simulated, unpriced } = tally
-  const tokens = `${inputTokens} tokens in, ${outputTokens} out`
-  if (simulated > 0 && unpriced === 0 && tally.costUsd === 0) {
-    return `The answers are simulated: nothing was paid (${count(paidAttempts, 'attempt')}, ${tokens})`
-  }
-  const unknown = unpriced > 0 ? `; the price of ${count(unpriced, 'job')} is unknown` : ''
-  const maybe = maybePaidAttempts > 0 ? `, ${maybePaidAttempts} more may have been billed` : ''
-  return `${count(paidAttempts, 'paid attempt')}${maybe}, cost ${cost(tally)}${unknown}, ${tokens}`
+/** What this run paid for, and what the file has cost since its first run: after a crash the first says little. */
+function costLines({ tally, out }: RunFacts): string[] {
+  const { replayed, kept } = tally
+  const left =
+    kept > 0 ? ` (without the ${count(kept, 'line')} that ${kept === 1 ? 'was' : 'were'} in ${out} already)` : ''
+  return [
+    `  this run:         ${usageText(tally, tally)}, ${replayed} replayed`,
+    `  this file in all: ${usageText(tally.inAll, tally)}${left}`,
+  ]
+}
+
+function usageText(usage: Usage, { simulated }: Tally): string {
+  const { paidAttempts, maybePaidAttempts, inputTokens, outputTokens, costUsd, unpriced } = usage
+  const maybe = maybePaidAttempts > 0 ? ` and ${maybePaidAttempts} more that may have been billed` : ''
+  const unknown = unpriced > 0 ? ` and the unknown price of ${count(unpriced, 'job')}` : ''
+  const isFree = simulated > 0 && unpriced === 0 && costUsd === 0
+  const cost = isFree ? 'nothing paid: the answers are simulated' : `${dollars(costUsd)}${unknown}`
+  return `${count(paidAttempts, 'call')}${maybe}, ${cost}, ${inputTokens} tokens in, ${outputTokens} out`
 }
 
 /** How to go on. */

@@ -6,8 +6,30 @@ import { isSimulated, type Job } from '../job.ts'
  */
 export type Origin = 'kept' | 'replayed' | 'attached' | 'new'
 
+/** What jobs took, as far as the server knows by now. */
+export interface Usage {
+  /** Attempts billed, and maybe billed. */
+  paidAttempts: number
+  maybePaidAttempts: number
+  costUsd: number
+  /** Paid jobs whose price is unknown. */
+  unpriced: number
+  inputTokens: number
+  outputTokens: number
+}
+
+function addUsage(to: Usage, job: Job): void {
+  const { paid_attempts: paid, maybe_paid_attempts: maybe, cost_usd: cost, input_tokens, output_tokens } = job.usage
+  to.paidAttempts += paid
+  to.maybePaidAttempts += maybe
+  to.costUsd += cost ?? 0
+  to.inputTokens += input_tokens ?? 0
+  to.outputTokens += output_tokens ?? 0
+  if (paid > 0 && cost === null && !isSimulated(job)) to.unpriced += 1
+}
+
 /** What became of the lines so far; every line that is done is counted once among kept … failed. */
-export class Tally {
+export class Tally implements Usage {
   /** Lines in the input. */
   readonly total: number
   kept = 0
@@ -17,14 +39,22 @@ export class Tally {
   /** Lines without an answer, `uncertain` ones included. */
   failed = 0
   uncertain = 0
-  /** Attempts billed, and maybe billed, of the jobs that this run made run or joined; the rest was paid for earlier. */
+  /** Of the jobs that this run made run or joined; the rest was paid for earlier. */
   paidAttempts = 0
   maybePaidAttempts = 0
   costUsd = 0
-  /** Paid jobs whose price is unknown. */
   unpriced = 0
   inputTokens = 0
   outputTokens = 0
+  /** Of every job that the server was asked about, whoever made it run and when. */
+  readonly inAll: Usage = {
+    paidAttempts: 0,
+    maybePaidAttempts: 0,
+    costUsd: 0,
+    unpriced: 0,
+    inputTokens: 0,
+    outputTokens: 0,
+  }
   simulated = 0
   /** Up to three lines without an answer by error code, and how many have that code. */
   readonly reasons = new Map<string, { lines: number[]; count: number; message: string }>()
@@ -58,19 +88,7 @@ export class Tally {
   /** Counts what a job cost, unless it was done before this run. */
   spent(job: Job, origin: Origin): void {
     if (isSimulated(job)) this.simulated += 1
-    if (origin === 'kept' || origin === 'replayed') return
-    const {
-      paid_attempts: paid,
-      maybe_paid_attempts: maybe,
-      cost_usd: cost,
-      input_tokens: input,
-      output_tokens: output,
-    } = job.usage
-    this.paidAttempts += paid
-    this.maybePaidAttempts += maybe
-    this.costUsd += cost ?? 0
-    this.inputTokens += input ?? 0
-    this.outputTokens += output ?? 0
-    if (paid > 0 && cost === null && !isSimulated(job)) this.unpriced += 1
+    addUsage(this.inAll, job)
+    if (origin !== 'kept' && origin !== 'replayed') addUsage(this, job)
   }
 }

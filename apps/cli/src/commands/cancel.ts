@@ -13,10 +13,10 @@ export function addCancel(program: Command): void {
     .addHelpText(
       'after',
       examples([
-        'askonce cancel 0199c0de-0000-7000-8000-000000000000',
+        'askonce cancel tour/mars',
         "askonce cancel --state queued --metadata run=7 --reason 'wrong prompt'",
         'askonce cancel --older-than 12h --dry-run',
       ]),
     )
-    .action(async (ids: string[], options: DecisionOptions) => changeJobs('cancel', ids, options))
+    .action(async (named: string[], options: DecisionOptions) => changeJobs('cancel', named, options))
 }

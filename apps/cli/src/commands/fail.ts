@@ -18,5 +18,5 @@ export function addFail(program: Command): void {
         "askonce list --uncertain --all --json | jq -r '.data[].id' | askonce fail -",
       ]),
     )
-    .action(async (ids: string[], options: DecisionOptions) => changeJobs('fail', ids, options))
+    .action(async (named: string[], options: DecisionOptions) => changeJobs('fail', named, options))
 }

@@ -3,7 +3,8 @@ import { answerText } from '../answer-text.ts'
 import { awaitJob, type ShownJob } from '../await-job.ts'
 import { CliError, exitCodes, usageError } from '../errors.ts'
 import type { Client } from '../http.ts'
-import type { Job } from '../job.ts'
+import { jobNamed } from '../job-choice.ts'
+import { findByKey } from '../job-list.ts'
 import { concludeJob, showJob } from '../job-view.ts'
 import { showAttempts, showDecisions, type Ledger } from '../ledger-view.ts'
 import { examples, integer } from '../options.ts'
@@ -48,18 +49,14 @@ export function addGet(program: Command): void {
     .action(get)
 }
 
-/** The form of ids. A key may have it, too: then --key says so. */
-const idForm = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/
-
 async function get(named: string | undefined, options: Options): Promise<void> {
   if ((named === undefined) === (options.key === undefined)) throw usageError('name the job by its id or by --key')
   const wanted = (['response', 'attempts', 'decisions'] as const).filter((name) => options[name])
   if (wanted.length > 1) throw usageError(`${wanted.map((name) => `--${name}`).join(' and ')} exclude each other`)
-  const id = named !== undefined && idForm.test(named) ? named : undefined
-  const key = options.key ?? named ?? ''
+  const name = options.key === undefined ? jobNamed(named ?? '') : { key: options.key }
   await withClient(async (client) => {
-    if (id === undefined && options.attempts) return await showKeyLedger(client, key, options.json)
-    const found = id ?? (await idOf(client, key))
+    if ('key' in name && options.attempts) return await showKeyLedger(client, name.key, options.json)
+    const found = 'id' in name ? name.id : await idOf(client, name.key)
     const path = `/v1/jobs/${encodeURIComponent(found)}`
     if (options.attempts) return await showList(client, `${path}/attempts`, options.json, showAttempts)
     if (options.decisions) return await showList(client, `${path}/decisions`, options.json, showDecisions)
@@ -98,10 +95,9 @@ async function showKeyLedger(client: Client, key: string, asJson: boolean | unde
 }
 
 async function idOf(client: Client, key: string): Promise<string> {
-  const path = `/v1/jobs?key=${encodeURIComponent(key)}`
-  const { data } = await client.json<{ data: Pick<Job, 'id'>[] }>({ method: 'GET', path })
-  if (data[0] === undefined) throw new CliError(exitCodes.failed, `no job has the key ${key}`)
-  return data[0].id
+  const id = await findByKey(client, key)
+  if (id === null) throw new CliError(exitCodes.failed, `no job has the key ${key}`)
+  return id
 }
 
 /** The answer of a streamed job is no JSON, so it is not in the job: what it says, below the job, as of other answers. */

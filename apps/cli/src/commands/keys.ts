@@ -7,7 +7,7 @@ import { examples } from '../options.ts'
 import { table } from '../table.ts'
 import { print, printJson, remark } from '../terminal.ts'
 
-const scopes: readonly Scope[] = ['submit', 'read', 'admin']
+const scopes: readonly Scope[] = ['submit', 'read', 'admin', 'operator']
 
 /** `askonce keys`: in the database itself, because the first key cannot be made with a key. */
 export function addKeys(program: Command): void {
@@ -21,10 +21,12 @@ export function addKeys(program: Command): void {
     .description('Makes a key and prints it, once: only its SHA-256 is stored.')
     .option('-t, --tenant <name>', 'whose key it is; a new tenant is made by naming it', 'default')
     .requiredOption('-n, --name <name>', 'what it is for')
-    .option('-s, --scopes <list>', 'comma-separated, of submit, read and admin', readScopes, [
-      'submit',
-      'read',
-    ] as Scope[])
+    .option(
+      '-s, --scopes <list>',
+      'comma-separated, of submit, read, admin (of its tenant) and operator (of the server)',
+      readScopes,
+      ['submit', 'read'] as Scope[],
+    )
     .option('--json', 'print JSON')
     .addHelpText('after', examples(['ASKONCE_API_KEY=$(askonce keys create --name nightly --tenant research)']))
     .action(create)

@@ -2,8 +2,8 @@ import { jobStates } from '@askonce/core'
 import { type Command, Option } from 'commander'
 import { usageError } from '../errors.ts'
 import type { Job } from '../job.ts'
-import { jobTable, readJobs, totalsOf } from '../job-list.ts'
-import { examples, integer } from '../options.ts'
+import { jobTable, metadataQuery, readJobs, totalsOf } from '../job-list.ts'
+import { examples, integer, pair } from '../options.ts'
 import { withClient } from '../server.ts'
 import { print, printJson, remark } from '../terminal.ts'
 
@@ -11,6 +11,10 @@ interface Options {
   state?: string
   uncertain?: boolean
   key?: string
+  keyPrefix?: string
+  metadata?: Record<string, string>
+  maybe?: boolean
+  twice?: boolean
   limit: number
   all?: boolean
   json?: boolean
@@ -25,6 +29,10 @@ export function addList(program: Command): void {
     .addOption(new Option('-s, --state <state>', 'only jobs in this state').choices(jobStates))
     .option('-u, --uncertain', 'only jobs held for a decision (--state uncertain)')
     .option('-k, --key <key>', 'only the job with this key')
+    .option('--key-prefix <text>', 'only jobs whose key begins with this, in the order of keys')
+    .option('--metadata <name=value>', 'only jobs with this metadata; repeatable', pair)
+    .option('--maybe', 'only jobs that something was called for that may have been billed')
+    .option('--twice', 'only jobs that were paid for more than once, or may have been')
     .option('-n, --limit <n>', 'at most so many', integer(1), 20)
     .option('-a, --all', 'all of them')
     .option('--json', 'print JSON')
@@ -33,6 +41,8 @@ export function addList(program: Command): void {
       examples([
         'askonce list --uncertain',
         'askonce list --state failed --limit 100',
+        'askonce list --metadata run=7 --all',
+        'askonce list --twice --key-prefix nightly/',
         "askonce list --uncertain --all --json | jq -r '.data[].id' | askonce fail -",
       ]),
     )
@@ -43,10 +53,14 @@ async function list(options: Options): Promise<void> {
   if (options.uncertain && options.state !== undefined && options.state !== 'uncertain') {
     throw usageError('--uncertain and --state exclude each other')
   }
+  if (options.maybe && options.twice) throw usageError('--maybe and --twice exclude each other')
+  const paid = options.maybe ? 'maybe' : options.twice ? 'twice' : undefined
   const state = options.uncertain ? 'uncertain' : options.state
   const limit = options.all ? Number.POSITIVE_INFINITY : options.limit
+  const { key, keyPrefix, metadata } = options
+  const filter = { state, key, key_prefix: keyPrefix, paid, metadata: metadataQuery(metadata) }
   await withClient(async (client) => {
-    const { jobs, more } = await collect(readJobs(client, { state, key: options.key }, limit))
+    const { jobs, more } = await collect(readJobs(client, filter, limit))
     if (options.json) return printJson({ object: 'list', data: jobs, has_more: more })
     if (jobs.length === 0) return remark('No job matches.')
     print(jobTable(jobs))

@@ -16,12 +16,12 @@ export function addRetry(program: Command): void {
     .addHelpText(
       'after',
       examples([
-        'askonce retry 0199c0de-0000-7000-8000-000000000000',
+        'askonce retry tour/mars',
         "askonce retry --uncertain --accept-duplicate-charge --reason 'not on the invoice'",
         'askonce retry --state failed --metadata run=7',
       ]),
     )
-    .action(async (ids: string[], { acceptDuplicateCharge, ...options }: Options) =>
-      changeJobs('retry', ids, options, acceptDuplicateCharge ? { accept_duplicate_charge: true } : {}),
+    .action(async (named: string[], { acceptDuplicateCharge, ...options }: Options) =>
+      changeJobs('retry', named, options, acceptDuplicateCharge ? { accept_duplicate_charge: true } : {}),
     )
 }

@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander'
 import { awaitJob, maxWaitSeconds, parseShown } from '../await-job.ts'
 import { usageError } from '../errors.ts'
 import { concludeJob, showJob } from '../job-view.ts'
-import { examples, integer, pair } from '../options.ts'
+import { examples, integer, maxTimeoutSeconds, maxTtlSeconds, pair, period } from '../options.ts'
 import { readText } from '../read-text.ts'
 import { withClient } from '../server.ts'
 
@@ -17,6 +17,8 @@ interface Options {
   priority?: number
   ttl?: number
   onUncertain?: string
+  maxPaidAttempts?: number
+  timeout?: number
   metadata?: Record<string, string>
   json?: boolean
 }
@@ -39,10 +41,12 @@ export function addSubmit(program: Command): void {
     .option('-s, --system <text>', 'with --prompt: the system message')
     .option('-w, --wait <seconds>', 'wait for the answer so long', integer(0), 0)
     .option('--priority <n>', '0 first, 9 last', integer(0, 9))
-    .option('--ttl <seconds>', 'how long the answer is kept', integer(1))
+    .option('--ttl <time>', 'how long the answer is kept, in seconds or as 12h, 7d', period(maxTtlSeconds))
     .addOption(
       new Option('--on-uncertain <policy>', 'after a call that may have been billed').choices(uncertainPolicies),
     )
+    .option('--max-paid-attempts <n>', 'most calls that may have been billed', integer(1, 10))
+    .option('--timeout <time>', 'how long one call may take, in seconds or as 90s, 15m', period(maxTimeoutSeconds))
     .option('--metadata <name=value>', 'a note on the job; may be repeated', pair)
     .option('--json', 'print the job as JSON')
     .addHelpText(
@@ -106,7 +110,15 @@ async function requestText({ request, prompt, model, system }: Options): Promise
   return text
 }
 
-function bodyOf(request: string, { operation, priority, ttl, onUncertain, metadata }: Options): string {
-  const rest = JSON.stringify({ operation, priority, ttl_seconds: ttl, on_uncertain: onUncertain, metadata })
+function bodyOf(request: string, options: Options): string {
+  const rest = JSON.stringify({
+    operation: options.operation,
+    priority: options.priority,
+    ttl_seconds: options.ttl,
+    timeout_seconds: options.timeout,
+    on_uncertain: options.onUncertain,
+    max_paid_attempts: options.maxPaidAttempts,
+    metadata: options.metadata,
+  })
   return `${rest.slice(0, -1)},"request":${request}}`
 }

@@ -5,7 +5,7 @@ import { exitCodes } from '../errors.ts'
 import { count } from '../format.ts'
 import { examples, integer } from '../options.ts'
 import { catchSignals } from '../roles/signals.ts'
-import { print, printJson } from '../terminal.ts'
+import { print, printJson, remark } from '../terminal.ts'
 
 /** `askonce sweep`. */
 export function addSweep(program: Command): void {
@@ -34,13 +34,14 @@ async function sweep({ maxBatches, json }: { maxBatches?: number; json?: boolean
     })
     let left = maxBatches ?? Number.POSITIVE_INFINITY
     const goesOn = (): boolean => left > 0 && !stopped.aborted
-    const drain = async ({ run, full }: Sweep): Promise<number> => {
+    const drain = async (kind: Sweep): Promise<number> => {
       let swept = 0
       for (; goesOn(); left -= 1) {
-        const rows = await run()
-        swept += rows
-        // Short of a full batch: what is left expired since, or is held by another sweeper.
-        if (rows < full) break
+        const { count: gone, more, skipped } = await kind.run()
+        swept += gone
+        if (skipped !== null) remark(`askonce: ${skipped.id} could not be deleted: ${(skipped.error as Error).message}`)
+        // What is left expired since, or is held by another sweeper.
+        if (!more) break
       }
       return swept
     }

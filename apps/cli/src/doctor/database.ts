@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from '@askonce/config'
-import type { Database, LaneRow, ServerFacts, Statistics } from '@askonce/store'
+import type { Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl } from '../database.ts'
 import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
@@ -125,9 +125,10 @@ function workers(alive: number): Check {
   return problem('workers', 'none is alive: jobs are accepted and wait', 'Start one: npm start, or askonce worker')
 }
 
-function lane({ name, state, reason, until }: LaneRow): Check[] {
-  if (state === 'open') return []
-  const at = `lane ${name}`
+function lane({ name, model, state, reason, until, remaining_ms: remainingMs }: LaneReading): Check[] {
+  // A pause that is over has no end written anywhere.
+  if (state === 'open' || (state === 'paused' && remainingMs === 0)) return []
+  const at = model === '' ? `lane ${name}` : `lane ${name}, model ${model}`
   if (state === 'stopped') {
     return [
       problem(at, `stopped: ${reason ?? 'no reason given'}`, `Mend the cause, then: askonce lanes resume ${name}`),

@@ -11,7 +11,7 @@ export async function checkProviders({ lanes, providersOn }: Config): Promise<Ch
     return [
       ok(
         'providers',
-        'none is set up: the simulated one answers for every model (OPENAI_API_KEY, ANTHROPIC_API_KEY …)',
+        'none is set up (OPENAI_API_KEY, ANTHROPIC_API_KEY …): only models named simulated/* are answered, with made-up text',
       ),
     ]
   }

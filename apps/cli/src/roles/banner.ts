@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { Config } from '@askonce/config'
 
 /** What `askonce start` prints when everything runs. */
@@ -15,7 +16,7 @@ export function banner({
   const real = config.lanes.filter(({ kind }) => kind !== 'simulated')
   const provider = config.providersOn
     ? real.map(({ name, baseUrl }) => `${name} (${baseUrl})`).join(', ')
-    : 'simulated: answers are made up. Set OPENAI_API_KEY or ANTHROPIC_API_KEY for real ones'
+    : 'none: only models named simulated/* are answered, with made-up text.\n            Set OPENAI_API_KEY or ANTHROPIC_API_KEY for real answers'
   return `
 Askonce is running.
 
@@ -38,4 +39,13 @@ Ask something. The second time the same bytes come back at once, and nothing is 
 Or a whole file:  npx askonce batch examples/prompts.jsonl --out answers.jsonl
 Ctrl-C drains and stops everything. kill -9 is fine, too: start again.
 `
+}
+
+/** Said below the banner when the key that it shows has been revoked. */
+export function revokedKeyNotice({ bootstrapKey, dataDir }: Config): string {
+  const other =
+    bootstrapKey === null
+      ? `delete ${join(dataDir, 'api-key')} and start again: a new key is made`
+      : 'set ASKONCE_BOOTSTRAP_KEY to another one, or unset it, and start again'
+  return `The API key above was revoked, and stays so: requests with it get 401. To get in, ${other}; or make a key with \`askonce keys create\`.`
 }

@@ -1,8 +1,9 @@
 import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
-import { createLog, createMetrics, type Log, type Metrics } from '@askonce/telemetry'
+import { createMetrics, type Log, type Metrics } from '@askonce/telemetry'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
 import { startHealthServer } from './health.ts'
+import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
 import { requirePooler, requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
@@ -31,7 +32,7 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
   const databaseUrl = databaseUrlOf(config)
   const poolerUrl = poolerUrlOf(config)
   const queue = queueOf(config, databaseUrl)
-  const log = createLog({ level: config.log.level, role })
+  const log = openLog(config.log.level, role)
   const metrics = createMetrics()
   const signals = catchSignals()
   await requireSchema(databaseUrl, queue.kind === 'postgres', log, signals.first)

@@ -4,11 +4,12 @@ import { newApiKey, startApi } from '@askonce/api'
 import { configTable, Secret, type Config } from '@askonce/config'
 import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '@askonce/embedded'
 import { startJanitor } from '@askonce/janitor'
-import { createLog, createMetrics } from '@askonce/telemetry'
+import { createMetrics } from '@askonce/telemetry'
 import { startWorker, type Worker } from '@askonce/worker'
 import { refusal } from '../errors.ts'
-import { banner } from './banner.ts'
+import { banner, revokedKeyNotice } from './banner.ts'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
+import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
 import { migrateAll, requirePooler } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
@@ -30,7 +31,8 @@ export async function runStart(): Promise<void> {
   const config = readConfig()
   // People read a terminal, machines read lines: on a terminal only what needs attention is logged, unless asked otherwise.
   const asked = configTable().some(({ variable, from }) => variable === 'LOG_LEVEL' && from !== 'default')
-  const log = createLog({ level: process.stdout.isTTY && !asked ? 'warn' : config.log.level, role: 'start' })
+  const level = process.stdout.isTTY && !asked ? 'warn' : config.log.level
+  const log = openLog(level, 'start')
   const signals = catchSignals()
   const base = await openBase(config)
   let lost: string[] = []
@@ -54,6 +56,7 @@ export async function runStart(): Promise<void> {
     const janitor = await startJanitor(context)
     base.owner.update({ address: api.address, apiKey: key })
     say(banner({ config, address: api.address, key, place: base.place }))
+    if (api.bootstrapKeyIsRevoked()) say(revokedKeyNotice(config))
 
     await untilAborted(signals.first)
     const calls = worker.inFlight()

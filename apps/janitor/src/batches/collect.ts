@@ -1,5 +1,13 @@
 import { isTerminal } from '@askonce/core'
-import { cancelOwnedJobs, disownJobs, readLinesWithJobs, reopenLines, withBatch, writeResults } from '@askonce/store'
+import {
+  cancelOwnedJobs,
+  disownJobs,
+  readForgotten,
+  readLinesWithJobs,
+  reopenLines,
+  withBatch,
+  writeResults,
+} from '@askonce/store'
 import type { Db, LineResult, LineWithJob } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
 import { lineErrors, resultOf, withoutAnswer } from './result-lines.ts'
@@ -10,8 +18,8 @@ const chunkBytes = 8 * 1024 * 1024
 
 /**
  * Writes the results of those lines whose jobs have ended: into the file, marked and counted in one transaction. Anybody may do it for any
- * batch at any time; writers take turns at the row of the batch, and the second finds the lines done. A job that is gone
- * (deleted, or expired before it was read) is asked for again.
+ * batch at any time; writers take turns at the row of the batch, and the second finds the lines done. A job that expired before it was
+ * read is asked for again; one that somebody deleted is not, and its line ends.
  */
 export async function collect(db: Db, batchId: string, lines: readonly number[]): Promise<void> {
   let left = [...lines].toSorted((a, b) => a - b)
@@ -22,12 +30,16 @@ export async function collect(db: Db, batchId: string, lines: readonly number[])
       const rows = await readLinesWithJobs(transaction, batchId, chunk, chunkBytes)
       const open = rows.filter(({ state }) => state === 'open')
       const ended = open.filter(({ job_state: state }) => state !== null && isTerminal(state))
-      await writeResults(
-        transaction,
-        batch,
-        ended.map((row) => resultOf(batch.kind, row)),
-      )
-      const gone = open.filter(({ job_state: state }) => state === null)
+      const missing = open.filter(({ job_state: state }) => state === null)
+      const ids = missing.map(({ job_id: id }) => id)
+      const forgotten = new Set(ids.length === 0 ? [] : await readForgotten(transaction, ids))
+      await writeResults(transaction, batch, [
+        ...ended.map((row) => resultOf(batch.kind, row)),
+        ...missing
+          .filter(({ job_id: id }) => forgotten.has(id))
+          .map((row) => withoutAnswer(batch.kind, row, 'failed', lineErrors.forgotten)),
+      ])
+      const gone = missing.filter(({ job_id: id }) => !forgotten.has(id))
       if (gone.length > 0) {
         const again = gone.map(({ line }) => ({ line, jobId: uuidv7() }))
         await reopenLines(transaction, batchId, again)

@@ -1,5 +1,5 @@
 import type { Config } from '@askonce/config'
-import { createJobFactory } from '@askonce/intake'
+import { Intake } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   beginEnd,
@@ -50,7 +50,7 @@ export interface BatchDriverOptions {
 export class BatchDriver {
   private readonly options: BatchDriverOptions
   private readonly watch: LaneWatch
-  private readonly factory: ReturnType<typeof createJobFactory>
+  private readonly intake: Intake
   /** Where the scan of a batch's open lines is, and when it was there. */
   private readonly scans = new Map<string, { line: number; at: number }>()
   private hints = new Set<string>()
@@ -59,11 +59,12 @@ export class BatchDriver {
   constructor(options: BatchDriverOptions) {
     this.options = options
     this.watch = new LaneWatch(options.db)
-    this.factory = createJobFactory({ config: options.config, isOpen: (lane) => this.isOpen(lane) })
+    this.intake = new Intake({ config: options.config, isOpen: (lane, model) => this.watch.isOpen(lane, model) })
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.watch.close()
+    await this.intake.close()
   }
 
   /** Jobs that have settled, perhaps of a batch. */
@@ -126,7 +127,7 @@ export class BatchDriver {
 
   private async validate(batch: LeasedBatch): Promise<number> {
     const { db, config } = this.options
-    const validated = await validateSlice({ db, config, factory: this.factory }, batch)
+    const validated = await validateSlice({ db, config, intake: this.intake }, batch)
     if (validated === 'failed') this.say(batch, 'failed')
     return validated === 'lost' ? idleMs : 0
   }
@@ -138,7 +139,7 @@ export class BatchDriver {
       return 0
     }
     const stopAt = performance.now() + sliceMs
-    const parts = { db, config, dispatcher, isOpen: (lane: string) => this.isOpen(lane) }
+    const parts = { db, config, dispatcher, isOpen: (lane: string, model: string) => this.watch.isOpen(lane, model) }
     let taken: number | null
     do {
       taken = await submitLines(parts, batch)
@@ -204,10 +205,5 @@ export class BatchDriver {
     this.scans.delete(id)
     const duration = Date.now() - since.getTime()
     this.options.log.event('batch.ended', { batch: id, tenant, operation, state, count: total, duration_ms: duration })
-  }
-
-  /** Behind a breaker the dispatch loop lets one probe at a time through. */
-  private isOpen(lane: string): boolean {
-    return this.watch.closedBy(lane) === null && this.watch.get(lane)?.state !== 'breaker'
   }
 }

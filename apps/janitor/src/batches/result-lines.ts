@@ -1,3 +1,4 @@
+import { embeddedJson } from '@askonce/intake'
 import type { BatchRow, LineResult, LineWithJob } from '@askonce/store'
 
 /** Why a line has no answer, where the provider has not said it. */
@@ -13,6 +14,7 @@ export const lineErrors = {
   },
   cancelled: { code: 'batch_cancelled', message: 'The batch was cancelled before this request was executed.' },
   jobCancelled: { code: 'job_cancelled', message: 'The job of this line was cancelled by somebody.' },
+  forgotten: { code: 'forgotten', message: 'The job of this line was deleted before its result was written.' },
   reused: {
     code: 'idempotency_key_reused',
     message: 'The key of this line names another request. Use another idempotency_prefix, or another custom_id.',
@@ -31,11 +33,12 @@ function onOneLine(bytes: Buffer): Buffer {
 
 /** The bytes where they are JSON, else a JSON text of them. */
 function asJson(bytes: Buffer): Buffer {
+  const json = embeddedJson(bytes)
   try {
-    JSON.parse(bytes.toString())
-    return onOneLine(bytes)
+    JSON.parse(json.toString())
+    return onOneLine(json)
   } catch {
-    return Buffer.from(JSON.stringify(bytes.toString()))
+    return Buffer.from(JSON.stringify(json.toString()))
   }
 }
 
@@ -66,6 +69,11 @@ function anthropicFailure(outcome: LineResult['outcome'], { code, message }: Lin
   return { type: 'errored', error: { type: 'error', error: { type, message, code }, request_id: null } }
 }
 
+/** What stands in a line for an answer that is too large for one: a file is read by lines. */
+function elsewhere(jobId: string, bytes: number): object {
+  return { object: 'askonce.large_answer', bytes, url: `/v1/jobs/${jobId}/response` }
+}
+
 /** The result of a line whose job has ended. The provider's bytes stand in it as they came. */
 export function resultOf(kind: BatchRow['kind'], row: LineWithJob): LineResult {
   const { line, custom_id: customId, job_id: jobId, job_state: state, started } = row
@@ -87,6 +95,12 @@ export function resultOf(kind: BatchRow['kind'], row: LineWithJob): LineResult {
   }
   if (state === 'succeeded' && row.response !== null) {
     const body = asJson(row.response)
+    const text =
+      kind === 'openai' ? response(row.response_status ?? 200, body) : anthropic('succeeded', 'message', body)
+    return { line, outcome: 'succeeded', inErrors: false, text, replayed: row.replayed, ...cost }
+  }
+  if (state === 'succeeded' && row.response_bytes !== null) {
+    const body = Buffer.from(JSON.stringify(elsewhere(jobId, row.response_bytes)))
     const text =
       kind === 'openai' ? response(row.response_status ?? 200, body) : anthropic('succeeded', 'message', body)
     return { line, outcome: 'succeeded', inErrors: false, text, replayed: row.replayed, ...cost }

@@ -1,6 +1,6 @@
 import type { Config } from '@askonce/config'
 import { isTerminal } from '@askonce/core'
-import { deliveryOf, wholeSeconds } from '@askonce/intake'
+import { defaultTtl, deliveryOf, wholeSeconds } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dispatchesOf,
@@ -8,12 +8,13 @@ import {
   openLines,
   readLinesWithJobs,
   readReadyLines,
+  readTenantDefaults,
   submitBatch,
   takeBackDispatches,
   withBatch,
   writeResults,
 } from '@askonce/store'
-import type { Db, LeasedBatch, NewJob, OpenedLine, ReadyLine, SubmitResult } from '@askonce/store'
+import type { Db, LeasedBatch, NewJob, OpenedLine, ReadyLine, SubmitResult, TenantDefaults } from '@askonce/store'
 import { collect } from './collect.ts'
 import { leaseMs } from './lease.ts'
 import { lineErrors, withoutAnswer, type LineError } from './result-lines.ts'
@@ -28,7 +29,7 @@ interface Submission {
   db: Db
   config: Config
   dispatcher: Dispatcher
-  isOpen: (lane: string) => boolean
+  isOpen: (lane: string, model: string) => boolean
 }
 
 type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
@@ -73,7 +74,9 @@ async function settle(parts: Submission, batch: LeasedBatch, lines: readonly Rea
 /** A group that Postgres refuses as data is halved until the bad line is refused alone. */
 async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly ReadyLine[]): Promise<Settled[]> {
   if (lines.length === 0) return []
-  const jobs = lines.map((line) => jobOf(parts, batch, line))
+  // Asked for each group: what somebody sets for the tenant holds for what is submitted from then on.
+  const defaults = await readTenantDefaults(parts.db, batch.tenant_id)
+  const jobs = lines.map((line) => jobOf(parts, batch, defaults, line))
   try {
     const results = await submitBatch(parts.db, jobs)
     return lines.map((line, index) => {
@@ -94,7 +97,12 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
   }
 }
 
-function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, line: ReadyLine): NewJob {
+function jobOf(
+  { config: { limits }, isOpen }: Submission,
+  batch: LeasedBatch,
+  defaults: TenantDefaults,
+  line: ReadyLine,
+): NewJob {
   // An answer outlives the window, so that a second upload of the file finds it.
   const atLeast = batch.window_seconds + daySeconds
   return {
@@ -106,14 +114,15 @@ function jobOf({ config: { limits }, isOpen }: Submission, batch: LeasedBatch, l
     model: line.model,
     lane: line.lane,
     request: line.request,
+    requestHeaders: batch.request_headers === null ? null : JSON.stringify(batch.request_headers),
     streamed: false,
     ownerBatch: batch.id,
-    ...deliveryOf(limits, {
+    ...deliveryOf(limits, defaults, {
       priority,
-      ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(wholeSeconds(limits.defaultTtlMs), atLeast)),
+      ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(defaultTtl(limits, defaults), atLeast)),
       deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
     }),
-    dispatch: isOpen(line.lane),
+    dispatch: isOpen(line.lane, line.model),
   }
 }
 

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Config } from '@askonce/config'
-import { createLineCheck, type JobFactory, type LineFault } from '@askonce/intake'
+import type { Intake, LineFault, LineKind } from '@askonce/intake'
 import { dropScan, readFileSize, recordScan, startBatch } from '@askonce/store'
 import type { BatchFault, Db, LeasedBatch, ScannedLine } from '@askonce/store'
 import { uuidv7 } from 'uuidv7'
@@ -24,7 +24,7 @@ const envelopeBytes = 64 * 1024
 interface Validation {
   db: Db
   config: Config
-  factory: JobFactory
+  intake: Intake
 }
 
 /** `more`: the file goes on. `lost`: somebody else has the batch. */
@@ -67,7 +67,7 @@ class Scan {
   readonly errors: BatchFault[]
   private readonly parts: Validation
   private readonly batch: LeasedBatch
-  private readonly check: ReturnType<typeof createLineCheck>
+  private readonly kind: LineKind
   private readonly reader: LineReader
   /** Of what has been read. */
   private bytes: number
@@ -77,10 +77,10 @@ class Scan {
   private total: number
 
   constructor(parts: Validation, batch: LeasedBatch) {
-    const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId } = batch
+    const { kind, operation, endpoint, key_prefix: keyPrefix, input_file_id: fileId, request_headers: headers } = batch
     this.parts = parts
     this.batch = batch
-    this.check = createLineCheck({ factory: parts.factory, kind, operation, endpoint, keyPrefix })
+    this.kind = { kind, operation, endpoint, keyPrefix, headers }
     this.reader = new LineReader(parts.db, fileId, batch.scan_bytes, this.maxRequestBytes + envelopeBytes)
     this.errors = [...batch.errors]
     this.bytes = batch.scan_bytes
@@ -94,7 +94,7 @@ class Scan {
   }
 
   async readGroup(): Promise<Group> {
-    const { kind } = this.batch
+    const { kind } = this.kind
     const found: ScannedLine[] = []
     const errors: BatchFault[] = []
     const start = this.bytes
@@ -113,7 +113,7 @@ class Scan {
         return groupOf(Object.assign(fault('invalid_request', message), { line: this.lines }))
       }
       this.bytes = next.end
-      const read = readLine(next.bytes, this.lines, this.check, kind)
+      const read = await readLine(next.bytes, this.lines, this.parts.intake, this.kind)
       if (read === null) continue
       if ('fault' in read) errors.push(Object.assign({ line: this.lines }, read.fault))
       else found.push(read.line)
@@ -151,6 +151,9 @@ class Scan {
   }
 }
 
+/** As a line they stand for nothing. */
+const blanks = new Set([0x20, 0x09, 0x0b, 0x0c, 0x0d])
+
 /** Of the file as a whole. */
 function fault(code: string, message: string): BatchFault {
   return { code, message, param: null, line: null }
@@ -166,18 +169,18 @@ function duplicate(line: number): BatchFault {
 }
 
 /** Null: an empty line. */
-function readLine(
+async function readLine(
   bytes: Buffer,
   number: number,
-  check: ReturnType<typeof createLineCheck>,
-  kind: LeasedBatch['kind'],
-): { line: ScannedLine } | { fault: LineFault } | null {
+  intake: Intake,
+  lineKind: LineKind,
+): Promise<{ line: ScannedLine } | { fault: LineFault } | null> {
+  const { kind } = lineKind
   if (!isUtf8(bytes)) {
     return { fault: { code: 'invalid_json_line', message: 'The line is not UTF-8.', param: null } }
   }
-  const text = bytes.toString()
-  if (text.trim() === '') return null
-  const checked = check(text)
+  if (bytes.every((byte) => blanks.has(byte))) return null
+  const checked = await intake.line({ kind: lineKind, body: bytes })
   if (checked.ok) {
     const { fingerprint, model, lane, request, id } = checked.job
     const { customId } = checked

@@ -1,4 +1,5 @@
 import type { Db, Scope } from '../tables.ts'
+import type { TenantDefaults } from './tenants.ts'
 
 export interface ApiKey {
   id: string
@@ -24,6 +25,8 @@ const selection = [
 export interface FoundApiKey extends ApiKey {
   /** Whether its tenant wants keys that are derived from requests. */
   deriveKeys: boolean
+  /** What holds for its tenant's submissions that do not say otherwise. */
+  defaults: TenantDefaults
 }
 
 /** The key with this SHA-256, if it has not been revoked. */
@@ -40,11 +43,18 @@ export async function findApiKey(db: Db, keyHash: Buffer): Promise<FoundApiKey |
       'k.created_at as createdAt',
       'k.revoked_at as revokedAt',
       't.derive_keys as deriveKeys',
+      't.on_uncertain as onUncertain',
+      't.max_attempts as maxAttempts',
+      't.max_paid_attempts as maxPaidAttempts',
+      't.ttl_seconds as ttlSeconds',
+      't.timeout_seconds as timeoutSeconds',
     ])
     .where('k.key_hash', '=', keyHash)
     .where('k.revoked_at', 'is', null)
     .executeTakeFirst()
-  return row ?? null
+  if (row === undefined) return null
+  const { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds, ...key } = row
+  return { ...key, defaults: { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds } }
 }
 
 export interface NewApiKey {
@@ -55,7 +65,7 @@ export interface NewApiKey {
   scopes: Scope[]
 }
 
-/** Adds a key, and its tenant when it is new. A key that exists stays as it is, but is valid again if it had been revoked. */
+/** Adds a key, and its tenant when it is new. A key that exists stays as it is, and a revoked one stays revoked: whoever asks looks at that. */
 export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
   return db.transaction().execute(async (transaction) => {
     await transaction
@@ -63,19 +73,24 @@ export function createApiKey(db: Db, key: NewApiKey): Promise<ApiKey> {
       .values({ id: key.tenantId })
       .onConflict((conflict) => conflict.doNothing())
       .execute()
-    return transaction
-      .insertInto('api_keys')
-      .values({
-        tenant_id: key.tenantId,
-        name: key.name,
-        key_hash: key.keyHash,
-        hint: key.hint,
-        scopes: key.scopes,
-        revoked_at: null,
-      })
-      .onConflict((conflict) => conflict.column('key_hash').doUpdateSet({ revoked_at: null }))
-      .returning(selection)
-      .executeTakeFirstOrThrow()
+    return (
+      transaction
+        .insertInto('api_keys')
+        .values({
+          tenant_id: key.tenantId,
+          name: key.name,
+          key_hash: key.keyHash,
+          hint: key.hint,
+          scopes: key.scopes,
+          revoked_at: null,
+        })
+        // Changes nothing: it makes the statement return the row that is there.
+        .onConflict((conflict) =>
+          conflict.column('key_hash').doUpdateSet((expression) => ({ key_hash: expression.ref('excluded.key_hash') })),
+        )
+        .returning(selection)
+        .executeTakeFirstOrThrow()
+    )
   })
 }
 

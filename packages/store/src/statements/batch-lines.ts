@@ -4,6 +4,7 @@ import { checked, notExpired } from '../fragments.ts'
 import { unnest } from '../rows.ts'
 import type { Db } from '../tables.ts'
 import type { LeasedBatch } from './batch-scan.ts'
+import { wholeAnswerBytes } from './large-answers.ts'
 
 /** A line whose turn it is. */
 export interface ReadyLine {
@@ -133,7 +134,10 @@ export interface LineWithJob {
   owner_batch: string | null
   /** Null: there is no job, or none any more. */
   job_state: JobState | null
+  /** Null also where it is too large to be held whole. */
   response: Buffer | null
+  /** Length of an answer that stands in pieces. */
+  response_bytes: number | null
   response_status: number | null
   provider_request_id: string | null
   error: JobError | null
@@ -157,15 +161,18 @@ export async function readLinesWithJobs(
     with found as (
       select
         l.line, l.custom_id, l.state, l.job_id, l.started, l.replayed, j.id as found_job,
-        coalesce(octet_length(j.response), 0) as size
+        coalesce(octet_length(j.response), least(j.response_bytes, ${wholeAnswerBytes}), 0) as size
       from batch_lines l
       left join jobs j on j.id = l.job_id and l.state = 'open' and ${notExpired}
       where l.batch_id = ${batchId}::uuid and l.line = any(${lines}::integer[]) and l.state <> 'done'
     ),
     sized as (select *, sum(size) over (order by line) - size as before from found)
     select
-      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response, j.response_status,
-      j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
+      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response_bytes,
+      case when j.response_bytes <= ${wholeAnswerBytes} then (
+        select string_agg(p.body, ''::bytea order by p."position") from answer_pieces p where p.answer = j.response_pieces
+      ) else j.response end as response,
+      j.response_status, j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
     from sized s left join jobs j on j.id = s.found_job
     where s.before < ${maxBytes}
     order by s.line

@@ -1,11 +1,12 @@
 import type { Operation } from '@askonce/core'
 import { sql } from 'kysely'
 import type { BatchRow, Db } from '../tables.ts'
-import { dropFilesWithin } from './files.ts'
+import { expireFiles } from './files.ts'
+import { sweepBytes, swept, type SweepBounds, type SweptRows } from './sweep.ts'
 
 export const batchColumns = sql`
   b.id, b.tenant_id, b.kind, b.operation, b.endpoint, b.api_key_id, b.input_file_id, b.output_file_id, b.error_file_id,
-  b.output_bytes, b.error_bytes, b.output_ttl_seconds, b.metadata, b.key_prefix, b.completion_window, b.window_seconds,
+  b.output_bytes, b.error_bytes, b.output_ttl_seconds, b.metadata, b.request_headers, b.key_prefix, b.completion_window, b.window_seconds,
   b.status, b.ending, b.errors, b.scan_bytes, b.scan_lines, b.total, b.submitted, b.done, b.succeeded, b.failed,
   b.cancelled, b.expired, b.replayed, b.input_tokens, b.output_tokens, b.cost_usd, b.created_at, b.expires_at,
   b.in_progress_at, b.finalizing_at, b.cancelling_at, b.ended_at`
@@ -24,6 +25,8 @@ export interface NewBatch {
   outputTtlSeconds: number | null
   /** JSON text, or null. */
   metadata: string | null
+  /** JSON text, or null. */
+  requestHeaders: string | null
   /** Null: the SHA-256 of the input. */
   keyPrefix: string | null
   completionWindow: string
@@ -45,11 +48,12 @@ export function createBatch(db: Db, batch: NewBatch): Promise<BatchRow | null> {
     const { rows } = await sql<BatchRow>`
       insert into batches as b (
         id, tenant_id, kind, operation, endpoint, api_key_id, input_file_id, output_file_id, error_file_id, output_ttl_seconds,
-        metadata, key_prefix, completion_window, window_seconds, status, expires_at
+        metadata, request_headers, key_prefix, completion_window, window_seconds, status, expires_at
       )
       select
         ${batch.id}::uuid, f.tenant_id, ${batch.kind}, ${batch.operation}, ${batch.endpoint}, ${batch.apiKeyId}::uuid, f.id,
         ${batch.outputFileId}::uuid, ${batch.errorFileId}::uuid, ${batch.outputTtlSeconds}::integer, ${batch.metadata}::jsonb,
+        ${batch.requestHeaders}::jsonb,
         coalesce(${batch.keyPrefix}::text, encode(f.sha256, 'hex')), ${batch.completionWindow}, ${batch.windowSeconds}::integer,
         'validating', now() + make_interval(secs => ${batch.windowSeconds}::integer)
       from files f
@@ -150,36 +154,77 @@ export function deleteBatch(
     const [batch] = rows
     if (batch === undefined) return null
     if (batch.ended_at === null) return { ended: false }
-    await dropBatches(transaction, [batch])
+    await sql`delete from batch_lines where batch_id = ${id}::uuid`.execute(transaction)
+    await dropBatch(transaction, batch)
     return { ended: true }
   })
 }
 
-/** Input files of a tenant are the tenant's and stay; what came with the batch goes with it. */
-async function dropBatches(db: Db, batches: readonly BatchRow[]): Promise<void> {
-  const ids = batches.map(({ id }) => id)
-  await sql`delete from batch_lines where batch_id = any(${ids}::uuid[])`.execute(db)
-  await dropFilesWithin(
-    db,
-    batches.flatMap(({ kind, input_file_id: input, output_file_id: output, error_file_id: errors }) =>
-      kind === 'anthropic' ? [input, output, errors] : [output, errors],
-    ),
-  )
-  await sql`delete from batches where id = any(${ids}::uuid[])`.execute(db)
+/** Input files of a tenant are the tenant's and stay; what came with the batch goes with it. Their content is left to the sweep. */
+async function dropBatch(db: Db, batch: BatchRow): Promise<void> {
+  const { id, kind, input_file_id: input, output_file_id: output, error_file_id: errors } = batch
+  await expireFiles(db, kind === 'anthropic' ? [input, output, errors] : [output, errors])
+  await sql`delete from batches where id = ${id}::uuid`.execute(db)
 }
 
-/** Deletes batches that ended longer ago than the retention, with lines and results; one at a time. Returns how many. */
-export function sweepBatches(db: Db, retentionSeconds: number): Promise<number> {
+/** Lines of one statement. */
+const sweptLines = 5_000
+
+/**
+ * Deletes a batch that ended longer ago than the retention: its lines within bounds, and once there are none, the batch. `count` is 0 while
+ * lines are left.
+ */
+export function sweepBatches(
+  db: Db,
+  retentionSeconds: number,
+  { bytes = sweepBytes, rows: lines = sweptLines, skip = [] }: Partial<SweepBounds> = {},
+): Promise<SweptRows> {
   return db.transaction().execute(async (transaction) => {
     const { rows } = await sql<BatchRow>`
       select ${batchColumns} from batches b
-      where b.ended_at < now() - make_interval(secs => ${retentionSeconds}::integer)
+      where b.ended_at < now() - make_interval(secs => ${retentionSeconds}::integer) and b.id <> all(${skip}::uuid[])
       order by b.ended_at limit 1
       for update skip locked
     `.execute(transaction)
-    if (rows.length > 0) await dropBatches(transaction, rows)
-    return rows.length
+    const [batch] = rows
+    if (batch === undefined) return { count: 0, more: false }
+    const left = await sweepLines(transaction, batch.id, lines, bytes)
+    if (left) return { count: 0, more: true }
+    await dropBatch(transaction, batch)
+    return { count: 1, more: true }
   })
+}
+
+/** Deletes lines of a batch, and says whether there may be more. */
+async function sweepLines(db: Db, batchId: string, limit: number, bytes: number): Promise<boolean> {
+  const { rows } = await sql<{ picked: number; swept: number }>`
+    with lines as (
+      select l.line, coalesce(pg_column_size(l.request), 0)::bigint as bytes from batch_lines l
+      where l.batch_id = ${batchId}::uuid order by l.line limit ${limit}
+    ),
+    sized as (select line, sum(bytes) over (order by line) - bytes as before from lines),
+    gone as (
+      delete from batch_lines l using sized s
+      where l.batch_id = ${batchId}::uuid and l.line = s.line and s.before < ${bytes}
+      returning 1
+    )
+    select (select count(*) from lines) as picked, (select count(*) from gone) as swept
+  `.execute(db)
+  return swept(rows[0], limit).more
+}
+
+/** The batch that {@link sweepBatches} would take first. */
+export async function nextSweptBatch(
+  db: Db,
+  retentionSeconds: number,
+  skip: readonly string[],
+): Promise<string | null> {
+  const { rows } = await sql<{ id: string }>`
+    select b.id from batches b
+    where b.ended_at < now() - make_interval(secs => ${retentionSeconds}::integer) and b.id <> all(${skip}::uuid[])
+    order by b.ended_at limit 1
+  `.execute(db)
+  return rows[0]?.id ?? null
 }
 
 /** A result as `/lines` shows it. */

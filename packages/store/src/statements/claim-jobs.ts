@@ -1,4 +1,4 @@
-import type { OnUncertain, Operation } from '@askonce/core'
+import type { OnUncertain, Operation, RequestHeaders } from '@askonce/core'
 import { sql } from 'kysely'
 import { checked, lockOrder, mayRun } from '../fragments.ts'
 import { hot } from '../hot.ts'
@@ -14,12 +14,16 @@ export interface Claim {
   model: string
   lane: string
   request: Buffer
+  /** Headers of the caller that go with it. */
+  request_headers: RequestHeaders | null
   /** Whether the request asks for a stream. */
   streamed: boolean
   timeout_ms: number
   on_uncertain: OnUncertain
   /** Reruns with backoff since the last request to run. */
   reruns: number
+  /** What names this attempt to the provider; nobody else knows it. */
+  mark: string
   /** Milliseconds since the job could first have run in this round, by the database clock. */
   queue_ms: number
 }
@@ -35,7 +39,7 @@ const claimable = checked(
  * reclaim. The lock is the weakest that does it. With FOR SHARE the beats waited too, and two groups of claims that always overlap
  * let none through (measured: up to 4 s, and a worker whose beat is late may not claim).
  *
- * Rows of a closed lane are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
+ * Rows of a closed lane, or of a paused model, are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
  * A delivery that came twice, early, late or after the end matches nothing and returns normally.
  *
  * `probes` names lanes whose breaker lets this one claim through.
@@ -51,10 +55,13 @@ export async function claimJobs(
     due as (
       select
         j.id,
-        l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
-          or (l.state = 'breaker' and l.name = any(${probes}::text[])) as lane_open
+        (
+          l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
+          or (l.state = 'breaker' and l.name = any(${probes}::text[]))
+        ) and (m.name is null or m.state = 'open' or m.until <= now()) as lane_open
       from jobs j
-      left join lanes l on l.name = j.lane
+      left join lanes l on l.name = j.lane and l.model = ''
+      left join lanes m on m.name = j.lane and m.model = j.model
       where
         j.id = any(${ids}::uuid[]) and exists (select from alive)
         and ${claimable}
@@ -66,17 +73,19 @@ export async function claimJobs(
       update jobs j
       set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
       where j.id = any(array(select id from due where lane_open))
-      returning j.*
+      returning j.*, gen_random_uuid() as mark
     ),
     opened as (
       insert into attempts (
-        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id
+        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id, mark, metadata
       )
-      select id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid
+      select
+        id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid, mark, metadata
       from claimed
     )
     select
-      id, attempt, generation, tenant_id, operation, model, lane, request, streamed, timeout_ms, on_uncertain, reruns,
+      id, attempt, generation, tenant_id, operation, model, lane, request, request_headers, streamed, timeout_ms, on_uncertain, reruns,
+      mark,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
     from claimed
   `

@@ -30,6 +30,9 @@ export interface AttemptEndRecord {
   costUsd: number | null
   /** The provider's bytes, for an answer. */
   response: Buffer | null
+  /** Of an answer whose bytes stand in pieces: which, and its length; then `response` is null. */
+  responsePieces: string | null
+  responseBytes: number | null
   contentType: string | null
   /** The provider's own id of the answer. */
   answerId: string | null
@@ -71,6 +74,8 @@ const columns: ColumnMap<AttemptEndRecord> = {
   output_tokens: ['bigint', (end) => end.outputTokens],
   cost_usd: ['numeric', (end) => end.costUsd],
   response: ['bytea', (end) => end.response],
+  response_pieces: ['uuid', (end) => end.responsePieces],
+  response_bytes: ['integer', (end) => end.responseBytes],
   content_type: ['text', (end) => end.contentType],
   answer_id: ['text', (end) => end.answerId],
   error_response: ['bytea', (end) => end.errorResponse],
@@ -126,7 +131,7 @@ export async function reclaimAttempts(
       a.job_id, a.attempt, 'unknown' as action, 'lost' as outcome, 'maybe' as billing, false as uncounted, true as only_open, 0 as delay_ms,
       false as backoff, ${error}::text as error, 'worker_lost' as error_code, null::smallint as provider_status,
       null::text as provider_request_id, null::bigint as input_tokens, null::bigint as output_tokens, null::numeric as cost_usd,
-      null::bytea as response, null::text as content_type,
+      null::bytea as response, null::uuid as response_pieces, null::integer as response_bytes, null::text as content_type,
       null::text as answer_id, null::bytea as error_response, null::text as error_content_type, '' as flags
     from (
       select a.job_id, a.attempt from attempts a
@@ -161,6 +166,8 @@ const kept = sql.join(
     'completed_at',
     'expires_at',
     'response',
+    'response_pieces',
+    'response_bytes',
     'response_status',
     'response_content_type',
     'provider_request_id',
@@ -286,6 +293,8 @@ async function run(
             now() + make_interval(secs => greatest(d.was_ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
         end,
         response = case when d.next = 'succeeded' then d.response else d.was_response end,
+        response_pieces = case when d.next = 'succeeded' then d.response_pieces else d.was_response_pieces end,
+        response_bytes = case when d.next = 'succeeded' then d.response_bytes else d.was_response_bytes end,
         response_status = case when d.next = 'succeeded' then d.provider_status else d.was_response_status end,
         response_content_type = case when d.next = 'succeeded' then d.content_type else d.was_response_content_type end,
         provider_request_id = case when d.next = 'succeeded' or d.owned then d.provider_request_id else d.was_provider_request_id end,

@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
 import type { Db, FileRow } from '../tables.ts'
+import { sweepBytes, type SweepBounds, type SweptRows } from './sweep.ts'
 
 /** Longest silence of an upload that is not over: its client has gone, or its API died. */
 const silentUploadSeconds = 900
@@ -143,23 +144,65 @@ export async function dropUpload(db: Db, id: string): Promise<void> {
   })
 }
 
-/** Deletes files that have expired and uploads that have gone silent, at most `limit`, and says how many. */
-export async function sweepFiles(db: Db, limit: number): Promise<number> {
+/** Files that go, and uploads that have gone silent. A batch that reads its input still needs it. */
+const swept = sql`(
+  (f.expires_at <= now() and not exists (select from batches b where b.input_file_id = f.id and b.ended_at is null))
+  or (f.status = 'uploading' and f.touched_at < now() - make_interval(secs => ${silentUploadSeconds}::integer)))`
+
+/** Pieces of one statement. */
+const sweptParts = 1_000
+
+/**
+ * Deletes files that have expired and uploads that have gone silent, at most `limit`, and of their content at most about `bytes`: a large file
+ * goes piece by piece, and with the last piece its row. Meanwhile nobody sees it, and nothing can be added to it. Rows that somebody holds are left
+ * for the next time.
+ */
+export async function sweepFiles(
+  db: Db,
+  limit: number,
+  { bytes = sweepBytes, skip = [] }: Partial<SweepBounds> = {},
+): Promise<SweptRows> {
   return db.transaction().execute(async (transaction) => {
-    // A batch that reads its input still needs it. Rows that somebody holds are left for the next time.
     const { rows } = await sql<{ id: string }>`
-      select f.id from files f
-      where
-        (f.expires_at <= now() and not exists (select from batches b where b.input_file_id = f.id and b.ended_at is null))
-        or (f.status = 'uploading' and f.touched_at < now() - make_interval(secs => ${silentUploadSeconds}::integer))
-      limit ${limit}
-      for update of f skip locked
+      with picked as (
+        select f.id from files f where ${swept} and f.id <> all(${skip}::uuid[]) limit ${limit} for update of f skip locked
+      )
+      update files f set status = 'internal', expires_at = least(f.expires_at, now()) from picked p where f.id = p.id
+      returning f.id
     `.execute(transaction)
-    return rows.length === 0
-      ? 0
-      : dropFilesWithin(
-          transaction,
-          rows.map(({ id }) => id),
-        )
+    if (rows.length === 0) return { count: 0, more: false }
+    const ids = rows.map(({ id }) => id)
+    await sql`
+      with parts as (
+        select p.file_id, p."position", pg_column_size(p.body)::bigint as bytes from file_parts p
+        where p.file_id = any(${ids}::uuid[])
+        order by p.file_id, p."position" limit ${sweptParts}
+      ),
+      sized as (select file_id, "position", sum(bytes) over (order by file_id, "position") - bytes as before from parts)
+      delete from file_parts p using sized s
+      where p.file_id = s.file_id and p."position" = s."position" and s.before < ${bytes}
+    `.execute(transaction)
+    const gone = await sql`
+      delete from files f
+      where f.id = any(${ids}::uuid[]) and not exists (select from file_parts p where p.file_id = f.id)
+      returning f.id
+    `.execute(transaction)
+    const count = gone.rows.length
+    return { count, more: rows.length >= limit || count < rows.length }
   })
+}
+
+/** The file that is in the way of {@link sweepFiles}. */
+export async function nextSweptFile(db: Db, skip: readonly string[]): Promise<string | null> {
+  const { rows } = await sql<{ id: string }>`
+    select f.id from files f where ${swept} and f.id <> all(${skip}::uuid[]) limit 1
+  `.execute(db)
+  return rows[0]?.id ?? null
+}
+
+/** Nobody sees these files from this commit on; their content is left to the sweep. */
+export async function expireFiles(db: Db, ids: readonly string[]): Promise<void> {
+  await sql`
+    update files set status = 'internal', expires_at = least(expires_at, now()) where id = any(${ids}::uuid[])
+  `.execute(db)
 }

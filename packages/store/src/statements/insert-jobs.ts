@@ -16,6 +16,8 @@ export interface NewJob {
   lane: string
   /** The exact bytes for the provider. */
   request: Buffer
+  /** Headers that go to the provider with it: JSON text, or null. */
+  requestHeaders: string | null
   /** Whether the request asks for a stream. */
   streamed: boolean
   /** The batch that submits it; null: anybody else. */
@@ -46,6 +48,7 @@ export const newJobColumns: ColumnMap<NewJob> = {
   model: ['text', (job) => job.model],
   lane: ['text', (job) => job.lane],
   request: ['bytea', (job) => job.request],
+  request_headers: ['text', (job) => job.requestHeaders],
   streamed: ['boolean', (job) => job.streamed],
   owner_batch: ['uuid', (job) => job.ownerBatch],
   metadata: ['text', (job) => job.metadata],
@@ -77,11 +80,11 @@ export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
-      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, streamed, owner_batch, metadata, priority, timeout_ms,
+      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
     )
     select
-      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.streamed, n.owner_batch, n.metadata::jsonb,
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end
@@ -123,6 +126,8 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
     response: null,
+    response_pieces: null,
+    response_bytes: null,
     response_status: null,
     response_content_type: null,
     flags: [],

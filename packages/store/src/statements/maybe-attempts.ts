@@ -5,6 +5,8 @@ import type { Db } from '../tables.ts'
 export interface MaybeAttempt {
   jobId: string
   attempt: number
+  /** What names it to the provider. */
+  mark: string
   tenant: string
   lane: string
   model: string
@@ -19,12 +21,13 @@ export interface MaybeAttempt {
 export async function readEarlierMaybes(
   db: Db,
   { id, attempt, lane }: { id: string; attempt: number; lane: string },
-): Promise<{ attempts: number[]; consented: boolean }> {
-  const { rows } = await sql<{ attempts: number[]; consented: boolean }>`
+): Promise<{ attempts: { attempt: number; mark: string }[]; consented: boolean }> {
+  const { rows } = await sql<{ attempts: { attempt: number; mark: string }[]; consented: boolean }>`
     select
       array(
-        select a.attempt from attempts a
-        where a.job_id = j.id and a.attempt < ${attempt} and a.billing = 'maybe' and a.lane = ${lane}
+        select json_build_object('attempt', a.attempt, 'mark', a.mark) from attempts a
+        where
+          a.job_id = j.id and a.attempt < ${attempt} and a.billing = 'maybe' and a.lane = ${lane} and a.mark is not null
         order by a.attempt desc limit 10
       ) as attempts,
       j.paid <= j.consented_paid as consented
@@ -46,13 +49,13 @@ export async function readHeldMaybes(
 ): Promise<MaybeAttempt[]> {
   const { rows } = await sql<MaybeAttempt>`
     select
-      j.id as "jobId", a.attempt, j.tenant_id as tenant, a.lane, a.model,
+      j.id as "jobId", a.attempt, a.mark, j.tenant_id as tenant, a.lane, a.model,
       extract(epoch from now() - j.uncertain_since)::float8 * 1000 as "heldMs"
     from jobs j
     join attempts a on a.job_id = j.id
     where
       j.state = 'uncertain' and a.lane = any(${[...lanes]}::text[]) and a.operation = ${operation} and a.billing = 'maybe'
-      and position('"store"'::bytea in j.request) > 0
+      and a.mark is not null and position('"store"'::bytea in j.request) > 0
       and (j.id, a.attempt) > (${after.jobId}::uuid, ${after.attempt}::integer)
     order by j.id, a.attempt
     limit ${limit}

@@ -1,7 +1,8 @@
-import type { JobState } from '@askonce/core'
-import { sql } from 'kysely'
-import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired } from '../fragments.ts'
+import type { JobState, RequestHeaders } from '@askonce/core'
+import { sql, type RawBuilder } from 'kysely'
+import { jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired, prefixRange } from '../fragments.ts'
 import { hot } from '../hot.ts'
+import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
 
 export interface KeyRow extends JobRow {
@@ -21,10 +22,32 @@ export async function readByKeys(db: Db, tenantIds: readonly string[], keys: rea
   return rows
 }
 
-/** Live jobs by id, whatever the tenant; the caller compares it. With the answer's bytes. */
-export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]> {
+/** A job that somebody of this tenant asks for. */
+export interface JobRef {
+  tenantId: string
+  id: string
+}
+
+/**
+ * The rows of jobs `j` that are their tenants' own, by position. The tenant is a condition of the read itself: the answer of somebody else's job
+ * is never touched, so that its id costs what an unknown one costs.
+ */
+const referred = (refs: readonly JobRef[]) =>
+  new Rows<JobRef>(
+    // Many ask for the same answer at the same time; it comes once.
+    [...new Map(refs.map((ref) => [`${ref.tenantId} ${ref.id}`, ref])).values()],
+    { tenant_id: ['text', (ref) => ref.tenantId], id: ['uuid', (ref) => ref.id] },
+    'k',
+  )
+
+/** Live jobs of their tenants by id. With the answer's bytes. */
+export async function readJobs(db: Db, refs: readonly JobRef[]): Promise<JobRow[]> {
   const rows = await hot<JobRow>(db, 'read_jobs')`
-    select ${jobColumns} from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
+    select ${jobColumns}
+    from ${referred(refs)}
+    cross join lateral (
+      select * from jobs j where j.id = k.id and j.tenant_id = k.tenant_id and ${notExpired} limit 1
+    ) j
   `
   return rows
 }
@@ -32,14 +55,25 @@ export async function readJobs(db: Db, ids: readonly string[]): Promise<JobRow[]
 /** What the bytes of a stored answer are sent with; without an answer only what says so. */
 export type AnswerRow = Pick<
   JobRow,
-  'id' | 'tenant_id' | 'state' | 'response' | 'response_status' | 'response_content_type'
+  | 'id'
+  | 'tenant_id'
+  | 'state'
+  | 'response'
+  | 'response_bytes'
+  | 'response_pieces'
+  | 'response_status'
+  | 'response_content_type'
 >
 
-/** Of live jobs by id, whatever the tenant, the answer alone: most of a job's columns cost more than its bytes. */
-export async function readAnswers(db: Db, ids: readonly string[]): Promise<AnswerRow[]> {
+/** Of live jobs of their tenants by id the answer alone: most of a job's columns cost more than its bytes. */
+export async function readAnswers(db: Db, refs: readonly JobRef[]): Promise<AnswerRow[]> {
   const rows = await hot<AnswerRow>(db, 'read_answers')`
-    select j.id, j.tenant_id, j.state, j.response, j.response_status, j.response_content_type
-    from jobs j where j.id = any(${ids}::uuid[]) and ${notExpired}
+    select
+      j.id, j.tenant_id, j.state, j.response, j.response_bytes, j.response_pieces, j.response_status, j.response_content_type
+    from ${referred(refs)}
+    cross join lateral (
+      select * from jobs j where j.id = k.id and j.tenant_id = k.tenant_id and ${notExpired} limit 1
+    ) j
   `
   return rows
 }
@@ -55,9 +89,17 @@ export async function readSettled(db: Db, ids: readonly string[]): Promise<strin
   return rows.map(({ id }) => id)
 }
 
-/** The stored request of a job: the exact bytes of its `request` member, and its operation. */
-export async function readRequest(db: Db, id: string): Promise<{ operation: string; request: Buffer } | null> {
-  const row = await db.selectFrom('jobs').select(['operation', 'request']).where('id', '=', id).executeTakeFirst()
+/** The stored request of a job: the exact bytes of its `request` member, its operation, and the headers that go with it. */
+export async function readRequest(
+  db: Db,
+  { tenantId, id }: JobRef,
+): Promise<{ operation: string; request: Buffer; request_headers: RequestHeaders | null } | null> {
+  const row = await db
+    .selectFrom('jobs')
+    .select(['operation', 'request', 'request_headers'])
+    .where('id', '=', id)
+    .where('tenant_id', '=', tenantId)
+    .executeTakeFirst()
   return row ?? null
 }
 
@@ -70,9 +112,13 @@ export interface ListFilter {
   createdBefore?: string | undefined
   /** JSON object of which the job's metadata must be a superset. */
   metadata?: string | undefined
+  /** Then the list is in the order of keys. */
+  keyPrefix?: string | undefined
+  /** Only jobs that may have been paid for, or that were or may have been paid for twice; what runs now says nothing yet. */
+  paid?: 'maybe' | 'twice' | undefined
   limit: number
-  /** Position of the last row of the page before: its created_at as text with microseconds, and its id. */
-  after?: { createdAt: string; id: string } | undefined
+  /** Position of the last row of the page before: its created_at as text with microseconds, and its id; in the order of keys its key. */
+  after?: { createdAt: string; id: string } | { key: string } | undefined
 }
 
 export interface ListedJob extends JobRow {
@@ -80,9 +126,22 @@ export interface ListedJob extends JobRow {
   cursor_at: string
 }
 
-/** Live jobs of a tenant, newest first. With the answers' bytes only when asked for one key. */
+/** As the index jobs_metadata has it. */
+const ownMetadata = (tenant: RawBuilder<unknown>, metadata: RawBuilder<unknown>) =>
+  sql`jsonb_set('{}', array[${tenant}], ${metadata})`
+
+/** As the indexes jobs_maybe_paid and jobs_paid_twice have it. */
+const paidHow = {
+  maybe: sql`j.paid - j.billed > (case when j.state = 'running' then 1 else 0 end)`,
+  twice: sql`j.paid > (case when j.state = 'running' then 2 else 1 end)`,
+}
+
+/**
+ * Live jobs of a tenant, newest first, or by key where a prefix is given: then they are one range of the unique index. With the answers'
+ * bytes only when asked for one key.
+ */
 export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]> {
-  const { tenantId, key, state, createdAfter, createdBefore, metadata, limit, after } = filter
+  const { tenantId, key, state, createdAfter, createdBefore, metadata, keyPrefix, paid, limit, after } = filter
   const conditions = [
     sql`j.tenant_id = ${tenantId}`,
     notExpired,
@@ -92,14 +151,30 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
       : [state === 'succeeded' ? sql`j.state = 'succeeded'` : sql`nullif(j.state, 'succeeded') = ${state}`]),
     ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
-    ...(metadata === undefined ? [] : [sql`j.metadata @> ${metadata}::jsonb`]),
-    ...(after === undefined ? [] : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
+    ...(metadata === undefined
+      ? []
+      : [
+          sql`j.metadata is not null and ${ownMetadata(sql`j.tenant_id`, sql`j.metadata`)}
+            @> ${ownMetadata(sql`${tenantId}::text`, sql`${metadata}::jsonb`)}`,
+        ]),
+    ...(keyPrefix === undefined ? [] : [prefixRange(sql`j.idempotency_key`, keyPrefix)]),
+    ...(paid === undefined ? [] : [paidHow[paid]]),
+    ...(after === undefined
+      ? []
+      : 'key' in after
+        ? [sql`j.idempotency_key > ${after.key} collate "C"`]
+        : [sql`(j.created_at, j.id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
   ]
+  // How rare metadata is the planner does not know, and rather than gather what the index finds it would go through the list of a tenant to its
+  // end. An expression in the order leaves it no such choice.
+  const newestFirst =
+    metadata === undefined ? sql`j.created_at desc, j.id desc` : sql`j.created_at + interval '0' desc, j.id desc`
+  const order = keyPrefix === undefined ? newestFirst : sql`j.idempotency_key`
   const { rows } = await sql<ListedJob>`
     select ${key === undefined ? jobColumnsWithoutResponse : jobColumns}, j.created_at::text as cursor_at
     from jobs j
     where ${sql.join(conditions, sql` and `)}
-    order by j.created_at desc, j.id desc
+    order by ${order}
     limit ${limit}
   `.execute(db)
   return rows

@@ -56,11 +56,11 @@ export async function listStoredCompletions(
   const behind = sql.raw(order === 'asc' ? '>' : '<')
   const { rows } = await sql<StoredCandidate>`
     with found as (
-      select j.id, octet_length(j.request) + octet_length(j.response) as bytes
+      select j.id, octet_length(j.request) + coalesce(octet_length(j.response), 0) as bytes
       from jobs j
       where
         j.tenant_id = ${tenantId} and j.operation = 'chat.completions' and j.state = 'succeeded' and not j.streamed
-        and j.metadata @> ${metadata}::jsonb and ${mayBeStored} and ${notExpired}
+        and j.metadata is not null and j.metadata @> ${metadata}::jsonb and ${mayBeStored} and ${notExpired}
         ${model === undefined ? sql`` : sql`and j.model = ${model}`}
         ${after === undefined ? sql`` : sql`and j.id ${behind} ${after}::uuid`}
       order by j.id ${direction}

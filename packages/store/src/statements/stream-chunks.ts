@@ -5,6 +5,8 @@ import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
+import { pieceBytes } from './large-answers.ts'
+import { sweepBytes, swept, type SweptRows } from './sweep.ts'
 
 /** A piece of an open attempt's stream. */
 export interface StreamChunk {
@@ -74,6 +76,7 @@ export async function nameAnswers(
 
 /** Where a follower of a stream is. */
 export interface StreamCursor {
+  tenantId: string
   jobId: string
   /** The attempt whose stream it has begun; null: none yet. */
   attempt: number | null
@@ -120,19 +123,24 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
   }>(db, 'read_streams')`
     select
       i.n, j.state, s.attempt, j.response_content_type as "contentType",
-      case when j.state = 'succeeded' then substring(j.response from p.start + 1 for ${bytesOfPage}) else c.bytes end as bytes,
-      case when j.state = 'succeeded' then octet_length(j.response) end as length
+      case
+        when j.state <> 'succeeded' then c.bytes
+        when j.response_bytes is null then substring(j.response from p.start + 1 for ${bytesOfPage})
+        else l.bytes
+      end as bytes,
+      case when j.state = 'succeeded' then coalesce(j.response_bytes, octet_length(j.response)) end as length
     from ${new Rows<StreamCursor & { n: number }>(
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
         n: ['integer', (cursor) => cursor.n],
+        tenant_id: ['text', (cursor) => cursor.tenantId],
         job_id: ['uuid', (cursor) => cursor.jobId],
         attempt: ['integer', (cursor) => cursor.attempt],
         position: ['integer', (cursor) => cursor.position],
       },
       'i',
     )}
-    left join lateral (select * from jobs j where j.id = i.job_id and ${notExpired} limit 1) j on true
+    left join lateral (select * from jobs j where j.id = i.job_id and j.tenant_id = i.tenant_id and ${notExpired} limit 1) j on true
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
@@ -149,6 +157,12 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       select from attempts a join workers w on w.id = a.worker_id
       where a.job_id = j.id and a.attempt = s.attempt and not w.dead and w.beat_at > now() - ${aliveForMs} * interval '1 millisecond'
     ))
+    left join lateral (
+      select substring(k.body from p.start % ${pieceBytes}::integer + 1 for ${bytesOfPage}) as bytes
+      from answer_pieces k
+      where k.answer = j.response_pieces and k."position" = p.start - p.start % ${pieceBytes}::integer
+      limit 1
+    ) l on j.response_pieces is not null
     order by i.n
   `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({
@@ -177,11 +191,11 @@ export async function deleteStreamChunks(
   `
 }
 
-/** Deletes pieces, at most `limit`, whose attempt is not the one that runs: their worker died, or did not come to it. */
-export async function sweepStreamChunks(db: Db, limit: number): Promise<number> {
-  const { rows } = await sql<{ swept: number }>`
+/** Deletes pieces within bounds whose attempt is not the one that runs: their worker died, or did not come to it. */
+export async function sweepStreamChunks(db: Db, limit: number, bytes = sweepBytes): Promise<SweptRows> {
+  const { rows } = await sql<{ picked: number; swept: number }>`
     with old as (
-      select c.job_id, c.attempt, c.position
+      select c.job_id, c.attempt, c.position, c.created_at, pg_column_size(c.body)::bigint as bytes
       from stream_chunks c
       left join jobs j on j.id = c.job_id
       where
@@ -190,12 +204,15 @@ export async function sweepStreamChunks(db: Db, limit: number): Promise<number> 
       order by c.created_at limit ${limit}
       for update of c skip locked
     ),
+    sized as (
+      select job_id, attempt, position, sum(bytes) over (order by created_at, job_id, attempt, position) - bytes as before from old
+    ),
     gone as (
-      delete from stream_chunks c using old o
-      where c.job_id = o.job_id and c.attempt = o.attempt and c.position = o.position
+      delete from stream_chunks c using sized o
+      where c.job_id = o.job_id and c.attempt = o.attempt and c.position = o.position and o.before < ${bytes}
       returning 1
     )
-    select count(*) as swept from gone
+    select (select count(*) from old) as picked, (select count(*) from gone) as swept
   `.execute(db)
-  return rows[0]?.swept ?? 0
+  return swept(rows[0], limit)
 }

@@ -1,3 +1,4 @@
+import { simulatedLane } from '@askonce/core'
 import { sql } from 'kysely'
 import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
 import { hot } from '../hot.ts'
@@ -6,8 +7,28 @@ import type { Db, JobRow } from '../tables.ts'
 import { newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
 
 /**
- * Gives the rows of expired keys to new jobs, each with its new id: the old id is `not_found` from this commit on. A key whose
- * row is not expired any more, or gone, is not returned.
+ * Whether the answer to the row `j` is, or will be, a made-up one, although the same request `n` now goes to a real provider: the
+ * variables of that provider were not set, or the configuration file gave the model to another lane. Asked of few rows, so the new
+ * jobs are looked through and not joined.
+ */
+const madeUp = sql`(j.lane = ${sql.lit(simulatedLane)} and exists (
+  select from n
+  where n.tenant_id = j.tenant_id and n.idempotency_key = j.idempotency_key and n.fingerprint = j.fingerprint
+    and n.lane <> ${sql.lit(simulatedLane)}
+))`
+
+/** Twin of {@link madeUp}, for deciding whether the statement is worth its while. */
+export function isMadeUp(
+  row: Pick<JobRow, 'lane' | 'fingerprint'>,
+  item: Pick<NewJob, 'lane' | 'fingerprint'>,
+): boolean {
+  return row.lane === simulatedLane && item.lane !== simulatedLane && row.fingerprint.equals(item.fingerprint)
+}
+
+/**
+ * Gives the rows of expired keys to new jobs, each with its new id: the old id is `not_found` from this commit on. So are rows of the
+ * simulated provider whose request now goes to a real one, in whatever state: nothing was paid for them, and what is made up is never
+ * replayed as an answer. A key whose row is neither any more, or gone, is not returned.
  */
 export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<JobRow>(db, 'take_over_expired')`
@@ -21,19 +42,19 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
     expired as (
       select j.id as old_id, j.tenant_id, j.idempotency_key
       from jobs j
-      where j.id = any(array(select id from known)) and ${checked(sql`j.expires_at <= now()`)}
+      where j.id = any(array(select id from known)) and ${checked(sql`(j.expires_at <= now() or ${madeUp})`)}
       ${lockOrder}
       for update
     )
     update jobs j set
       id = n.id, fingerprint = n.fingerprint, operation = n.operation, model = n.model, lane = n.lane, request = n.request,
-      streamed = n.streamed, owner_batch = n.owner_batch, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
+      request_headers = n.request_headers::jsonb, streamed = n.streamed, owner_batch = n.owner_batch, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
       deadline_seconds = n.deadline_seconds, on_uncertain = n.on_uncertain, max_attempts = n.max_attempts,
       max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
       dispatch = ${newIsDispatched}::int, dispatched_at = case when ${newIsDispatched} then now() end,
-      response = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
+      response = null, response_pieces = null, response_bytes = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
       provider_request_id = null, answer_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null
     from expired e

@@ -10,7 +10,7 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { sendContent } from '../files/content.ts'
 import { pageOf, pageSize } from '../files/index.ts'
-import { refuseBetas } from '../refuse-betas.ts'
+import { batchHeaders } from '../request-headers.ts'
 import { batchIdInPath, batchInPath, cancelInPath } from './in-path.ts'
 import { noSuchBatch, ours, publicId, readPublicId } from '../files/view.ts'
 import { UploadWriter } from '../files/writer.ts'
@@ -33,7 +33,7 @@ function prefixOf(request: FastifyRequest): string | null {
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, key } = request.caller
-  refuseBetas(request)
+  const headers = batchHeaders(request, parts.config.forwardHeaders)
   const keyPrefix = prefixOf(request)
   const id = uuidv7()
   const writer = await UploadWriter.begin(parts.db, {
@@ -46,7 +46,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
   // Not destroyed where it is left: what follows of a refused body must be read, or the next request on the connection never comes.
   const body = request.raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>
   const items = itemsOf(body, {
-    factory: parts.prepare,
+    intake: parts.intake,
     keyPrefix: keyPrefix ?? 'x'.repeat(digestLength),
     maxParamsBytes: parts.config.limits.maxRequestBytes,
     maxRequests,
@@ -70,6 +70,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
         errorFileId: uuidv7(),
         outputTtlSeconds: null,
         metadata: null,
+        requestHeaders: headers,
         keyPrefix,
         completionWindow: '24h',
         windowSeconds,
@@ -141,7 +142,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     given !== undefined && from === null
       ? null
-      : await patiently(listBatches(parts.db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }))
+      : await parts.reads.run({ tenantId, reply }, (db) =>
+          listBatches(db, { tenantId, kind: 'anthropic', from, backward, limit: limit + 1 }),
+        )
   if (rows === null) throw new Problem('invalid_request', `${param}: is not the id of a batch`, { param })
   // The one too many is at the far end.
   const page = backward ? rows.slice(-limit) : rows.slice(0, limit)
@@ -202,6 +205,7 @@ export const anthropicBatchRoutes: ApiRoute[] = [
     },
     accepts: ['application/json'],
     streamed: true,
+    maxBytes: () => maxBodyBytes,
     body: createBody,
     answers,
     errors: [],

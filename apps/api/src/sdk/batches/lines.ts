@@ -1,13 +1,14 @@
 import { readResults, type BatchRow } from '@askonce/store'
 import type { Parts } from '../../context.ts'
-import { patiently } from '../../patience.ts'
 
 /** About so many bytes of results are in one page. */
 const pageBytes = 8 * 1024 * 1024
 
 /** A page of results in the order in which they came, as JSON; the text of each stands in it as it is in the file. */
 export async function linesPage(parts: Parts, batch: BatchRow, after: number, limit: number): Promise<Buffer> {
-  const rows = await patiently(readResults(parts.db, batch, after, limit, pageBytes))
+  const rows = await parts.reads.run({ tenantId: batch.tenant_id }, (db) =>
+    readResults(db, batch, after, limit, pageBytes),
+  )
   const last = rows.at(-1)?.done_number ?? after
   const pieces: Buffer[] = [Buffer.from('{"object":"list","data":[')]
   for (const [index, row] of rows.entries()) {

@@ -11,7 +11,7 @@ import { sendJson, type ApiRoute } from '../../route.ts'
 import { noQuery } from '../../schemas/queries.ts'
 import { pageOf, pageSize } from '../files/index.ts'
 import { noSuchFile, ours, publicId, readPublicId, unix } from '../files/view.ts'
-import { refuseBetas } from '../refuse-betas.ts'
+import { batchHeaders } from '../request-headers.ts'
 import { batchInPath, cancelInPath } from './in-path.ts'
 import { linesPage } from './lines.ts'
 
@@ -45,7 +45,7 @@ const createBody = z.strictObject({
 })
 
 async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  refuseBetas(request)
+  const headers = batchHeaders(request, parts.config.forwardHeaders)
   const body = readBody(createBody, request.body)
   const prefix = body.metadata?.['idempotency_prefix'] ?? null
   const fault = prefix === null ? null : keyPrefixFault(prefix)
@@ -69,6 +69,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
       errorFileId: uuidv7(),
       outputTtlSeconds: body.output_expires_after?.seconds ?? null,
       metadata: body.metadata === undefined || body.metadata === null ? null : JSON.stringify(body.metadata),
+      requestHeaders: headers,
       keyPrefix: prefix,
       completionWindow: body.completion_window,
       windowSeconds: windowSeconds(body.completion_window) ?? 0,
@@ -130,7 +131,9 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     after !== undefined && from === null
       ? null
-      : await patiently(listBatches(parts.db, { tenantId, kind: 'openai', from, backward: false, limit: limit + 1 }))
+      : await parts.reads.run({ tenantId, reply }, (db) =>
+          listBatches(db, { tenantId, kind: 'openai', from, backward: false, limit: limit + 1 }),
+        )
   if (rows === null) throw new Problem('invalid_request', 'after: is not the id of a batch', { param: 'after' })
   return sendJson(reply, 200, pageOf(rows.slice(0, limit), rows.length > limit, batchView, nameOf))
 }
@@ -139,6 +142,7 @@ const linesQuery = z.strictObject({
   after: z
     .string(once)
     .regex(/^\d{1,9}$/, 'must be a number')
+    .meta({ type: 'integer', minimum: 0, default: 0 })
     .optional()
     .describe('`next_after` of the page before; default 0'),
   limit: pageSize(1_000, 100),

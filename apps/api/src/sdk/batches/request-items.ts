@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { createLineCheck, type JobFactory } from '@askonce/intake'
+import type { Intake } from '@askonce/intake'
 import { Problem } from '../../problem.ts'
 import { RequestSplitter } from './split-requests.ts'
 
@@ -12,7 +12,7 @@ const yieldAfterMs = 10
 export const customIds = /^[a-zA-Z0-9_-]{1,64}$/
 
 export interface ItemLimits {
-  factory: JobFactory
+  intake: Intake
   /** Of the keys, or one of its length. */
   keyPrefix: string
   maxParamsBytes: number
@@ -26,20 +26,25 @@ export interface ItemLimits {
  */
 export async function* itemsOf(
   body: AsyncIterable<Buffer>,
-  { factory, keyPrefix, maxParamsBytes, maxRequests, maxBodyBytes }: ItemLimits,
+  { intake, keyPrefix, maxParamsBytes, maxRequests, maxBodyBytes }: ItemLimits,
 ): AsyncGenerator<Buffer[]> {
   const splitter = new RequestSplitter(maxParamsBytes + envelopeBytes)
-  const endpoint = '/v1/messages'
-  const check = createLineCheck({ factory, kind: 'anthropic', operation: 'messages', endpoint, keyPrefix })
+  const kind = {
+    kind: 'anthropic',
+    operation: 'messages',
+    endpoint: '/v1/messages',
+    keyPrefix,
+    headers: null,
+  } as const
   const known = new Set<string>()
   let bytes = 0
   let turnEndsAt = performance.now() + yieldAfterMs
-  const readItem = (item: Buffer): void => {
+  const readItem = async (item: Buffer): Promise<void> => {
     const place = `/requests/${known.size}`
     const refuse = (member: string, what: string): Problem =>
       new Problem('invalid_request', `${place}${member}: ${what}`, { param: `${place}${member}` })
     if (!isUtf8(item)) throw refuse('', 'is not UTF-8')
-    const checked = check(item.toString())
+    const checked = await intake.line({ kind, body: item })
     if (!checked.ok && checked.customId === null) {
       const { message, param } = checked.fault
       throw new Problem('invalid_request', `${place}${param === null || param === '' ? ': ' : ''}${message}`, {
@@ -60,7 +65,7 @@ export async function* itemsOf(
     }
     const items = splitter.push(chunk)
     for (const item of items) {
-      readItem(item)
+      await readItem(item)
       if (performance.now() < turnEndsAt) continue
       await nextTurn()
       turnEndsAt = performance.now() + yieldAfterMs

@@ -12,6 +12,8 @@ import { readForm } from './multipart.ts'
 import { fileView, noSuchFile, publicId, readPublicId } from './view.ts'
 import { UploadWriter } from './writer.ts'
 
+/** What a form may have besides its file. */
+const formBytes = 1024 * 1024
 /** What a file can be for here. With any other purpose its id would go to the provider, which does not know it. */
 const ourPurpose = 'batch'
 const minTtlSeconds = 3_600
@@ -93,6 +95,7 @@ export const pageSize = (most: number, usual: number) =>
     .refine((text) => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= most, {
       error: `must be an integer from 1 to ${most}`,
     })
+    .meta({ type: 'integer', minimum: 1, maximum: most, default: usual })
     .optional()
     .describe(`Items of a page, at most ${most}; default ${usual}`)
 
@@ -110,8 +113,8 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   const rows =
     query.after !== undefined && after === null
       ? null
-      : await patiently(
-          listFiles(parts.db, {
+      : await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
+          listFiles(db, {
             tenantId: request.caller.tenantId,
             purpose: query.purpose ?? null,
             ascending: query.order === 'asc',
@@ -165,6 +168,7 @@ export const fileRoutes: ApiRoute[] = [
       'A form with `file`, `purpose` and perhaps `expires_after[anchor]` and `expires_after[seconds]`, in any order. At most `ASKONCE_MAX_FILE_BYTES`. A file whose upload breaks off is never seen.',
     accepts: ['multipart/form-data'],
     streamed: true,
+    maxBytes: ({ maxFileBytes }) => maxFileBytes + formBytes,
     body: z.object({ file: z.string().meta({ format: 'binary' }), purpose: z.literal(ourPurpose) }),
     answers: { 200: { description: 'The file' } },
     errors: [],
