@@ -28,6 +28,11 @@ export default defineConfig({
       },
       {
         extends: true,
+        // Stock clients that are installed by a command of their own: npm run test:clients.
+        test: { name: 'clients', include: ['test/clients/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000 },
+      },
+      {
+        extends: true,
         test: {
           name: 'servers',
           include: ['test/{integration,contract,cli,fault}/**/*.test.ts'],

@@ -4,7 +4,7 @@ import { describeCommit, describeMachine, writePage } from '../test/chaos/report
 import { postgresSettings, startBench } from './bench.ts'
 import { query } from './query.ts'
 import { casesNamed } from './cases/index.ts'
-import { installPeers } from './install.ts'
+import { installFolder } from '../scripts/install-folder.ts'
 import { readOptions, usage, type BenchOptions } from './options.ts'
 import { printProfiles } from './profile.ts'
 import { runCase, type CaseRun } from './run.ts'
@@ -33,7 +33,7 @@ async function measure(options: BenchOptions, command: string, signal: AbortSign
   const bench = await startBench(options, signal)
   const cases: CaseRun[] = []
   try {
-    await installPeers(say, signal)
+    await installFolder(import.meta.dirname, signal)
     const [server] = await query<{ server_version: string }>(bench.postgres.url, 'show server_version')
     const versions = {
       Askonce: describeCommit(),

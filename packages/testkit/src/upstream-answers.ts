@@ -40,6 +40,7 @@ export function upstreamAnswer(arrival: Arrival, call: number, answerBytes: numb
           {
             id: `msg_${call}`,
             type: 'message',
+            status: 'completed',
             role: 'assistant',
             content: [{ type: 'output_text', text, annotations: [] }],
           },

@@ -159,6 +159,7 @@ function report({ books, waiting }: Core): string {
     look_ups: books.lookUps,
     in_flight: waiting.size,
     by_marker: Object.fromEntries(books.callsBy),
+    last: books.last === null ? null : { headers: books.last.headers, json: books.last.json },
   })
 }
 

@@ -83,21 +83,27 @@ export interface Books {
   callsBy: Map<string, number>
   /** Requests for stored completions. */
   lookUps: number
+  /** The newest request that was billed. */
+  last: Arrival | null
   bill: (arrival: Arrival) => number
 }
 
 export function createBooks(): Books {
   const calls = createCounter()
   const callsBy = new Map<string, number>()
-  return {
+  const books: Books = {
     arrivals: createCounter(),
     calls,
     callsBy,
     lookUps: 0,
-    bill: ({ marker }) => {
+    last: null,
+    bill: (arrival) => {
+      const { marker } = arrival
+      books.last = arrival
       callsBy.set(marker, (callsBy.get(marker) ?? 0) + 1)
       calls.increment()
       return calls.value
     },
   }
+  return books
 }

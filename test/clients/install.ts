@@ -1,0 +1,3 @@
+import { installFolder } from '../../scripts/install-folder.ts'
+
+await installFolder(import.meta.dirname)
