@@ -19,7 +19,10 @@ export async function preparePython(): Promise<string> {
     .digest('hex')
   if (existsSync(python) && existsSync(stamp) && (await readFile(stamp, 'utf8')) === wanted) return python
   await rm(folder, { recursive: true, force: true })
-  await run(['python3', '-m', 'venv', folder], 'Python 3 with its venv module is needed (Debian: python3, python3-venv)')
+  await run(
+    ['python3', '-m', 'venv', folder],
+    'Python 3 with its venv module is needed (Debian: python3, python3-venv)',
+  )
   await run(
     [python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', requirements],
     'pip could not install what test/python/requirements.txt names',
