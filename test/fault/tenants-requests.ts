@@ -94,7 +94,9 @@ function bodies(
   if (members.includes('operation')) return [{ ...chat('b'), ...later }]
   if (members.includes('jobs')) return [{ jobs: [{ key, ...chat('b'), ...later }] }]
   const consent = members.includes('accept_duplicate_charge') ? [{ accept_duplicate_charge: true }] : []
-  if (members.includes('ids')) return [{ ids: [id] }, ...consent.map((more) => ({ ids: [id], ...more }))]
+  // What of many is changed is named by ids, however the document writes its body.
+  if (members.includes('ids') || route.includes('/bulk/'))
+    return [{ ids: [id] }, ...consent.map((more) => ({ ids: [id], ...more }))]
   if (members.includes('reason')) return [{}, { reason: 'because', generation: 1 }, ...consent]
   throw new Error(`${route}: what does its body name?`)
 }
