@@ -24,7 +24,18 @@ export async function preparePython(): Promise<string> {
     'Python 3 with its venv module is needed (Debian: python3, python3-venv)',
   )
   await run(
-    [python, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--requirement', requirements],
+    [
+      python,
+      '-m',
+      'pip',
+      'install',
+      '--quiet',
+      '--disable-pip-version-check',
+      '--retries',
+      '2',
+      '--requirement',
+      requirements,
+    ],
     'pip could not install what test/python/requirements.txt names',
   )
   // Last: whatever was cut off before is made anew.

@@ -9,7 +9,7 @@ BETA = "context-1m-2025-08-07"
 
 
 def ask(text):
-    return {"model": "claude-sonnet-4-0", "max_tokens": 100, "messages": [{"role": "user", "content": text}]}
+    return {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": text}]}
 
 
 def message(client, headers):

@@ -5,13 +5,15 @@ through pauses, past comments and blocks without data, late, and again.
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 MODEL = "gpt-4o-mini"
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "stream"}]}
-ASKED_MESSAGE = {"model": "claude-sonnet-4-0", "max_tokens": 100, "messages": ASKED["messages"]}
+ASKED_MESSAGE = {"model": "claude-sonnet-5-5", "max_tokens": 100, "messages": ASKED["messages"]}
 # One second longer than the silence after which we send a comment.
 PAUSE_SECONDS = 16
 
@@ -66,26 +68,33 @@ BLOCKS = {
 }
 
 
-def text_of_chat(client, headers):
-    stream = client.chat.completions.create(**ASKED, stream=True, extra_headers=headers)
-    return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+def parts_of_chat(client, headers):
+    for part in client.chat.completions.create(**ASKED, stream=True, extra_headers=headers):
+        yield part.choices[0].delta.content or ""
 
 
-def text_of_response(client, headers):
-    events = list(client.responses.create(model=MODEL, input="stream", stream=True, extra_headers=headers))
-    assert events[-1].type == "response.completed"
-    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+def parts_of_response(client, headers):
+    for part in client.responses.create(model=MODEL, input="stream", stream=True, extra_headers=headers):
+        yield part.delta if part.type == "response.output_text.delta" else ""
+    assert part.type == "response.completed"
 
 
-def text_of_message(client, headers):
+def parts_of_message(client, headers):
+    for part in client.messages.create(**ASKED_MESSAGE, stream=True, extra_headers=headers):
+        yield part.delta.text if part.type == "content_block_delta" else ""
+    assert part.type == "message_stop"
+
+
+def text_of_helper(client, headers):
     with client.messages.stream(**ASKED_MESSAGE, extra_headers=headers) as stream:
         return "".join(stream.text_stream)
 
 
 READERS = {
-    "chat": (text_of_chat, CHAT, "new_openai"),
-    "responses": (text_of_response, RESPONSES, "new_openai"),
-    "messages": (text_of_message, MESSAGES, "new_anthropic"),
+    "chat": (parts_of_chat, CHAT, "new_openai"),
+    "responses": (parts_of_response, RESPONSES, "new_openai"),
+    "messages": (parts_of_message, MESSAGES, "new_anthropic"),
+    "the helper of messages": (text_of_helper, MESSAGES, "new_anthropic"),
 }
 
 
@@ -95,57 +104,76 @@ def test_blocks_between_the_events_are_no_events(reader, block, once, upstream, 
     read, events, client = READERS[reader]
     client = request.getfixturevalue(client)()
     upstream.script({"kind": "answer", "body": block + block.join(events) + block})
-    assert run_twice(lambda: read(client, once), calls=1) == "one two"
+    assert run_twice(lambda: "".join(read(client, once)), calls=1) == "one two"
+
+
+def test_blocks_between_the_events_are_no_events_read_asynchronously(new_async_openai, once, upstream, run_twice):
+    blocks = "".join(BLOCKS.values())
+    upstream.script({"kind": "answer", "body": blocks + blocks.join(CHAT) + blocks})
+
+    async def read():
+        async with new_async_openai() as client:
+            stream = await client.chat.completions.create(**ASKED, stream=True, extra_headers=once)
+            return "".join([part.choices[0].delta.content or "" async for part in stream])
+
+    assert run_twice(lambda: asyncio.run(read()), calls=1) == "one two"
 
 
 def paused(path, events):
-    """The first event, a pause, and the rest at once. The upstream adds the `data: ` of the first line."""
-    first, *rest = events
-    if not first.startswith("data: "):
-        # Of a named event, the name; the libraries read both orders.
-        name, data = first.rstrip("\n").split("\n")
-        first = f"{data}\n{name}\n\n"
-    rest = "".join(rest)
+    """The first event, a pause, and the rest at once. The upstream writes `data: ` before each of the two, and a blank line behind."""
+
+    def data_first(event):
+        name, _, data = event.strip().rpartition("data: ")
+        return f"{data}\n{name}".strip()
+
+    first, second, *rest = events
+    rest = "".join(rest).removesuffix("\n\n")
     return {
         "kind": "answer",
-        "chunkDelayMs": PAUSE_SECONDS * 1000,
         "match": {"path": path},
-        "events": [first.removeprefix("data: ").removesuffix("\n\n"), f"{{}}\n\n{rest}".removeprefix("{}\n\n").removeprefix("data: ").removesuffix("\n\n")],
+        "chunkDelayMs": PAUSE_SECONDS * 1000,
+        "events": [data_first(first), f"{data_first(second)}\n\n{rest}"],
     }
 
 
 def test_a_pause_is_read_through_by_those_who_began_and_by_those_who_come_late(
-    new_async_openai, new_async_anthropic, key, upstream
+    new_openai, new_anthropic, key, upstream
 ):
-    upstream.script(paused("/v1/chat/completions", CHAT))
+    upstream.script(
+        paused("/v1/chat/completions", CHAT), paused("/v1/responses", RESPONSES), paused("/v1/messages", MESSAGES)
+    )
     before = upstream.calls()
 
-    async def calls():
-        async with new_async_openai() as openai_client:
-            began = asyncio.Event()
+    def read(parts, client, name, began):
+        """The text, and the longest time between two of its parts."""
+        text, pause, last = "", 0, None
+        for part in parts(client, {"Idempotency-Key": f"{key}/{name}"}):
+            now = time.monotonic()
+            pause = max(pause, now - (last or now))
+            text, last = text + part, now
+            began.set()
+        return text, pause
 
-            async def read():
-                stream = await openai_client.chat.completions.create(
-                    **ASKED, stream=True, extra_headers={"Idempotency-Key": key}
-                )
-                text, times = "", []
-                async for part in stream:
-                    text += part.choices[0].delta.content or ""
-                    times.append(time.monotonic())
-                    began.set()
-                return text, times[-1] - times[0]
+    def read_late(parts, client, name, began):
+        assert began.wait(timeout=10)
+        return read(parts, client, name, began)
 
-            async def read_late():
-                await began.wait()
-                return await read()
-
-            return await asyncio.gather(read(), read_late())
-
-    for text, seconds in asyncio.run(calls()):
+    clients = {
+        "chat": (parts_of_chat, new_openai()),
+        "responses": (parts_of_response, new_openai()),
+        "messages": (parts_of_message, new_anthropic()),
+    }
+    with ThreadPoolExecutor(2 * len(clients)) as threads:
+        reads = []
+        for name, (parts, client) in clients.items():
+            began = threading.Event()
+            reads += [threads.submit(reader, parts, client, name, began) for reader in (read, read_late)]
+        results = [reading.result() for reading in reads]
+    for text, pause in results:
         assert text == "one two"
-        # Both have had the first event before the pause.
-        assert seconds > PAUSE_SECONDS - 2
-    assert upstream.calls() == before + 1
+        # Those who came late have had the first event before the pause, too.
+        assert pause > PAUSE_SECONDS - 4
+    assert upstream.calls() == before + len(clients)
 
 
 def test_a_stream_that_was_broken_off_comes_again_from_its_beginning(new_openai, once, upstream):
@@ -154,9 +182,9 @@ def test_a_stream_that_was_broken_off_comes_again_from_its_beginning(new_openai,
     stream = new_openai().chat.completions.create(**ASKED, stream=True, extra_headers=once)
     next(iter(stream))
     stream.close()
-    text = text_of_chat(new_openai(), once)
+    text = "".join(parts_of_chat(new_openai(), once))
     assert text.startswith("call ")
-    assert text_of_chat(new_openai(), once) == text
+    assert "".join(parts_of_chat(new_openai(), once)) == text
     assert upstream.calls() == before + 1
 
 
