@@ -2,7 +2,7 @@ import { chat } from './system.ts'
 
 interface Operation {
   parameters: { name: string; in: string }[]
-  requestBody?: { content: Record<string, { schema: { $ref?: string; properties?: Record<string, unknown> } }> }
+  requestBody?: { content: Record<string, { schema: { $ref?: string } }> }
 }
 
 /** As much of /openapi.json as is read here. */
@@ -87,16 +87,13 @@ function bodies(
   { id, key }: About,
 ): (object | undefined)[] {
   if (requestBody === undefined) return [undefined]
-  const schema = requestBody.content['application/json']?.schema ?? {}
-  const described = openapi.components.schemas[schema.$ref?.replace('#/components/schemas/', '') ?? ''] ?? schema
-  const members = Object.keys(described.properties ?? {})
+  const { $ref = '' } = requestBody.content['application/json']?.schema ?? {}
+  const members = Object.keys(openapi.components.schemas[$ref.replace('#/components/schemas/', '')]?.properties ?? {})
   const later = { delay_seconds: 3_600 }
   if (members.includes('operation')) return [{ ...chat('b'), ...later }]
   if (members.includes('jobs')) return [{ jobs: [{ key, ...chat('b'), ...later }] }]
   const consent = members.includes('accept_duplicate_charge') ? [{ accept_duplicate_charge: true }] : []
-  // What of many is changed is named by ids, however the document writes its body.
-  if (members.includes('ids') || route.includes('/bulk/'))
-    return [{ ids: [id] }, ...consent.map((more) => ({ ids: [id], ...more }))]
+  if (members.includes('ids')) return [{ ids: [id] }, ...consent.map((more) => ({ ids: [id], ...more }))]
   if (members.includes('reason')) return [{}, { reason: 'because', generation: 1 }, ...consent]
   throw new Error(`${route}: what does its body name?`)
 }

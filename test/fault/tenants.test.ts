@@ -179,6 +179,9 @@ describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
       const words = [secret, apiKey, 'a-succeeded', ...ids.values()].filter((word) => text.includes(word))
       expect([path, words]).toEqual([path, []])
     }
+    // The providers' words about anybody's request are for operators, and an administrator of a tenant is none.
+    const lanes = await ask(otherKey, { method: 'GET', path: '/v1/lanes' })
+    expect([lanes.status, lanes.text.includes(secret)]).toEqual([403, false])
     const before = await rowsOf('default')
     for (const change of ['cancel', 'retry', 'fail']) {
       for (const filter of [

@@ -6,6 +6,7 @@ import { providerRequests } from '@askonce/intake'
 import { operationIdOf } from './operation-id.ts'
 import type { ApiRoute } from './route.ts'
 import * as changes from './schemas/changes.ts'
+import { eraseBody } from './schemas/erase.ts'
 import * as jobs from './schemas/job.ts'
 import * as lanes from './schemas/lanes.ts'
 import * as ledger from './schemas/ledger.ts'
@@ -39,8 +40,11 @@ const named: Record<string, z.ZodType> = {
   Retry: changes.retryBody,
   BulkChange: changes.bulkChangeBody,
   BulkRetry: changes.bulkRetryBody,
+  BulkDelete: changes.bulkDeleteBody,
+  EraseAttempts: eraseBody,
   Lane: lanes.lane,
   LaneList: lanes.laneList,
+  ResumeLane: lanes.resumeRequest,
   Readiness: lanes.readiness,
   ChatCompletionsRequest: providerRequests['chat.completions'],
   MessagesRequest: providerRequests.messages,
@@ -107,10 +111,14 @@ const bodyNames: Readonly<Record<string, string>> = {
   '/v1/jobs/bulk': 'BulkSubmission',
   '/openai/v1/batches': 'CreateBatch',
   '/anthropic/v1/messages/batches': 'CreateMessageBatch',
+  '/anthropic/v1/messages/count_tokens': 'CountTokens',
 }
 
-function bodyName(route: ApiRoute): string {
-  return bodyNames[route.path] ?? 'Nothing'
+/** Two bodies of one name would hide each other, so there is none by default. */
+function bodyName({ method, path }: ApiRoute): string {
+  const name = bodyNames[path]
+  if (name === undefined) throw new Error(`${method} ${path}: what is its body called?`)
+  return name
 }
 
 /** Ids and dialects that only a document of its own needs; and what a submission's `request` may be. */

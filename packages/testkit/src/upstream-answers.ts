@@ -77,19 +77,27 @@ function embeddingOf({ json }: Arrival, numbers: number[]): number[] | string {
   return Buffer.from(Float32Array.from(numbers).buffer).toString('base64')
 }
 
+const models = ['upstream-chat', 'upstream-embedding'].map((id) => ({
+  id,
+  object: 'model',
+  type: 'model',
+  display_name: id,
+  created: 1_700_000_000,
+  created_at: '2023-11-14T22:13:20Z',
+  owned_by: 'askonce',
+}))
+
 /** `GET /v1/models` in a shape that both SDKs read. */
 export const upstreamModels = JSON.stringify({
   object: 'list',
-  data: ['upstream-chat', 'upstream-embedding'].map((id) => ({
-    id,
-    object: 'model',
-    type: 'model',
-    display_name: id,
-    created: 1_700_000_000,
-    created_at: '2023-11-14T22:13:20Z',
-    owned_by: 'askonce',
-  })),
+  data: models,
   has_more: false,
   first_id: 'upstream-chat',
   last_id: 'upstream-embedding',
 })
+
+/** The answer to `GET /v1/models/{id}`; undefined: the route is another, or there is no such model. */
+export function upstreamModel(route: string): string | undefined {
+  const found = models.find(({ id }) => route === `GET /v1/models/${id}`)
+  return found && JSON.stringify(found)
+}

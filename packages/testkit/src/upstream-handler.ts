@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
-import { openaiError, upstreamAnswer, upstreamModels } from './upstream-answers.ts'
+import { openaiError, upstreamAnswer, upstreamModel, upstreamModels } from './upstream-answers.ts'
 import type { Books, Hold } from './upstream-record.ts'
 import type { StoredCompletions } from './upstream-stored.ts'
 import { isBegun, isStreamed, sendStream } from './upstream-stream.ts'
@@ -28,6 +28,8 @@ export async function handle(core: Core, request: IncomingMessage, response: Ser
   const body = await readAll(request)
   const route = `${request.method} ${path}`
   if (route === 'GET /v1/models') return sendJson(response, 200, upstreamModels)
+  const model = upstreamModel(route)
+  if (model !== undefined) return sendJson(response, 200, model)
   if (route === 'GET /__calls') return sendJson(response, 200, report(core))
   if (route === 'POST /__script') {
     core.pick = compileScript(JSON.parse(body.toString()) as Script)

@@ -279,6 +279,9 @@ describe('HTTP', () => {
       expect(reply.json.detail).toContain('ANTHROPIC_API_KEY')
       const chatted = { operation: 'chat.completions', request: { ...request, model: 'gpt-x' } }
       expect((await other.submit('k', chatted)).status).toBe(202)
+      // A provider that is on, and has another API.
+      const strange = await other.submit('l', { ...chatted, operation: 'messages' })
+      expect([strange.status, strange.json.error.param]).toEqual([400, '/request/model'])
     } finally {
       await other.stop()
     }

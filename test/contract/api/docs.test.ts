@@ -190,6 +190,17 @@ describe('/openapi.json', () => {
     expect(operationOf(call).operationId).toBe(id)
   })
 
+  it.each([
+    ['POST /v1/jobs/bulk/delete', ['ids', 'filter', 'cursor', 'reason', 'accept_duplicate_charge', 'dry_run']],
+    ['POST /v1/attempts/erase', ['ids', 'filter']],
+    ['POST /v1/lanes/{name}/resume', ['model']],
+    ['POST /anthropic/v1/messages/count_tokens', ['model']],
+  ])('describes the body of %s as its own', (call, members) => {
+    const { schema } = operationOf(call).requestBody.content['application/json'] as unknown as { schema: Schema }
+    const name = schema.$ref?.split('/').at(-1) ?? ''
+    expect(Object.keys(schemaOf(name).properties ?? {})).toEqual(members)
+  })
+
   it('says of every number in a query that it is one', () => {
     const parameters = Object.values(openapi.paths)
       .flatMap((methods) => Object.values(methods))

@@ -140,7 +140,9 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
       },
       'i',
     )}
-    left join lateral (select * from jobs j where j.id = i.job_id and j.tenant_id = i.tenant_id and ${notExpired} limit 1) j on true
+    left join lateral (
+      select * from jobs j where j.id = i.job_id and ${checked(sql`j.tenant_id = i.tenant_id`)} and ${notExpired} limit 1
+    ) j on true
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
