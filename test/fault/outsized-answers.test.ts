@@ -25,23 +25,29 @@ describe('outsized answers (redis form)', { timeout: 300_000 }, () => {
     (await system.sql<{ state: string }>('select state from jobs where idempotency_key = $1', [key]))[0]?.state ?? ''
 
   /** Calls of somebody else, one after the other, until `stop`; how long each took, in milliseconds. */
-  function others(): { stop: () => Promise<number[]> } {
+  function others(name: string): { stop: () => Promise<number>; count: () => number } {
     const stopping = new AbortController()
     const took: number[] = []
     const run = async (): Promise<void> => {
       for (let number = 0; !stopping.signal.aborted; number += 1) {
         const began = performance.now()
-        const reply = await submit(address, `other-${began}-${number}`, chat(`other-${number}`), 30)
+        // Of the simulated provider: the upstream is busy with writing what it sends.
+        const asked = { ...chat('other'), request: { ...chat('other').request, model: 'simulated/small' } }
+        const reply = await submit(address, `${name}-${number}`, asked, 30)
         expect(reply.body.state).toBe('succeeded')
         took.push(performance.now() - began)
       }
     }
     const running = run()
     return {
+      count: () => took.length,
       async stop() {
         stopping.abort()
         await running
-        return took.toSorted((a, b) => a - b)
+        const sorted = took.toSorted((a, b) => a - b)
+        const p99 = sorted[Math.floor(sorted.length * 0.99)] ?? Infinity
+        process.stdout.write(`${name}: ${sorted.length} calls, p99 ${Math.round(p99)} ms\n`)
+        return p99
       },
     }
   }
@@ -58,11 +64,19 @@ describe('outsized answers (redis form)', { timeout: 300_000 }, () => {
 
   test('60, 140 and almost 256 MiB are stored once and read, while others go on', async () => {
     const health = await healthPort()
-    const worker = await system.started('worker', health.env)
+    const worker = await system.started('worker', { ...health.env, ASKONCE_SIMULATED_LATENCY_MS: '10' })
     const sizes = { medium: 60 * mebibyte, large: 140 * mebibyte, largest: 256 * mebibyte - 4096 }
     await script(sizes)
     const before = await system.upstream.calls()
-    const beside = others()
+    // What these two processors do for others when nothing is outsized: more runs on them than this test.
+    const idle = others('alone')
+    await until(
+      () => Promise.resolve(idle.count()),
+      (count) => count >= 100,
+      60_000,
+    )
+    const alone = await idle.stop()
+    const beside = others('beside')
     const ids: Record<string, string> = {}
     for (const marker of Object.keys(sizes)) {
       const { body } = await submit(address, marker, { ...chat(marker), on_uncertain: 'rerun' })
@@ -77,18 +91,14 @@ describe('outsized answers (redis form)', { timeout: 300_000 }, () => {
       expect(await length(`/v1/jobs/${ids[marker]}/response`)).toBeGreaterThanOrEqual(bytes)
       expect(await length(`/v1/jobs/${ids[marker]}`)).toBeGreaterThan(bytes)
     }
-    const took = await beside.stop()
-    process.stdout.write(
-      `beside them ${took.length} calls: p50 ${Math.round(took[took.length >> 1] ?? 0)} ms, p99 ${Math.round(took[Math.floor(took.length * 0.99)] ?? 0)} ms\n`,
-    )
-    expect(took[Math.floor(took.length * 0.99)]).toBeLessThan(500)
+    expect(await beside.stop()).toBeLessThan(Math.max(500, 5 * alone))
     // The list of all of them says where they are.
     const list = await call(address, 'GET', '/v1/jobs?key=largest')
     expect((list.body as unknown as { data: unknown[] }).data[0]).toMatchObject({
       response: null,
       response_url: `/v1/jobs/${ids['largest']}/response`,
     })
-    expect((await system.upstream.calls()) - before).toBe(3 + took.length)
+    expect((await system.upstream.calls()) - before).toBe(3)
     worker.signal('SIGTERM')
     await worker.exited
   })
