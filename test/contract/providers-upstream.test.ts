@@ -38,7 +38,8 @@ test('a process of its own counts, and is told what to do', async () => {
   expect((await ask(url, { model: 'm', user: 'k' })).status).toBe(429)
   expect((await ask(url, { model: 'm', user: 'k' })).status).toBe(200)
   const counts = (await (await fetch(`${url}/__calls`)).json()) as object
-  expect(counts).toEqual({ calls: 1, arrivals: 2, look_ups: 0, in_flight: 0, by_marker: { k: 1 } })
+  expect(counts).toMatchObject({ calls: 1, arrivals: 2, look_ups: 0, in_flight: 0, by_marker: { k: 1 } })
+  expect(counts).toHaveProperty('last.json', { model: 'm', user: 'k' })
   child.kill('SIGTERM')
   expect(await once(child, 'exit')).toEqual([0, null])
 })
