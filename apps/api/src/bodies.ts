@@ -37,7 +37,8 @@ export class Bodies {
   private readonly responses = new WeakMap<IncomingMessage, ServerResponse>()
   /** Requests that wait to be told to send their body. */
   private readonly expecting = new WeakSet<IncomingMessage>()
-  private readonly held = new WeakMap<IncomingMessage, { tenant: string; bytes: number }>()
+  /** Each leaves with its request. Not weak: the garbage collector would go through it each time. */
+  private readonly held = new Map<IncomingMessage, { tenant: string; bytes: number }>()
   private readonly heldOf = new Map<string, number>()
   private heldBytes = 0
 
