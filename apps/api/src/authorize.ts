@@ -3,7 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import type { KeyRing } from './key-ring.ts'
 import { Problem } from './problem.ts'
 import type { Caller } from './route.ts'
-import { isAnthropicPath } from './sdk-path.ts'
+import { isAnthropicPath } from './paths.ts'
 
 /** Keys are shorter; what is longer is not worth a hash. */
 const maxKeyLength = 512

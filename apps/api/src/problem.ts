@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
 import { IntakeError } from '@askonce/intake'
 import { isContention, isDataError, isUnavailable, OverloadedError, StoreUnavailableError } from '@askonce/store'
-import { isSdkPath } from './sdk-path.ts'
+import { isSdkPath } from './paths.ts'
 
 /** Codes that answer a request; the others of the registry only appear inside a job. */
 export type ProblemCode = {

@@ -8,7 +8,7 @@ import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, statusFor, toProblem } from './problem.ts'
 import { answerRawProblem } from './raw-problem.ts'
 import type { ApiRoute } from './route.ts'
-import { isAnthropicPath, isSdkPath } from './sdk-path.ts'
+import { isAnthropicPath, isSdkPath, tidyUrl } from './paths.ts'
 import { anthropicError } from './sdk/dialect.ts'
 import { noSuchRoute } from './sdk/no-such-route.ts'
 import { queryProblem } from './schemas/issues.ts'
@@ -48,6 +48,8 @@ export function createServer(
     http: { headersTimeout: headersTimeoutMs, connectionsCheckingInterval: checkEveryMs, requireHostHeader: false },
     // An id of any length is not found; Fastify would stop at 100 characters and call it malformed.
     routerOptions: { maxParamLength: 16_384 },
+    // Not the router's own options: whoever asks for the path afterwards, as for the form of an error, reads it tidied too.
+    rewriteUrl: ({ url }) => tidyUrl(url ?? '/'),
     // Requests that were on their way when the close began are answered; only then the connection ends.
     return503OnClosing: false,
     genReqId: ({ headers }) => {

@@ -231,7 +231,7 @@ describe('HTTP', () => {
   })
 
   it('404 for what is not there, 405 with Allow for another method, 400 for a malformed URL', async () => {
-    for (const path of ['/v1', '/v1/job', '/v1/jobs/', '/v2/jobs', '/favicon.ico', '/v1/jobs/a/b/c']) {
+    for (const path of ['/v1', '/v1/job', '/v1/jobs%2F', '/v2/jobs', '/favicon.ico', '/v1/jobs/a/b/c']) {
       expectProblem(await harness.call('GET', path), 404, 'not_found')
     }
     const put = await harness.call('PUT', '/v1/jobs', { body: {} })
@@ -241,6 +241,24 @@ describe('HTTP', () => {
     expectProblem(await harness.call('DELETE', '/healthz'), 405, 'method_not_allowed')
     expectProblem(await harness.call('GET', '/v1/jobs/%zz'), 400, 'invalid_request')
     expectProblem(await harness.call('POST', '/v1/jobs?wait=1&w=2', { body: {} }), 400, 'invalid_request')
+  })
+
+  // Base URLs are put together from pieces: a trailing or doubled slash is forgiven, in the form of an error too.
+  it.each([
+    ['GET', '/v1/jobs/?limit=1', '/v1/jobs?limit=1', 200],
+    ['GET', '//v1///jobs//?key=a//b', '/v1/jobs?key=a//b', 200],
+    ['GET', '/healthz/', '/healthz', 200],
+    ['POST', '/v1/jobs/', '/v1/jobs', 400],
+    ['POST', '/openai/v1//chat/completions', '/openai/v1/chat/completions', 400],
+    ['POST', '/openai//v1/chat/completions/', '/openai/v1/chat/completions', 400],
+    ['POST', '//anthropic//v1/messages/?beta=true', '/anthropic/v1/messages?beta=true', 400],
+    ['PUT', '/v1/jobs/', '/v1/jobs', 405],
+  ] as const)('%s %s is %s: %i', async (method, path, meant, status) => {
+    const options = method === 'GET' ? {} : { body: {} }
+    const reply = await harness.call(method, path, options)
+    const tidy = await harness.call(method, meant, options)
+    expect([reply.status, tidy.status]).toEqual([status, status])
+    expect(Object.keys(reply.json)).toEqual(Object.keys(tidy.json))
   })
 
   it('answers what is hardly HTTP in the same shape', async () => {

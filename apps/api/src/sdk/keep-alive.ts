@@ -3,7 +3,7 @@ import type { Db, JobRow } from '@askonce/store'
 import type { FastifyRequest } from 'fastify'
 import { bodyOf } from '../answer-body.ts'
 import { problemDocument, toProblem } from '../problem.ts'
-import { isAnthropicPath } from '../sdk-path.ts'
+import { isAnthropicPath } from '../paths.ts'
 import { anthropicError } from './dialect.ts'
 import { providerAnswer } from './settled-answer.ts'
 
