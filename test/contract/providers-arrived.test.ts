@@ -4,7 +4,9 @@ import { gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { maxAnswerBytes, type Verdict } from '@askonce/core'
 import {
+  chunk,
   chunkedResponse,
+  events,
   providerAt,
   rawServer,
   requestOf,
@@ -136,6 +138,42 @@ describe('a success that says that the call failed', () => {
       expect(await ask(before + event, true)).toMatchObject(verdict)
       expect(await ask(`${before}event: error\n${event}data: [DONE]\n\n`, true)).toMatchObject(verdict)
     }
+  })
+
+  test.each<[string, object]>([
+    ['data: {"object":"error","message":"x","type":"ServiceUnavailableError","code":503}\n\n', overloaded],
+    ['event: error\ndata: {"type":"overloaded_error","message":"x"}\n\n', { ...overloaded, providerStatus: 529 }],
+    ['event: error\ndata: {"code":429,"message":"x"}\n\n', pause],
+    ['data: [{"error":{"code":503,"message":"x"}}]\n\n', overloaded],
+  ])('so does the first event %j', async (event, verdict) => {
+    for (const behind of ['', 'data: [DONE]\n\n']) expect(await ask(event + behind, true)).toMatchObject(verdict)
+  })
+
+  test.each([
+    'event: error\ndata: {"type":"internal","message":"x"}\n\n',
+    'data: {"object":"error","message":"x","code":500}\n\n',
+  ])('in the middle of a stream %j makes it no answer', async (event) => {
+    const begun = events(chunk({ content: 'a' }))
+    const body = begun + event + events(chunk({}, 'stop'), '[DONE]')
+    expect(await ask(body, true)).toMatchObject({ kind: 'unknown', billing: 'maybe', code: 'broken_answer' })
+  })
+
+  test.each([[null], [''], [false], [0], [{}], [[]]])('an empty error is none: %j', async (error) => {
+    const whole = { choices: [{ index: 0, message: { content: 'a' }, finish_reason: 'stop' }] }
+    const inChoice = { choices: [{ ...whole.choices[0], error }] }
+    for (const body of [{ ...whole, error }, inChoice]) {
+      expect(await ask(JSON.stringify(body), false)).toMatchObject({ kind: 'answer' })
+      expect(await ask(events(body, '[DONE]'), true)).toMatchObject({ kind: 'answer' })
+    }
+  })
+
+  test('an error that nests a hundred thousand deep counts like any other', async () => {
+    const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+    for (const error of [`{"code":429,"x":${deep}}`, `{"code":429,"message":"x","x":${deep}}`]) {
+      expect(await ask(`{"error":${error}}`, false)).toMatchObject(pause)
+      expect(await ask(`data: {"error":${error}}\n\n`, true)).toMatchObject(pause)
+    }
+    expect(await ask(`{"error":{"x":${deep}}}`, false)).toMatchObject({ kind: 'unknown', code: 'broken_answer' })
   })
 
   const usage = { prompt_tokens: 1_000, completion_tokens: 500, total_tokens: 1_500 }

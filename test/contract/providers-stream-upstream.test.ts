@@ -216,6 +216,12 @@ describe('the body of a refusal', () => {
     expect(await refused(body)).toBe(body)
   })
 
+  test('that nests as deep as it can is a refusal like any other, told by its message', async () => {
+    const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`
+    const body = `{"error":{"message":"too deep","x":${deep}}}`
+    expect(await refused(body)).toBe(JSON.stringify({ error: { message: 'too deep' } }))
+  })
+
   test('of more than 256 KiB its beginning is kept', async () => {
     const body = withMessage('x'.repeat(256 * 1024))
     const kept = await refused(body)

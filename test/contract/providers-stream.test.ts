@@ -136,6 +136,8 @@ describe.each(streamed)('%s', (operation) => {
     ['another content type', 'content-type: text/plain\r\n', 'text/event-stream'],
     ['none', '', 'text/event-stream'],
     ['a parameter', 'content-type: text/event-stream; charset=utf-8\r\n', 'text/event-stream; charset=utf-8'],
+    ['capitals', 'content-type: Text/Event-Stream\r\n', 'text/event-stream'],
+    ['more than a header holds', `content-type: text/event-stream; x=${'x'.repeat(20_000)}\r\n`, 'text/event-stream'],
   ])('a transcript is called one: sent with %s', async (_, headers, contentType) => {
     expect((await answeredWith(operation, [whole], { headers })).verdict).toMatchObject({ kind: 'answer', contentType })
   })

@@ -79,3 +79,31 @@ test('a refusal that only quotes a prompt ends that job, and the lane goes on as
   expect(await stream()).toMatchObject({ kind: 'answer' })
   expect(bodies.at(-1)?.['stream_options']).toEqual({ include_usage: true })
 })
+
+test('a refusal that repeats the request as it came, with what was added, ends that job, and the lane goes on asking', async () => {
+  upstream.script(({ json }) => {
+    bodies.push(json)
+    // As FastAPI does, whatever was wrong.
+    const detail = [{ type: 'missing', loc: ['body', 'messages'], msg: 'Field required', input: json }]
+    return json['user'] === 'faulty' ? { kind: 'refuse', status: 422, body: { detail } } : undefined
+  })
+  for (let count = 0; count < 2; count += 1) {
+    expect(await stream({ user: 'faulty' })).toMatchObject({ kind: 'rerun', atOnce: true })
+    expect(await stream({ user: 'faulty' })).toMatchObject({ kind: 'stop' })
+    expect(await stream()).toMatchObject({ kind: 'answer' })
+    expect(bodies.at(-1)?.['stream_options']).toEqual({ include_usage: true })
+  }
+})
+
+test('a server that refuses the option, and a request that it refuses for another reason as well', async () => {
+  upstream.script(({ json }) => {
+    bodies.push(json)
+    if (json['stream_options'] !== undefined) return { kind: 'refuse', status: 422, body: extra }
+    return json['user'] === 'faulty' ? { kind: 'refuse', status: 422, body: { detail: 'no' } } : undefined
+  })
+  expect(await stream({ user: 'faulty' })).toMatchObject({ kind: 'rerun', atOnce: true })
+  expect(await stream({ user: 'faulty' })).toMatchObject({ kind: 'stop' })
+  expect(await stream()).toMatchObject({ kind: 'rerun', atOnce: true })
+  for (let count = 0; count < 3; count += 1) expect(await stream()).toMatchObject({ kind: 'answer' })
+  expect(bodies).toHaveLength(6)
+})

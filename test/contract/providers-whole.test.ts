@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib'
 import { describe, expect, onTestFinished, test } from 'vitest'
-import type { Verdict } from '@askonce/core'
+import type { Operation, Verdict } from '@askonce/core'
 import { chunk, chunkedResponse, events, rawServer, stream, streamed, transcripts } from './providers-stream-bench.ts'
 
 /** What makes an answer complete is its content, not how the connection ends. */
@@ -30,6 +30,10 @@ const endings: Record<string, (socket: Socket, response: Buffer | string) => voi
     const timer = setInterval(() => socket.write('1\r\n\n\r\n'), 20)
     onTestFinished(() => clearInterval(timer))
   },
+}
+
+function properly(socket: Socket, response: Buffer | string): void {
+  socket.write(Buffer.concat([Buffer.from(response), Buffer.from('0\r\n\r\n')]))
 }
 
 describe.each(Object.entries(endings))('%s', (_, end) => {
@@ -126,6 +130,18 @@ describe.each(streamed)('%s: what says nothing', (operation) => {
   })
 })
 
+test('a server that names a finish reason in every piece: all pieces are waited for', async () => {
+  const pieces = Array.from({ length: 8 }, (_, index) => events(chunk({ content: `word ${index} ` }, 'stop')))
+  const { provider } = await rawServer((socket) => {
+    socket.write(chunkedResponse([], { ending: '' }))
+    for (const [index, piece] of [...pieces, events('[DONE]')].entries()) {
+      setTimeout(() => socket.write(`${piece.length.toString(16)}\r\n${piece}\r\n`), index * 400)
+    }
+  })
+  const { verdict } = await stream(provider('chat.completions'), 'chat.completions', { timeoutMs: 10_000 })
+  expect(verdict).toMatchObject({ kind: 'answer', body: Buffer.from(pieces.join('') + events('[DONE]')) })
+})
+
 test.each(['data: [DONE] \n\n', 'data:[DONE]\n\n', 'data:  [DONE]\t\n\n', 'event: done\ndata: [DONE]\n\n'])(
   '%j ends a stream',
   async (done) => {
@@ -148,12 +164,17 @@ test('what follows the ending changes nothing', async () => {
       expect((await stream(provider(operation), operation)).verdict).toMatchObject({ kind: 'answer' })
     }
   }
-  const body = Buffer.from(json)
-  for (const more of ['\n', 'data: [DONE]\n\n', '\0', '{}']) {
-    const response = chunkedResponse([json + more], { headers: jsonHead })
-    const verdict = await plain((socket) => socket.write(response))
-    expect(verdict).toMatchObject({ kind: 'answer', body: more === '\n' ? Buffer.from(`${json}\n`) : body })
-  }
+})
+
+describe.each(Object.entries({ 'ended as HTTP wants it': properly, ...endings }))('%s', (_, end) => {
+  test.each(['data: [DONE]\n\n', '\0', '{}', '\n{"torn', '\n--boundary--', '<!-- cached -->'])(
+    'what follows whole JSON changes nothing: %j',
+    async (more) => {
+      const response = chunkedResponse([json + more], { headers: jsonHead, ending: '' })
+      const verdict = await plain((socket) => end(socket, response), 2_000)
+      expect(verdict).toMatchObject({ kind: 'answer', body: Buffer.from(json) })
+    },
+  )
 })
 
 describe('bytes that only a lenient reader takes for JSON', () => {
@@ -181,6 +202,74 @@ describe('bytes that only a lenient reader takes for JSON', () => {
 
   test('another encoding is none', async () => {
     expect(await answered(Buffer.from(`\uFEFF${json}`, 'utf16le'))).toBeNull()
+  })
+})
+
+describe('a large text is JSON by the same rules as a small one', () => {
+  const large = 400_000
+  const answer = (content: string) => `{"choices":[{"message":{"content":"${content}"}}]}`
+  const vector = (rest: string) => `{"data":[{"embedding":[${'0.25,'.repeat(large / 5)}${rest}]}]}`
+  const judge = async (operation: Operation, body: string): Promise<Verdict['kind']> => {
+    const { provider } = await rawServer((socket) => socket.write(chunkedResponse([body], { headers: jsonHead })))
+    const request = Buffer.from('{"model":"m"}')
+    const { signal } = new AbortController()
+    return (await provider(operation).call({ operation, model: 'm', request, timeoutMs: 5_000, signal })).kind
+  }
+  const isJson = (text: string): boolean => {
+    try {
+      JSON.parse(text)
+      return true
+    } catch {
+      return false
+    }
+  }
+  const ends = ['\\"', '\\\\', '\\/\\b\\f\\n\\r\\t', '\\u00e9', '\n', '\t', '\0', '\\q', '\\u12', '\\u12g4', '\\U0041']
+  const rests = [
+    '-0.5e+10',
+    '0',
+    '1E5',
+    'null',
+    'true',
+    '{}',
+    '[]',
+    '{"a":[]}',
+    ' 1 ',
+    'NaN',
+    '-Infinity',
+    '01',
+    '1.',
+    '.5',
+  ]
+  const faults = [
+    '+1',
+    '-',
+    '1e',
+    '1e+',
+    '0x1',
+    'tru',
+    'nulll',
+    "'a'",
+    '',
+    ',',
+    '1,',
+    '1 2',
+    '"a" "b"',
+    '{"a"}',
+    '{"a":}',
+    '{a:1}',
+    '{"a":1,}',
+    '1:2',
+    '}',
+    '\\',
+  ]
+
+  test.each(ends)('a string that ends with %j', async (end) => {
+    const body = answer('x'.repeat(large) + end)
+    expect(await judge('chat.completions', body)).toBe(isJson(body) ? 'answer' : 'unknown')
+  })
+
+  test.each([...rests, ...faults])('an array that ends with %j', async (rest) => {
+    expect(await judge('embeddings', vector(rest))).toBe(isJson(vector(rest)) ? 'answer' : 'unknown')
   })
 })
 

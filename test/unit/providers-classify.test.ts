@@ -26,7 +26,6 @@ function verdictOf(operation: Operation, status: number, body: object | string, 
     redact: createRedactor(null),
     prices,
     nowMs,
-    streamed: false,
   } as const
   if (status > 299) return classifyRefusal(response, context)
   const { body: bytes } = response
@@ -38,6 +37,17 @@ describe('refusals, every line of ERRORS.md', () => {
     const operation = kind === 'anthropic' ? 'messages' : 'responses'
     const found = verdictOf(operation, refuse.status, refuse.body ?? '', refuse.headers)
     expect(found).toMatchObject({ ...verdict, sent: true, providerStatus: refuse.status })
+  })
+
+  test.each([
+    ['req_1', 'req_1'],
+    ['a\u0000b', null],
+    ['a\nb', null],
+    ['\u{1F600}', null],
+    ['x'.repeat(201), null],
+  ])('the id of the request in a body is kept where a header can hold it: %j', (id, kept) => {
+    const body = { type: 'error', error: { type: 'invalid_request_error', message: 'no' }, request_id: id }
+    expect(verdictOf('messages', 400, body)).toMatchObject({ kind: 'stop', message: 'no', providerRequestId: kept })
   })
 
   test('the message is the provider’s, or says that somebody else spoke', () => {

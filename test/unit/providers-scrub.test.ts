@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { createScrubber } from '../../packages/providers/src/scrub.ts'
+import { createRedactor, createScrubber } from '../../packages/providers/src/scrub.ts'
 
 const key = 'corp.key+2026/very-secret-value'
 const scrub = createScrubber(key)
@@ -39,4 +39,12 @@ test('a hostile megabyte takes no time', () => {
   scrub('a'.repeat(1_000_000))
   scrub('*a'.repeat(500_000))
   expect(performance.now() - started).toBeLessThan(200)
+})
+
+test('nor does one that is redacted whole', () => {
+  const redact = createRedactor(key)
+  const started = performance.now()
+  for (const text of ['a', '.', '*a', '**a'])
+    expect(redact(text.repeat(1_000_000)).length).toBe(text.length * 1_000_000)
+  expect(performance.now() - started).toBeLessThan(1_000)
 })

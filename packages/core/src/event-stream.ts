@@ -113,3 +113,39 @@ export function readEvent(raw: Buffer): SseEvent {
 export function isDone(data: string | null): boolean {
   return data !== null && data.length < 32 && data.trim() === '[DONE]'
 }
+
+/** Events behind which nothing of an answer comes, as `[DONE]` is in other streams. */
+const endings: ReadonlySet<string> = new Set(['message_stop', 'response.completed', 'response.incomplete'])
+/** One that names its type only inside its data is looked into up to this size: endings without a name are small. */
+const lookedIntoBytes = 64 * 1024
+
+/** Whether nothing of an answer comes behind an event. It may lack its blank line. */
+export function endsStream(raw: Buffer): boolean {
+  if (![...endings, '[DONE]'].some((word) => raw.includes(word))) return false
+  const first = raw.subarray(0, raw.indexOf('\n') + 1).toString()
+  const name = /^event: ?(.*?)\r?\n$/.exec(first)?.[1]
+  if (raw.length > lookedIntoBytes) return name !== undefined && endings.has(name)
+  const event = readEvent(raw)
+  if (event.data === null || isDone(event.data)) return event.data !== null
+  const value = parse(event.data)
+  return typeof value === 'object' && value !== null && endings.has(typeOf(value) ?? event.name ?? '')
+}
+
+/** Whether the data of an event that lacks its blank line is all there. */
+export function isWholeEvent(raw: Buffer): boolean {
+  const { data } = readEvent(raw)
+  return isDone(data) || (data !== null && parse(data) !== undefined)
+}
+
+function typeOf(value: object): string | null {
+  const { type } = value as { type?: unknown }
+  return typeof type === 'string' && type !== '' ? type : null
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown
+  } catch {
+    return undefined
+  }
+}

@@ -22,6 +22,7 @@ export function readJson(operation: Operation, text: JsonText): AnswerReader {
   return {
     push: (chunk) => text.push(chunk),
     standing: () => (text.isWhole() ? 'ended' : 'open'),
+    parts: () => 0,
     end: () => {},
     check: async (body) => {
       if (text.length === 0) text.push(body)

@@ -1,5 +1,5 @@
 import type { Operation } from '@askonce/core'
-import { isObject, stringMember, type JsonObject } from './json-value.ts'
+import { isObject, stringMember, textOf, type JsonObject } from './json-value.ts'
 import { findProviderError } from './provider-error.ts'
 
 /**
@@ -80,7 +80,13 @@ export function choiceError(choices: unknown): string | null {
 }
 
 function hasFailed({ finish_reason: reason, error }: JsonObject): boolean {
-  return reason === 'error' || (error !== undefined && error !== null && error !== '' && error !== false)
+  return reason === 'error' || saysError(error)
+}
+
+/** Whether a member `error` says that there is one: some servers always write it, and leave it empty. */
+function saysError(error: unknown): boolean {
+  if (typeof error === 'object' && error !== null) return Object.keys(error).length > 0
+  return Boolean(error)
 }
 
 /** Whether usage says that something was used. */
@@ -93,12 +99,12 @@ function noAnswer(detail: string, failed: JsonObject | null = null): Extract<Sha
   return { ok: false, detail, failed: failed !== null && saysUsed(failed) ? failed : null, refusal: null }
 }
 
-/** What the error of a body says; null when it has none. */
-function errorIn(whole: JsonObject): string | null {
+/** What the error of a body, or of an event, says; null when it has none. */
+export function errorIn(whole: JsonObject): string | null {
   const known = findProviderError(whole)
   if (known !== null) return known.message
   const { error } = whole
-  return isObject(error) && Object.keys(error).length > 0 ? JSON.stringify(error).slice(0, 200) : null
+  return saysError(error) ? (textOf(error)?.slice(0, 200) ?? '') : null
 }
 
 /** Whether the error came with an answer, as far as that got, and not in its place. */

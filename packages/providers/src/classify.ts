@@ -3,8 +3,8 @@ import { answerIdOf } from './answer-id.ts'
 import type { Judged } from './answer-reader.ts'
 import type { ProviderKind } from './endpoint.ts'
 import { shownErrorBody } from './error-body.ts'
-import { headerValue, requestId, type Outsized, type Response } from './exchange.ts'
-import { isObject, type JsonObject } from './json-value.ts'
+import { contentType, headerValue, requestId, type Outsized, type Response } from './exchange.ts'
+import { isObject, stringMember, textOf, type JsonObject } from './json-value.ts'
 import type { PriceBook } from './prices.ts'
 import { foreignText, parseProviderError } from './provider-error.ts'
 import { refusalOf } from './refusal.ts'
@@ -22,18 +22,16 @@ export interface ClassifyContext {
   redact: Scrub
   prices: PriceBook
   nowMs: number
-  /** Whether the request asks for a stream. */
-  streamed: boolean
 }
 
 /** What a 2xx means, whose body has been judged. */
 export function classifySuccess(response: Response, judged: Judged, context: ClassifyContext): Verdict {
-  const { kind, operation, model, prices, streamed } = context
+  const { kind, operation, model, prices } = context
   if (!judged.ok) return classifyFailed(response, judged, context)
   return {
     kind: 'answer',
     status: response.status,
-    contentType: contentTypeOf(response, streamed ? judged.transcript === true : null),
+    contentType: contentTypeOf(response, judged.transcript === true),
     body: judged.body,
     providerRequestId: requestId(response.headers),
     answerId: answerIdOf(operation, judged.json),
@@ -65,11 +63,9 @@ function errorBody(refusal: JsonObject): Buffer {
   const { error, code, message, ...rest } = refusal
   const isShaped = typeof error === 'string' || (isObject(error) && typeof error['message'] === 'string')
   const inner = isObject(error) ? error : { type: code ?? rest['type'], code, message }
-  return Buffer.from(
-    JSON.stringify(
-      isShaped ? refusal : { error: { ...inner, message: inner['message'] ?? 'The provider gives no message' } },
-    ),
-  )
+  const silent = 'The provider gives no message'
+  const whole = textOf(isShaped ? refusal : { error: { ...inner, message: inner['message'] ?? silent } })
+  return Buffer.from(whole ?? JSON.stringify({ error: { message: stringMember(inner, 'message') ?? silent } }))
 }
 
 /** A 2xx with a larger answer than can be stored: it is paid for, and a person decides. */
@@ -83,23 +79,18 @@ export function classifyOutsized({ status, headers }: Outsized): Verdict {
   }
 }
 
-/**
- * As the provider sent it. Only of a streamed call it has to be true: by it readers tell a transcript from a plain answer.
- * `transcript` is null when the call is not streamed.
- */
-function contentTypeOf({ headers }: Response, transcript: boolean | null): string {
-  const declared = headerValue(headers, 'content-type') ?? (transcript === true ? eventStream : 'application/json')
-  if (transcript === null || declared.toLowerCase().startsWith(eventStream) === transcript) return declared
-  return transcript ? eventStream : 'application/json'
+/** As the provider sent it, where that is true: by it readers tell a transcript from a plain answer. */
+function contentTypeOf({ headers }: Response, isTranscript: boolean): string {
+  const declared = contentType(headers) ?? ''
+  if (!isTranscript) return declared === '' || /event-stream/i.test(declared) ? 'application/json' : declared
+  const isTrue = declared.toLowerCase().startsWith(eventStream)
+  return eventStream + (isTrue ? declared.slice(eventStream.length) : '')
 }
 
 const eventStream = 'text/event-stream'
 
 /** What any other status means: docs/errors.md. The request was sent, whatever the response says. */
-export function classifyRefusal(
-  response: Response,
-  { model, scrub, redact, nowMs }: Omit<ClassifyContext, 'streamed'>,
-): Verdict {
+export function classifyRefusal(response: Response, { model, scrub, redact, nowMs }: ClassifyContext): Verdict {
   const { status, headers, body } = response
   const error = parseProviderError(body)
   const { kind, billing, code, overloaded = false, wholeLane = false } = refusalOf(status, error, model)
@@ -128,9 +119,9 @@ function spokenByAnother({ status, headers, body }: Response): string {
     const where = target === null ? 'without saying where to' : `to ${target}`
     return `HTTP ${status}: the provider redirects ${where}. The base URL of this lane is wrong; redirects are not followed.`
   }
-  const contentType = headerValue(headers, 'content-type') ?? 'no content type'
-  const text = foreignText(body, contentType)
-  return `HTTP ${status} without the provider's error object (${contentType})${text === null ? '' : `: ${text}`}`
+  const type = contentType(headers) ?? 'no content type'
+  const text = foreignText(body, type)
+  return `HTTP ${status} without the provider's error object (${type})${text === null ? '' : `: ${text}`}`
 }
 
 function failure(

@@ -47,6 +47,8 @@ export type Standing = 'open' | 'whole' | 'ended'
 export interface BodyReader {
   push: (chunk: Buffer) => void
   standing: () => Standing
+  /** How many parts of an answer have come that can be `whole` before its last part. */
+  parts: () => number
   /** No more bytes come: what only lacked its end is looked at too. */
   end: () => void
 }
@@ -77,6 +79,12 @@ export function headerValue(headers: Headers, name: string): string | null {
   const value = headers[name]
   const first = (Array.isArray(value) ? value[0] : value)?.trim()
   return first === undefined || first === '' ? null : first
+}
+
+/** Null also for one that is longer than readers of ours take in a header. */
+export function contentType(headers: Headers): string | null {
+  const value = headerValue(headers, 'content-type')
+  return value === null || value.length > 200 ? null : value
 }
 
 /** OpenAI's `x-request-id` or Anthropic's `request-id`, at most 200 characters. */

@@ -1,7 +1,7 @@
-import { createSplitter, isDone, readEvent, type Operation } from '@askonce/core'
+import { createSplitter, endsStream, isDone, isWholeEvent, readEvent, type Operation } from '@askonce/core'
 import { answerIdOf } from './answer-id.ts'
 import { readJson, type AnswerReader } from './answer-reader.ts'
-import { choiceError } from './answer-shape.ts'
+import { choiceError, errorIn } from './answer-shape.ts'
 import type { Standing } from './exchange.ts'
 import { JsonText } from './json-text.ts'
 import { isObject, stringMember, type JsonObject } from './json-value.ts'
@@ -40,6 +40,7 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
   let sawContent = false
   let hiding = false
   let ended = false
+  let parts = 0
   let toldId = false
   let error: string | null = null
   /** The error with which the stream began, as JSON. */
@@ -74,8 +75,10 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
     if (value === undefined) fail('an event of the stream is not JSON')
     else takeValue(value, name)
   }
-  const takeValue = (value: unknown, name: string | null): void => {
-    const type = (isObject(value) ? stringMember(value, 'type') : null) ?? name
+  const takeValue = (parsed: unknown, name: string | null): void => {
+    // As a body, an error may come in a list.
+    const value: unknown = Array.isArray(parsed) && parsed.length === 1 ? parsed[0] : parsed
+    const type = name === 'error' ? name : ((isObject(value) ? stringMember(value, 'type') : null) ?? name)
     const fault = faultOf(value, type)
     if (fault !== null) {
       if (!sawContent && isObject(value) && !isFailedAnswer(value, type)) refusal = value
@@ -83,6 +86,7 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
     }
     if (!isObject(value) || type === 'ping') return
     sawContent ||= fault === null
+    if (fault === null && Array.isArray(value['choices'])) parts += 1
     if (meaning.read(value, type)) hiding = true
     if (meaning.isOver()) end()
     if (fault === null) tellId()
@@ -144,13 +148,13 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
       if (rest !== undefined) large.push(rest)
       if (large.json.value() !== undefined) takeLarge(large)
       large = null
-    } else if (rest !== undefined && saysAll(rest)) take(rest)
+    } else if (rest !== undefined && isWholeEvent(rest)) take(rest)
   }
 
   const standing = (): Standing => {
     if (json !== null) return json.standing()
     if (ended) return 'ended'
-    if (large === null && splitter.restBytes() > 0 && splitter.restBytes() < 64 * 1024 && isEnding(splitter.rest()))
+    if (large === null && splitter.restBytes() > 0 && splitter.restBytes() < 64 * 1024 && endsStream(splitter.rest()))
       return 'ended'
     return error !== null || meaning.missing() === null ? 'whole' : 'open'
   }
@@ -158,6 +162,7 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
   return {
     push,
     standing,
+    parts: () => parts,
     end: takeRest,
     check: async (body) => {
       if (undecided?.length === 0) push(body)
@@ -179,23 +184,6 @@ export function followStream(operation: Operation, request: JsonObject, sink: St
 const blank: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d, 0xef, 0xbb, 0xbf])
 const [brace, bracket] = [0x7b, 0x5b]
 
-/** Whether the data of an event that lacks its blank line is all there. */
-function saysAll(raw: Buffer): boolean {
-  const { data } = readEvent(raw)
-  return isDone(data) || (data !== null && parseText(data) !== undefined)
-}
-
-/** Whether an event that lacks its blank line ends the stream. */
-function isEnding(raw: Buffer): boolean {
-  const { name, data } = readEvent(raw)
-  if (data === null || isDone(data)) return data !== null
-  const value = parseText(data)
-  return (
-    isObject(value) &&
-    ['message_stop', 'response.completed', 'response.incomplete'].includes(stringMember(value, 'type') ?? name ?? '')
-  )
-}
-
 /** Whether the error stands in an answer that had begun. */
 function isFailedAnswer(value: JsonObject, type: string | null): boolean {
   return type === 'response.failed' || Array.isArray(value['choices'])
@@ -207,7 +195,7 @@ function faultOf(json: unknown, type: string | null): string | null {
   if (!isObject(json)) return null
   const { response } = json
   if (type === 'response.failed') return said(response, null)
-  if (json['error'] !== undefined && json['error'] !== null) return said(json, null)
+  if (errorIn(json) !== null) return said(json, null)
   return choiceError(json['choices'])
 }
 

@@ -33,10 +33,13 @@ export class JsonText {
     return this.#length
   }
 
-  /** Whether a whole object or array has come. */
+  /** Whether a whole object or array has come, whatever stands behind it. */
   isWhole(): boolean {
     if (this.#skimmer !== null) return this.#skimmer.end !== null
-    return closing.has(this.#kept.at(-1)?.at(-1) ?? 0) && this.#parse() !== undefined
+    if (closing.has(this.#kept.at(-1)?.at(-1) ?? 0) && this.#parse() !== undefined) return true
+    const skimmer = new Skimmer()
+    for (const part of this.#kept) skimmer.push(part)
+    return skimmer.value() !== undefined
   }
 
   /** What it says, as far as judging needs it; undefined: it is no JSON. */

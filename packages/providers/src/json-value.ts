@@ -22,3 +22,12 @@ export function parseBody(body: Buffer): unknown {
     return undefined
   }
 }
+
+/** As JSON.stringify; null for what nests too deep to be written, although it could be read. */
+export function textOf(value: unknown): string | null {
+  try {
+    return JSON.stringify(value) ?? null
+  } catch {
+    return null
+  }
+}

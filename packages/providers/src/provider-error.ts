@@ -23,7 +23,7 @@ export function parseProviderError(body: Buffer): ProviderError | null {
 export function findProviderError(json: unknown): ProviderError | null {
   const whole = Array.isArray(json) && json.length === 1 ? (json[0] as unknown) : json
   if (!isObject(whole)) return null
-  const requestId = stringMember(whole, 'request_id')
+  const requestId = idIn(whole)
   const { error } = whole
   if (typeof error === 'string' && error !== '') return { message: error, names: names(whole), requestId }
   if (isObject(error) && typeof error['message'] === 'string') {
@@ -33,6 +33,12 @@ export function findProviderError(json: unknown): ProviderError | null {
     return { message: reasonIn(whole['message']) ?? '', names: names(whole), requestId }
   }
   return null
+}
+
+/** One that a header of ours can hold. */
+function idIn(whole: JsonObject): string | null {
+  const id = stringMember(whole, 'request_id')
+  return id !== null && /^[\x20-\x7e]{1,200}$/.test(id) ? id : null
 }
 
 function names(error: JsonObject): string[] {

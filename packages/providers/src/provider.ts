@@ -60,7 +60,7 @@ export interface Provider {
 }
 
 /** What judging needs to know of the call. */
-type Judging = Pick<ClassifyContext, 'operation' | 'model' | 'streamed'>
+type Judging = Pick<ClassifyContext, 'operation' | 'model'>
 
 /**
  * The only way a call leaves the system.
@@ -111,13 +111,13 @@ export function createProvider(lane: LaneEndpoint, options: ProviderOptions): Pr
       })
       if (exchange.kind === 'broken') return verdictOfBroken(exchange, scrub)
       if (exchange.kind === 'outsized') return classifyOutsized(exchange)
-      const verdict = await judge(exchange, { operation, model, streamed: stream !== undefined }, reader)
+      const verdict = await judge(exchange, { operation, model }, reader)
       return usage.isRefused(exchange, request, body) ? asBefore(verdict) : verdict
     },
     stored:
       lane.lookUp === true && kind === 'openai'
         ? createStoredAnswers(wire, (baseUrl?.pathPrefix ?? '') + '/chat/completions', (response, model, reader) =>
-            judge(response, { operation: storedOperation, model, streamed: false }, reader),
+            judge(response, { operation: storedOperation, model }, reader),
           )
         : null,
     close: () => wire.close(),

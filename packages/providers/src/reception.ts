@@ -36,8 +36,9 @@ export class Reception {
   #decoding: Decoding | null = null
   #timer: NodeJS.Timeout | null = null
   #looks = 0
-  /** Length of the body at the last look. */
+  /** Length of the body, and parts of the answer, at the last look. */
   #lookedAt = 0
+  #partsAt = 0
   #closed = false
 
   constructor(reader: BodyReader, on: ReceptionEvents) {
@@ -132,6 +133,10 @@ export class Reception {
       // A page has no ending: it is over when nothing more comes.
       if (standing === 'open' && this.#body.length > this.#lookedAt) this.#looks = 0
       this.#lookedAt = this.#body.length
+      // Some servers name a finish reason in every part.
+      const parts = this.#isSuccess ? this.#answer.parts() : 0
+      if (standing === 'whole' && parts > this.#partsAt) this.#looks = 0
+      this.#partsAt = parts
       this.#looks += 1
       if (this.#looks >= enoughLooks[standing === 'open' ? 'refusal' : standing]) this.#settle(status)
       else this.#look()

@@ -14,11 +14,28 @@ export type Scrub = (text: string) => string
  * a masked one. Stops at quotes and backslashes, so that JSON stays JSON.
  */
 export function createRedactor(apiKey: string | null): Scrub {
-  const patterns = [/\bsk-[\w*.…-]{6,}/g, /[^\s'"`=:*\\]{0,100}\*{3,}[^\s'"`,;)\\]*/g, /\bBearer\s+[^\s'"`,;)\\]+/gi]
+  const patterns = [/\bsk-[\w*.…-]{6,}/g, /\bBearer\s+[^\s'"`,;)\\]+/gi]
   if (apiKey !== null && apiKey.length >= minSecretLength) {
     patterns.unshift(new RegExp(`${escape(apiKey.slice(0, minSecretLength))}[^\\s'"\`,;)\\\\]*`, 'g'))
   }
-  return (text) => patterns.reduce((current, pattern) => current.replaceAll(pattern, redacted), text)
+  return (text) => withoutMasked(patterns.reduce((current, pattern) => current.replaceAll(pattern, redacted), text))
+}
+
+const masks = /\*{3,}[^\s'"`,;)\\]*/g
+const beforeMask = /[^\s'"`=:*\\]/
+const maxBeforeMask = 100
+
+/** Looks for the stars first and for their beginning then: the other way round takes a second for a long text. */
+function withoutMasked(text: string): string {
+  let clean = ''
+  let from = 0
+  for (const { index, 0: mask } of text.matchAll(masks)) {
+    let start = index
+    while (start > from && index - start < maxBeforeMask && beforeMask.test(text.charAt(start - 1))) start -= 1
+    clean += text.slice(from, start) + redacted
+    from = index + mask.length
+  }
+  return clean + text.slice(from)
 }
 
 /**

@@ -1,3 +1,5 @@
+import { JsonGrammar } from './json-grammar.ts'
+
 const [quote, backslash, comma] = [0x22, 0x5c, 0x2c]
 const [openBrace, closeBrace, openBracket, closeBracket] = [0x7b, 0x7d, 0x5b, 0x5d]
 const blanks: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d])
@@ -14,9 +16,10 @@ const hardBytes = 8 * 1024 * 1024
 /**
  * Reads a large JSON text as it comes, in one pass, and keeps its skeleton: all members, but long strings as `"…"` and only the
  * beginning of long arrays. That is what judging an answer needs, and it takes neither the memory nor the uninterrupted time that
- * parsing a hundred megabytes takes. What is left out is not checked for being JSON, but for its quotes and brackets.
+ * parsing a hundred megabytes takes. What is left out is checked for being JSON all the same: it is stored, and others will parse it.
  */
 export class Skimmer {
+  readonly #grammar = new JsonGrammar()
   #out = Buffer.allocUnsafe(64 * 1024)
   #length = 0
   #overflown = false
@@ -36,6 +39,7 @@ export class Skimmer {
     let at = 0
     while (at < bytes.length && this.#end === null)
       at = this.#inString ? this.#string(bytes, at) : this.#structure(bytes, at)
+    this.#grammar.push(bytes.subarray(0, at))
     this.#seen += bytes.length
   }
 
@@ -46,7 +50,7 @@ export class Skimmer {
 
   /** What JSON.parse makes of the skeleton; undefined when the value has not ended, or is no JSON. */
   value(): unknown {
-    if (this.#end === null || this.#overflown) return undefined
+    if (this.#end === null || this.#overflown || this.#grammar.isBroken) return undefined
     try {
       // The decoder skips a byte order mark.
       return JSON.parse(new TextDecoder().decode(this.#out.subarray(0, this.#length))) as unknown

@@ -100,7 +100,18 @@ interface Job {
   claim: Claim
 }
 
-const paths = { chat: '/openai/v1/chat/completions', messages: '/anthropic/v1/messages' }
+const response = { id: 'resp_up', object: 'response', model: 'm', status: 'completed', output: [] }
+const cleanResponse = [
+  named('response.created', { sequence_number: 0, response: { ...response, status: 'in_progress' } }),
+  named('response.output_text.delta', { sequence_number: 1, output_index: 0, content_index: 0, delta: 'one' }),
+  named('response.completed', { sequence_number: 2, response }),
+]
+
+const paths = {
+  chat: '/openai/v1/chat/completions',
+  responses: '/openai/v1/responses',
+  messages: '/anthropic/v1/messages',
+}
 
 const bodyOf = (key: string) => ({
   model: 'simulated/small',
@@ -109,11 +120,14 @@ const bodyOf = (key: string) => ({
   stream: true as const,
 })
 
+const requestOf = (kind: keyof typeof paths, key: string): object =>
+  kind === 'responses' ? { model: 'simulated/small', input: key, stream: true } : bodyOf(key)
+
 async function running(kind: keyof typeof paths): Promise<Job> {
   keys += 1
   const key = `readable-${keys}`
   const headers = { 'idempotency-key': key, prefer: 'respond-async' }
-  const { json } = await harness.call('POST', paths[kind], { body: bodyOf(key), headers })
+  const { json } = await harness.call('POST', paths[kind], { body: requestOf(kind, key), headers })
   const id = json['id'] ?? ''
   return { key, id, claim: await harness.claim(id) }
 }
@@ -127,7 +141,7 @@ async function show({ id, claim }: Job, before: string[], events: string[]): Pro
 const finish = ({ claim }: Job, events: string[]) => harness.answer(claim, events.join(''), 'text/event-stream')
 
 const read = (kind: keyof typeof paths, { key }: Job, headers: Record<string, string> = {}) =>
-  harness.call('POST', paths[kind], { body: bodyOf(key), headers: { 'idempotency-key': key, ...headers } })
+  harness.call('POST', paths[kind], { body: requestOf(kind, key), headers: { 'idempotency-key': key, ...headers } })
 
 describe.each([
   ['chat', dirtyChat],
@@ -162,6 +176,64 @@ describe.each([
     const events = fireLikePython(text)
     expect(events.at(-1)?.name).toBe('job')
     for (const { data } of events) expect(isReadable(data), data).toBe(true)
+  })
+})
+
+describe.each([
+  ['chat', dirtyChat.slice(0, -1)],
+  ['responses', cleanResponse],
+  ['messages', dirtyMessage.slice(0, -1)],
+] as const)('what is stored of a whole stream and says nothing (%s)', (kind, events) => {
+  const whole = events.join('')
+  const [begin = '', ...rest] = events
+  const shownOf = async (transcript: string): Promise<FiredEvent[]> => {
+    const job = await running(kind)
+    await finish(job, [transcript])
+    return fireLikePython((await read(kind, job)).text).map(({ name, data }) => ({ name, data, id: '' }))
+  }
+
+  it.each([
+    'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"late"}}\n\n',
+    'data: {"error":{"message":"late"}}\n\n',
+    'data: {torn\n\n',
+    'data: {torn',
+    'data: bye\n\n',
+    'event: bye\ndata: {}\n\n',
+  ])('is not shown behind the ending: %j', async (more) => {
+    expect(await shownOf(whole + more)).toEqual(await shownOf(whole))
+  })
+
+  it.each(['data: OK\n\n', 'event: hint\ndata: soon\n\n', 'data: null\n\n', 'data: 1\n\n', 'data: "x"\n\n'])(
+    'is not shown in the middle: %j',
+    async (more) => {
+      expect(await shownOf([begin, more, ...rest].join(''))).toEqual(await shownOf(whole))
+    },
+  )
+})
+
+describe('a stream that breaks off behind its last finish reason', () => {
+  it('is shown without the event that was torn', async () => {
+    const job = await running('chat')
+    const whole = dirtyChat.slice(0, 11)
+    await finish(job, [...whole, 'data: {"id":"chatcmpl-1","choices":[],"usa'])
+    const shown = fireLikePython((await read('chat', job)).text)
+    for (const { data } of shown) expect(isReadable(data), data).toBe(true)
+    expect(shown.at(-1)?.data).toBe(chunk({}, 'stop'))
+  })
+})
+
+describe('a streamed response', () => {
+  const last = cleanResponse.at(-1) ?? ''
+  it.each([
+    ['without its blank line', last.trimEnd()],
+    ['whose type is in its name only', last.replace('"type":"response.completed",', '')],
+    ['with lines that end with CR', last.replaceAll('\n', '\r')],
+    ['with an error behind it', `${last}data: {"error":{"message":"late"}}\n\n`],
+  ])('is retrieved from an ending %s', async (_, ending) => {
+    const job = await running('responses')
+    await finish(job, [...cleanResponse.slice(0, -1), ending])
+    const { json } = await harness.call('GET', `/openai/v1/responses/resp_${job.id.replaceAll('-', '')}`)
+    expect(json).toEqual(response)
   })
 })
 

@@ -1,4 +1,4 @@
-import { createSplitter, type JobState } from '@askonce/core'
+import { createSplitter, endsStream, isWholeEvent, type JobState } from '@askonce/core'
 import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, type StreamPage } from '@askonce/store'
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
@@ -98,6 +98,8 @@ class Follower {
   private cursor: StreamCursor
   private splitter = createSplitter()
   private index = 0
+  /** Whether the event has come that ends the answer: what a provider writes behind it is none of it, and SDKs would throw at it. */
+  private ended = false
   /** Whether the client has an event: of the cursor's attempt, where that is known. */
   private begun: boolean
 
@@ -178,6 +180,7 @@ class Follower {
     this.cursor = { ...this.cursor, attempt: null, position: 0 }
     this.splitter = createSplitter()
     this.index = 0
+    this.ended = false
   }
 
   /** The bytes of a page that the client gets. */
@@ -185,12 +188,14 @@ class Follower {
     if (bytes.length === 0) return bytes
     this.cursor = { ...this.cursor, attempt, position: this.cursor.position + bytes.length }
     const events = this.splitter.push(bytes)
-    // A provider may leave out the empty line behind its last event.
+    // A provider may leave out the empty line behind its last event, or break off in one that no longer counts.
     const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
-    if (last !== null && last.length > 0) events.push(Buffer.concat([last, Buffer.from('\n\n')]))
+    if (last !== null && isWholeEvent(last)) events.push(Buffer.concat([last, Buffer.from('\n\n')]))
     const { after, show } = this.following
     const shown: Buffer[] = []
     for (const event of events) {
+      if (this.ended) break
+      this.ended = endsStream(event)
       const id = { attempt, index: this.index }
       this.index += 1
       if (after !== null && id.index <= after.index) continue

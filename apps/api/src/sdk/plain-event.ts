@@ -2,7 +2,8 @@ import { isUtf8 } from 'node:buffer'
 import { readEvent, type Operation } from '@askonce/core'
 
 /**
- * An event as every reader of streams takes it, or null where it says nothing: a comment, a block without data, a ping of a proxy.
+ * An event as every reader of streams takes it, or null where it says nothing: a comment, a block without data or with data that is no
+ * object, a ping of a proxy.
  *
  * Stock readers are stricter than the standard. Python's SDKs fire an event at any blank line once they have seen an `id:`, and parse its
  * empty data; Vercel's `ai` ends only at exactly `[DONE]`. So whatever the standard tells readers to pass over is left out, and with it
@@ -14,7 +15,8 @@ export function plainEvent(event: Buffer, operation: Operation): Buffer | null {
   if (name !== null && operation !== 'messages' && keepAliveNames.has(name)) return null
   if (isPlain) return event
   const said = data?.trim() ?? ''
-  if (said === '') return null
+  // Every event of these APIs is an object.
+  if (!said.startsWith('{') && said !== '[DONE]') return null
   const lines = said === '[DONE]' ? [said] : (data ?? '').split('\n')
   const head = name === null || name === '' ? '' : `event: ${name}\n`
   return Buffer.from(`${head}${lines.map((line) => `data: ${line}\n`).join('')}\n`)

@@ -46,12 +46,15 @@ const terminal = new Set(['response.completed', 'response.incomplete'])
 
 /** The response in the last event of a stored stream, as its text was; null: there is none. */
 export function responseInStream(transcript: Buffer): Buffer | null {
-  for (const event of createSplitter().push(transcript).toReversed()) {
-    const { data } = readEvent(event)
-    if (data === null || !data.startsWith('{')) continue
+  const splitter = createSplitter()
+  const events = splitter.push(transcript)
+  // A provider may leave out the empty line behind its last event.
+  for (const event of [...events, splitter.rest()].toReversed()) {
+    const { name, data } = readEvent(event)
+    if (data === null || !data.trimStart().startsWith('{')) continue
     try {
       const { value, textOf } = parseJson(data)
-      const { type, response } = value as { type?: unknown; response?: unknown }
+      const { type = name, response } = value as { type?: unknown; response?: unknown }
       if (typeof type === 'string' && terminal.has(type) && typeof response === 'object' && response !== null) {
         return Buffer.from(textOf(response))
       }
