@@ -50,6 +50,17 @@ describe('refusals, every line of ERRORS.md', () => {
     expect(verdictOf('messages', 400, body)).toMatchObject({ kind: 'stop', message: 'no', providerRequestId: kept })
   })
 
+  // Word for word what these providers send; the model that they name is often another name of the one that was asked.
+  test.each([
+    'Rate limit reached for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Used 30000, Requested 1000. Please try again in 2s. Visit https://platform.openai.com/account/rate-limits to learn more.',
+    'Rate limit reached for default-gpt-test in organization org-1 on requests per min. Limit: 3 / min. Please try again in 20s. Please add a payment method to your account to start increasing your rate limit. Visit https://platform.openai.com/account/billing to add a payment method.',
+    'Too many requests, see https://example.com/account/limits',
+  ])('a rate limit that only mentions the account in its advice is of the model: %s', (message) => {
+    const verdict = verdictOf('responses', 429, { error: { message, type: 'tokens', code: 'rate_limit_exceeded' } })
+    expect(verdict).toMatchObject({ kind: 'pause', billing: 'none' })
+    expect(verdict).not.toHaveProperty('wholeLane')
+  })
+
   test('the message is the provider’s, or says that somebody else spoke', () => {
     const messageOf = (status: number, body: object | string, type?: string): string => {
       const found = verdictOf('responses', status, body, type === undefined ? {} : { 'content-type': type })

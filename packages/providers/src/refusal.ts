@@ -136,11 +136,19 @@ function isAboutModel({ error, model }: Said): boolean {
   )
 }
 
-/** The account is named, and the model that was asked is not: every model would be refused. */
+/** Longer than any first sentence. */
+const openingLength = 300
+
+/**
+ * The account is named, and the model that was asked is not: every model would be refused. Only what was refused is looked at, which
+ * is how the message begins. Advice follows it: to pay, and where the account is looked after, as OpenAI writes below the limit of any model.
+ */
 function isAboutAccount({ error, model }: Said): boolean {
   if (error === null) return false
   const { message, names } = error
-  return names.some((name) => /account/i.test(name)) || (/\baccount\b/i.test(message) && !namesModel(message, model))
+  const [opening = ''] = message.slice(0, openingLength).split(/[.:;!?](?:\s|$)/)
+  const refused = opening.replaceAll(/\S*\/\S*/g, ' ')
+  return names.some((name) => /account/i.test(name)) || (/\baccount\b/i.test(refused) && !namesModel(refused, model))
 }
 
 /** A cheap tier has no room at the moment; requests of other tiers are served. */
