@@ -29,8 +29,8 @@ const listQuery = z.looseObject({
 
 /** Of one page: it is gathered in memory. */
 const maxPageBytes = 16 * 1024 * 1024
-/** Rows that are looked at in one go: few of them are not what is listed. */
-const minRead = 50
+/** Rows that are looked at in one go, once the first look, at as many as are wanted, has found others among them. */
+const minReadAgain = 50
 
 const metadataParameter = /^metadata\[(.{1,64})\]$/
 const known = new Set(['after', 'limit', 'model', 'order'])
@@ -69,13 +69,13 @@ async function readPage(parts: Parts, reply: FastifyReply, filter: PageFilter, s
   const found: StoredCandidate[] = []
   let bytes = 0
   let { after } = filter
-  for (;;) {
+  for (let limit = size + 1; ; limit = Math.max(limit, minReadAgain)) {
     const rows = await parts.reads.run({ tenantId: filter.tenantId, reply }, (db) =>
       listStoredCompletions(db, {
         ...rest,
         metadata: JSON.stringify(metadata),
         after,
-        limit: Math.max(size + 1, minRead),
+        limit,
         maxBytes: maxPageBytes,
       }),
     )
