@@ -3,6 +3,7 @@ import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, t
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { Problem } from '../problem.ts'
+import { inTurns } from './in-turns.ts'
 import { refusalOf, unanswered } from './settled-answer.ts'
 
 /** Hints may be lost: so often a follower looks by itself. */
@@ -31,6 +32,8 @@ export interface Following {
   show: (event: Buffer, id: EventId) => Buffer | null
   /** An error in the middle of the stream, in the client's dialect; `refusal`: the body of the provider's, where it is one of the provider. */
   showProblem: (problem: Problem, refusal: Buffer | null) => Buffer
+  /** Whether the client has gone. */
+  isGone: () => boolean
   /** What follows the last event. */
   ending?: (() => Promise<Buffer>) | undefined
   /** Until the first event has come; after it the stream goes on as long as its attempt does. */
@@ -119,6 +122,8 @@ class Follower {
     let sentAt = startedAt
     let answeredAt = startedAt
     for (;;) {
+      // Where nothing is for this client, nothing else tells that it has gone.
+      if (following.isGone()) return
       // Looked at before the read: what has come by then is shown.
       const isOver = performance.now() - startedAt >= following.limitMs
       const news = parts.streams.wait(this.cursor.jobId, pollMs)
@@ -131,7 +136,7 @@ class Follower {
           yield await following.ending()
           return
         }
-        const bytes = this.take(page)
+        const bytes = await this.take(page)
         if (bytes.length > 0) {
           sentAt = performance.now()
           yield bytes
@@ -181,15 +186,20 @@ class Follower {
   }
 
   /** The bytes of a page that the client gets. */
-  private take({ attempt, bytes, length }: StreamPage): Buffer {
+  private async take({ attempt, bytes, length }: StreamPage): Promise<Buffer> {
     if (bytes.length === 0) return bytes
     this.cursor = { ...this.cursor, attempt, position: this.cursor.position + bytes.length }
-    const events = this.splitter.push(bytes)
+    const shown: Buffer[] = []
+    for await (const events of inTurns(this.splitter, bytes)) this.show(events, attempt, shown)
     // A provider may leave out the empty line behind its last event.
     const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
-    if (last !== null && last.length > 0) events.push(Buffer.concat([last, Buffer.from('\n\n')]))
+    if (last !== null && last.length > 0) this.show([Buffer.concat([last, Buffer.from('\n\n')])], attempt, shown)
+    if (shown.length > 0) this.begun = true
+    return Buffer.concat(shown)
+  }
+
+  private show(events: readonly Buffer[], attempt: number, shown: Buffer[]): void {
     const { after, show } = this.following
-    const shown: Buffer[] = []
     for (const event of events) {
       const id = { attempt, index: this.index }
       this.index += 1
@@ -197,8 +207,6 @@ class Follower {
       const piece = show(event, id)
       if (piece !== null) shown.push(piece)
     }
-    if (shown.length > 0) this.begun = true
-    return Buffer.concat(shown)
   }
 
   /** Nothing more comes of an attempt that has ended. */

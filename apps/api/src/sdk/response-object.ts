@@ -1,6 +1,7 @@
 import type { JobState } from '@askonce/core'
 import { createSplitter, jobError, parseJson, readEvent } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
+import { inTurns } from './in-turns.ts'
 
 const statuses: Record<JobState, string> = {
   queued: 'queued',
@@ -44,9 +45,18 @@ export function responseOf(row: JobRow): object {
 
 const terminal = new Set(['response.completed', 'response.incomplete'])
 
+const names = [...terminal].map((name) => Buffer.from(name))
+/** Most events with such a name, in whatever they say, that are kept in mind, from the last one back. */
+const maxNamed = 100
+
 /** The response in the last event of a stored stream, as its text was; null: there is none. */
-export function responseInStream(transcript: Buffer): Buffer | null {
-  for (const event of createSplitter().push(transcript).toReversed()) {
+export async function responseInStream(transcript: Buffer): Promise<Buffer | null> {
+  const named: Buffer[] = []
+  for await (const events of inTurns(createSplitter(), transcript)) {
+    for (const event of events) if (names.some((name) => event.includes(name))) named.push(event)
+    if (named.length > maxNamed) named.splice(0, named.length - maxNamed)
+  }
+  for (const event of named.toReversed()) {
     const { data } = readEvent(event)
     if (data === null || !data.startsWith('{')) continue
     try {

@@ -46,7 +46,12 @@ const streamHeaders = {
 }
 
 /** Sends what a follower yields; before its first piece, a status. */
-export async function sendFollowed(reply: FastifyReply, parts: Parts, following: Following): Promise<unknown> {
+export async function sendFollowed(
+  reply: FastifyReply,
+  parts: Parts,
+  asked: Omit<Following, 'isGone'>,
+): Promise<unknown> {
+  const following = { ...asked, isGone: () => reply.raw.destroyed }
   const send = (body: AsyncIterable<Buffer> | Buffer[]): FastifyReply =>
     reply
       .code(200)
