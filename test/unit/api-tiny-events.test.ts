@@ -77,6 +77,27 @@ describe('a stream of tiny events', () => {
     expect(pages()).toBe(2)
   })
 
+  it('with one that is outsized among them passes that on as it comes, behind its id', async () => {
+    const outsized = `data: {"b":"${'x'.repeat(20 * 1024 * 1024)}"}\n\n`
+    const stream = Buffer.from(`data: {"a":1}\n\n${outsized}data: [DONE]\n\n`)
+    const sent: Buffer[] = []
+    for await (const piece of follow(partsOf(stream).parts, following({ passesLarge: true }))) sent.push(piece)
+    const expected = `id: 1-0\ndata: {"a":1}\n\nid: 1-1\n${outsized}id: 1-2\ndata: [DONE]\n\n`
+    expect(Buffer.concat(sent).equals(Buffer.from(expected))).toBe(true)
+    expect(Math.max(...sent.map(({ length }) => length))).toBeLessThan(2 * 1024 * 1024)
+    // Whoever has had it does not get it again.
+    const after = { attempt: 1, index: 1 }
+    expect(await read(partsOf(stream).parts, { passesLarge: true, after })).toBe('id: 1-2\ndata: [DONE]\n\n')
+  })
+
+  it('gets a large one with its blank line, and one that says nothing not at all', async () => {
+    const unended = `data: {"b":"${'x'.repeat(3 * 1024 * 1024)}"}`
+    const given = { passesLarge: true }
+    expect(await read(partsOf(Buffer.from(unended)).parts, given)).toBe(`id: 1-0\n${unended}\n\n`)
+    const comment = `: ${'x'.repeat(3 * 1024 * 1024)}\n\n`
+    expect(await read(partsOf(Buffer.from(`${comment}data: {}\n\n`)).parts, given)).toBe('id: 1-1\ndata: {}\n\n')
+  })
+
   it('is looked through for its response in turns, too', async () => {
     const completed = 'event: response.completed\ndata: {"type":"response.completed","response":{"id": "resp_1"}}\n\n'
     const said = 'data: {"delta":"response.completed"}\n\n'

@@ -16,6 +16,12 @@ const outageMs = 60_000
 /** Without a blank line behind it: at one, Python's SDKs fire an event that has no data once they have seen an id. */
 const keepAlive = Buffer.from(': keep-alive\n')
 
+/** A larger event is not held, once for each follower. */
+const largeBytes = 1024 * 1024
+/** How an event begins that every reader takes as it is: perhaps with its name, and with JSON. */
+const plainHead = /^(?:event: ?[^\r\n]+\n)?data: ?\{/
+const headBytes = 256
+
 /** Names an event of a stream: the attempt whose it is, and its number in there, from 0. */
 export interface EventId {
   attempt: number
@@ -30,6 +36,8 @@ export interface Following {
   resumes?: boolean
   /** What the client gets of an event; null: it is not for this client. May throw: that ends the stream. */
   show: (event: Buffer, id: EventId) => Buffer | null
+  /** An event of many megabytes is passed on as it comes, without `show`: nobody holds it, and what it says does not matter here. */
+  passesLarge?: boolean
   /** An error in the middle of the stream, in the client's dialect; `refusal`: the body of the provider's, where it is one of the provider. */
   showProblem: (problem: Problem, refusal: Buffer | null) => Buffer
   /** Whether the client has gone. */
@@ -59,6 +67,7 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
   } catch (error) {
     if (!begun) throw error
     const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
+    if (follower.large === 'passed') yield Buffer.from('\n\n')
     yield following.showProblem(asProblem(error), refusal?.body.whole ?? null)
   }
 }
@@ -101,6 +110,8 @@ class Follower {
   private cursor: StreamCursor
   private splitter = createSplitter()
   private index = 0
+  /** What becomes of the event that comes, once it is large: parts of it have been passed on, or it is held like any other. */
+  large: 'passed' | 'held' | null = null
   /** Whether the client has an event: of the cursor's attempt, where that is known. */
   private begun: boolean
 
@@ -183,6 +194,7 @@ class Follower {
     this.cursor = { ...this.cursor, attempt: null, position: 0 }
     this.splitter = createSplitter()
     this.index = 0
+    this.large = null
   }
 
   /** The bytes of a page that the client gets. */
@@ -190,12 +202,32 @@ class Follower {
     if (bytes.length === 0) return bytes
     this.cursor = { ...this.cursor, attempt, position: this.cursor.position + bytes.length }
     const shown: Buffer[] = []
-    for await (const events of inTurns(this.splitter, bytes)) this.show(events, attempt, shown)
+    for await (const events of inTurns(this.splitter, bytes)) {
+      this.show(events, attempt, shown)
+      this.passLarge(attempt, shown)
+    }
     // A provider may leave out the empty line behind its last event.
     const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
-    if (last !== null && last.length > 0) this.show([Buffer.concat([last, Buffer.from('\n\n')])], attempt, shown)
+    if (last !== null && (last.length > 0 || this.large === 'passed'))
+      this.show([Buffer.concat([last, Buffer.from('\n\n')])], attempt, shown)
     if (shown.length > 0) this.begun = true
     return Buffer.concat(shown)
+  }
+
+  /** What has come of an event that is too large to be waited for. The rest comes as if it were an event. */
+  private passLarge(attempt: number, shown: Buffer[]): void {
+    const { after, passesLarge = false } = this.following
+    if (!passesLarge || this.large === 'held') return
+    const isFirst = this.large === null
+    if (isFirst) {
+      if (this.splitter.restBytes() <= largeBytes) return
+      this.large = plainHead.test(this.splitter.rest().toString('latin1', 0, headBytes)) ? 'passed' : 'held'
+      if (this.large === 'held') return
+    }
+    const parts = this.splitter.take()
+    if (after !== null && this.index <= after.index) return
+    if (isFirst) shown.push(Buffer.from(`id: ${attempt}-${this.index}\n`))
+    shown.push(...parts)
   }
 
   private show(events: readonly Buffer[], attempt: number, shown: Buffer[]): void {
@@ -203,8 +235,10 @@ class Follower {
     for (const event of events) {
       const id = { attempt, index: this.index }
       this.index += 1
+      const isRest = this.large === 'passed'
+      this.large = null
       if (after !== null && id.index <= after.index) continue
-      const piece = show(event, id)
+      const piece = isRest ? event : show(event, id)
       if (piece !== null) shown.push(piece)
     }
   }

@@ -30,6 +30,7 @@ export async function sendStream(
     job,
     after,
     limitMs: parts.config.limits.sdkWaitMs,
+    passesLarge: true,
     show: (event, id) => {
       sequence += 1
       return hidesUsage && isUsage(event) ? null : withId(event, id, job.operation)
