@@ -14,7 +14,7 @@ const pageBytes = 256 * 1024
 /** A stored stream, in pages as the database gives them. */
 function partsOf(stream: Buffer): { parts: Parts; pages: () => number } {
   let pages = 0
-  const read = ({ position }: StreamCursor): Promise<StreamPage> => {
+  const page = ({ position }: StreamCursor): Promise<StreamPage> => {
     pages += 1
     return Promise.resolve({
       state: 'succeeded',
@@ -24,7 +24,7 @@ function partsOf(stream: Buffer): { parts: Parts; pages: () => number } {
       contentType: 'text/event-stream',
     })
   }
-  const streams = { closed: false, wait: () => Promise.resolve(), read }
+  const streams = { closed: false, wait: () => Promise.resolve(), read: page }
   return { parts: { streams } as unknown as Parts, pages: () => pages }
 }
 

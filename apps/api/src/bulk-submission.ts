@@ -40,7 +40,7 @@ export class BulkSubmission {
   private readonly seen = new Set<string>()
   private explained = 0
   /** What is left of the first chunk's outcomes. */
-  private begun: AsyncGenerator<OutcomePart> | null = null
+  private begun: AsyncGenerator<OutcomePart, void, undefined> | null = null
   /** Set when the database went away: what has not been tried gets the same answer. */
   private away: Problem | null = null
 
@@ -63,11 +63,14 @@ export class BulkSubmission {
    */
   async first(): Promise<OutcomePart> {
     const outcomes = await this.settle(0, Promise.resolve())
-    const problems = outcomes.filter((outcome) => outcome instanceof Problem && outcome.status === 503)
+    const problems = outcomes.flatMap((outcome) =>
+      outcome instanceof Problem && outcome.status === 503 ? [outcome] : [],
+    )
     if (problems.length === outcomes.length && problems[0] !== undefined) throw problems[0]
     this.begun = this.show(0, outcomes)
-    const { value } = await this.begun.next()
-    return value ?? { items: [], nextCursor: null }
+    const first = await this.begun.next()
+    // It always has a part; the type of a generator does not know.
+    return first.done === true ? { items: [], nextCursor: null } : first.value
   }
 
   /** The outcomes of the others; the next chunk is under way while one is being sent. */
@@ -83,7 +86,7 @@ export class BulkSubmission {
   }
 
   /** A part after the other, with the answers in them: those of a whole chunk may be half a gigabyte. */
-  private async *show(start: number, outcomes: readonly Settled[]): AsyncGenerator<OutcomePart> {
+  private async *show(start: number, outcomes: readonly Settled[]): AsyncGenerator<OutcomePart, void, undefined> {
     let items: JsonPiece[] = []
     let bytes = 0
     for (let shown = 0; shown < outcomes.length; shown += shownAtOnce) {

@@ -79,7 +79,7 @@ const narrow = [
 export const jobColumns = sql`${sql.join([...narrow, 'response', 'error_response'].map((name) => sql.ref(`j.${name}`)))}`
 
 /** Bytes of the provider that a row brings along where many rows are read together. */
-export const smallAnswerBytes = 64 * 1024
+const smallAnswerBytes = 64 * 1024
 
 /** The same, but of the provider's bytes only those that are few: hundreds of rows in one statement must not bring hundreds of megabytes. */
 export const jobColumnsWithSmallAnswer = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, ${sql.join(

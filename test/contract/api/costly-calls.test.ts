@@ -80,7 +80,7 @@ describe('a call whose cost follows what is stored', () => {
       asked.catch(() => undefined)
       await until(async () => (await waiting(table)) === 1)
       caller.abort()
-      await expect(asked).rejects.toThrow()
+      await expect(asked).rejects.toMatchObject({ name: 'AbortError' })
       await until(async () => (await waiting(table)) === 0)
     })
   })
