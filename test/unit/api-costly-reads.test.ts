@@ -26,11 +26,8 @@ function harness() {
     },
   } as unknown as ReadPool
   const reads = new CostlyReads(pool)
-  const ask = (tenantId: string, raw?: EventEmitter): Promise<unknown> =>
-    reads.run(
-      { tenantId, limitMs: 60_000, ...(raw === undefined ? {} : { reply: { raw: raw as ServerResponse } }) },
-      () => Promise.resolve(tenantId),
-    )
+  const ask = (tenantId: string, raw = new EventEmitter()): Promise<unknown> =>
+    reads.run({ tenantId, limitMs: 60_000, reply: { raw: raw as ServerResponse } }, () => Promise.resolve(tenantId))
   const tenants = (): string => open.map(({ tenant }) => tenant).join('')
   return { ask, tenants, endOne: () => open[0]?.end(), open }
 }

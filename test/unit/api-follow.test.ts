@@ -25,6 +25,7 @@ const following = (limitMs: number): Following => ({
   job: row,
   after: null,
   limitMs,
+  isGone: () => false,
   show: (event) => event,
   showProblem: (problem) => Buffer.from(`problem: ${problem.code}`),
 })

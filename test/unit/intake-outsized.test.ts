@@ -66,6 +66,19 @@ describe('the measure of a text', () => {
   })
 })
 
+describe('a stored request', () => {
+  it('of many megabytes is asked what it says of storing, and nobody waits for that', async () => {
+    const numbers = `[${'1,'.repeat(900_000)}1]`
+    const body = Buffer.from(`{"model":"m","store":true,"metadata":{"a":"b"},"x":${numbers}}`)
+    const ask = (wanted: Record<string, string>): Promise<boolean> => intake.isStoredWith({ body, wanted })
+    expect(await ask({ a: 'b' })).toBe(true)
+    const longest = await held(async () => {
+      expect(await Promise.all(Array.from({ length: 8 }, () => ask({ a: 'c' })))).not.toContain(true)
+    })
+    expect(longest).toBeLessThan(noticeableMs)
+  })
+})
+
 describe('a body that holds too much', () => {
   it.each([
     ['ones', `[${'1,'.repeat(maxJsonValues)}1]`],

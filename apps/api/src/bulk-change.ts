@@ -1,5 +1,6 @@
 import type { JobState } from '@askonce/core'
 import { listJobs } from '@askonce/store'
+import type { FastifyReply } from 'fastify'
 import { outcomeJson, type ItemOutcome, type OutcomePart } from './bulk-outcomes.ts'
 import { changeJobs, type Change } from './change.ts'
 import type { Parts } from './context.ts'
@@ -18,6 +19,8 @@ interface BulkChange {
   change: Change
   caller: Caller
   body: BulkChangeBody
+  /** The answer to it: nothing is looked for when its client has gone. */
+  reply: FastifyReply
 }
 
 /** Changes what the body names, by ids or by filter, in bounded batches: each is one statement, and one part of the answer. */
@@ -87,7 +90,7 @@ function startOf({ change, body }: BulkChange): { states: readonly JobState[]; a
   }
 }
 
-function search({ parts, caller, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
+function search({ parts, caller, reply, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
   const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
   const { tenantId } = caller
   const wanted = {
@@ -99,7 +102,7 @@ function search({ parts, caller, body: { filter } }: BulkChange, state: JobState
     limit: batchSize,
     after,
   }
-  return parts.reads.run({ tenantId, limitMs: searchPatienceMs }, (db) => listJobs(db, wanted))
+  return parts.reads.run({ tenantId, reply, limitMs: searchPatienceMs }, (db) => listJobs(db, wanted))
 }
 
 /** A batch that fails after others have succeeded is told item by item: what was done must not be hidden. */

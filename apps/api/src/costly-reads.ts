@@ -17,8 +17,8 @@ interface Waiting {
 
 export interface CostlyRead {
   tenantId: string
-  /** The answer that the read is for: when its client goes, the read ends. Absent: it is wanted to its end. */
-  reply?: { raw: ServerResponse }
+  /** The answer that the read is for: when its client goes, the read ends. */
+  reply: { raw: ServerResponse }
   /** Ends after so long. Absent: as any step of the database. */
   limitMs?: number
 }
@@ -39,17 +39,19 @@ export class CostlyReads {
   async run<Result>({ tenantId, reply, limitMs }: CostlyRead, read: (db: Db) => Promise<Result>): Promise<Result> {
     const ending = new AbortController()
     const end = (): void => ending.abort()
-    reply?.raw.once('close', end)
+    reply.raw.once('close', end)
+    // It may have gone while the one before was read.
+    if (reply.raw.destroyed) end()
     try {
       await this.turn(tenantId)
       const reading = this.pool.run(ending.signal, read).finally(() => this.leave(tenantId))
       return await patiently(reading, end, limitMs)
     } catch (error) {
       // What the database says of a read that nobody waits for is no news of the database.
-      if (reply?.raw.destroyed === true) throw new Problem('rate_limited', 'The client has gone.', { cause: error })
+      if (reply.raw.destroyed) throw new Problem('rate_limited', 'The client has gone.', { cause: error })
       throw error
     } finally {
-      reply?.raw.off('close', end)
+      reply.raw.off('close', end)
     }
   }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { Readable } from 'node:stream'
 import { errorReason } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
 import { Arrivals } from './arrivals.ts'
@@ -112,9 +113,12 @@ export function createServer(
     done()
   })
   // Else an answered connection would idle on for its keep-alive time, and hold up the close.
-  app.addHook('onSend', (request, reply, _payload, done) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
     if (closing || bodies.isUndecided(request.raw)) void reply.header('connection', 'close')
-    done()
+    if (request.method !== 'HEAD' || !(payload instanceof Readable)) return done()
+    // Fastify would read it to its end and throw it away, whoever is still there.
+    payload.destroy()
+    done(null, Readable.from([]))
   })
   app.addHook('onResponse', (request, reply, done) => {
     arrivals.answered(request.raw)

@@ -1,4 +1,4 @@
-import { readRequest, type JobRef, type JobRow, type SubmitResult } from '@askonce/store'
+import { lacksAnswer, readRequest, type JobRef, type JobRow, type SubmitResult } from '@askonce/store'
 import type { Parts } from './context.ts'
 import type { PreparedJob } from '@askonce/intake'
 import type { Operation, RequestHeaders } from '@askonce/core'
@@ -9,6 +9,17 @@ import { outcomeNames } from './submissions.ts'
 /** Whether this submission started nothing. */
 export function isReplayed({ kind }: SubmitResult): boolean {
   return kind !== 'created' && kind !== 'rerun'
+}
+
+/**
+ * A job with the bytes of its answer: a submission brings them along only where they are few.
+ * @throws Problem `unavailable` when it has just gone: whoever sends the request again makes it run
+ */
+export async function withAnswer({ jobs }: Pick<Parts, 'jobs'>, job: JobRow): Promise<JobRow> {
+  if (!lacksAnswer(job)) return job
+  const row = await jobs.read(job.tenant_id, job.id)
+  if (row !== null) return row
+  throw new Problem('unavailable', 'The answer has just expired, or was deleted. Send the same request again.')
 }
 
 /**

@@ -63,6 +63,10 @@ export class Intake {
     }
   }
 
+  isStoredWith(given: Tasks['stored']['needs']): Promise<boolean> {
+    return this.run('stored', given, given.body)
+  }
+
   differences(given: Tasks['differences']['needs']): Promise<string[]> {
     const { left, right } = given
     return this.run('differences', given, left.text.length > right.text.length ? left.text : right.text)

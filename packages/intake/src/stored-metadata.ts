@@ -12,7 +12,7 @@ export function storedMetadata({ store, metadata }: JsonObject): Record<string, 
 }
 
 /** Whether this request asked to be stored, with these metadata among its own. */
-export function isStoredWith(request: Buffer, wanted: Record<string, string>): boolean {
-  const stored = storedMetadata(JSON.parse(request.toString()) as JsonObject)
+export function isStoredWith(request: Uint8Array, wanted: Record<string, string>): boolean {
+  const stored = storedMetadata(JSON.parse(Buffer.from(request).toString()) as JsonObject)
   return stored !== null && Object.entries(wanted).every(([name, value]) => stored[name] === value)
 }

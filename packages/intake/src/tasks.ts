@@ -11,6 +11,7 @@ import { createLineCheck, type CheckedLine, type LineKind } from './batch-line.t
 import { decodeBody, parseText } from './body.ts'
 import { prepareCall, type AskedCall, type PreparedCall } from './call.ts'
 import { IntakeError, type IntakeCode } from './error.ts'
+import { isStoredWith } from './stored-metadata.ts'
 import { createJobFactory, type IntakeSettings, type JobFactory, type PreparedJob } from './new-job.ts'
 
 interface StoredRequest {
@@ -32,6 +33,8 @@ export interface Tasks {
   call: { needs: { call: AskedCall; body: Uint8Array }; makes: PreparedCall }
   /** A line of a batch. */
   line: { needs: { kind: LineKind; body: Uint8Array }; makes: CheckedLine }
+  /** Whether a stored request asked the provider to keep its answer, with these metadata. */
+  stored: { needs: { body: Uint8Array; wanted: Record<string, string> }; makes: boolean }
   /** JSON pointers to where two requests differ. */
   differences: { needs: { left: StoredRequest; right: StoredRequest }; makes: string[] }
 }
@@ -57,6 +60,7 @@ const tasks: { [Name in TaskName]: (factory: JobFactory, given: Tasks[Name]['nee
   },
   call: (factory, { call, body }) => prepareCall(factory, call, body),
   line: (factory, { kind, body }) => createLineCheck({ factory, ...kind })(Buffer.from(body).toString()),
+  stored: (_factory, { body, wanted }) => isStoredWith(body, wanted),
   differences: (_factory, { left, right }) => differences(parsed(left), parsed(right)),
 }
 

@@ -78,6 +78,18 @@ const narrow = [
 /** A {@link JobRow} of the row `j` with the provider's bytes. */
 export const jobColumns = sql`${sql.join([...narrow, 'response', 'error_response'].map((name) => sql.ref(`j.${name}`)))}`
 
+/** Bytes of the provider that a row brings along where many rows are read together. */
+const smallAnswerBytes = 64 * 1024
+
+/** The same, but of the provider's bytes only those that are few: hundreds of rows in one statement must not bring hundreds of megabytes. */
+export const jobColumnsWithSmallAnswer = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, ${sql.join(
+  ['response', 'error_response'].map((name) => {
+    const bytes = sql.ref(`j.${name}`)
+    // The length stands beside the pointer to a long value: it is not read for this.
+    return sql`case when octet_length(${bytes}) <= ${sql.lit(smallAnswerBytes)} then ${bytes} end as ${sql.ref(name)}`
+  }),
+)}`
+
 /** The same without the provider's bytes: for rows that cannot have them, and for lists. */
 export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response, null::bytea as error_response`
 

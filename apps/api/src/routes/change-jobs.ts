@@ -73,7 +73,7 @@ function changeSeveral(change: Change, body: z.ZodType, summary: string, schema:
     errors: [],
     async handle(parts: Parts, request: FastifyRequest, reply: FastifyReply) {
       const asked = readBody(body, request.body) as BulkChangeBody
-      const outcomes = changeMany({ parts, change, caller: request.caller, body: asked })
+      const outcomes = changeMany({ parts, change, caller: request.caller, body: asked, reply })
       const first = await outcomes.next()
       // It always has a first part; the type of a generator does not know.
       return sendOutcomes(reply, first.done === true ? { items: [], nextCursor: null } : first.value, outcomes)

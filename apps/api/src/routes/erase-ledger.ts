@@ -1,7 +1,6 @@
 import { eraseAttempts, eraseDecisions } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Parts } from '../context.ts'
-import { patiently } from '../patience.ts'
 import { readBody } from '../request-body.ts'
 import { isJobId, sendJson, type ApiRoute } from '../route.ts'
 import { eraseBody, erasedRows } from '../schemas/erase.ts'
@@ -22,10 +21,11 @@ async function erase(parts: Parts, request: FastifyRequest, reply: FastifyReply)
     before: filter?.created_before,
     limit,
   }
-  const attempts = await patiently(eraseAttempts(parts.db, whose), undefined, searchPatienceMs)
+  // A search first of all, and in one commit: one that is cut off has erased nothing.
+  const search = { tenantId: whose.tenantId, reply, limitMs: searchPatienceMs }
+  const attempts = await parts.reads.run(search, (db) => eraseAttempts(db, whose))
   // A decision knows no metadata: of a filter that has some, those about the same jobs are erased with the attempts.
-  const decisions =
-    whose.metadata === undefined ? await patiently(eraseDecisions(parts.db, whose), undefined, searchPatienceMs) : 0
+  const decisions = whose.metadata === undefined ? await parts.reads.run(search, (db) => eraseDecisions(db, whose)) : 0
   const more = attempts === limit || decisions === limit
   return sendJson(reply, 200, { object: 'erased', erased: attempts + decisions, has_more: more })
 }

@@ -8,7 +8,7 @@ import { useBody } from '../request-body.ts'
 import { headerValues, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
-import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
+import { isReplayed, logSubmission, reusedKey, withAnswer } from '../submission-answer.ts'
 import { waitForJob, waitOf } from '../wait-for-job.ts'
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
@@ -24,7 +24,8 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
 
   const { job: accepted } = result
   // Gone while we waited (deleted, or a very short ttl), or Postgres away: that it was accepted stays true all the same.
-  const row = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
+  const waited = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
+  const row = await withAnswer(parts, waited)
   const replayed = isReplayed(result)
   void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
   return sendJob(parts, reply, row, { replayed })

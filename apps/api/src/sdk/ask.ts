@@ -10,7 +10,7 @@ import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
 import { headerValues } from '../route.ts'
-import { isReplayed, logSubmission, reusedKey } from '../submission-answer.ts'
+import { isReplayed, logSubmission, reusedKey, withAnswer } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
@@ -54,19 +54,13 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: prepared.wantsUsage })
   if (prepared.background) return sendResponse(parts, reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
-  const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then(
-    (row) => row ?? job,
+  const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then((row) =>
+    withAnswer(parts, row ?? job),
   )
   if (request.headers['askonce-keep-alive'] === 'true' && !isSettled(job.state)) {
     return sendKeptAlive(parts, request, reply, settled)
   }
   return sendProviderAnswer(parts, reply, await settled)
-}
-
-/** The job as `GET` reads it: a submission need not bring the answer's bytes with it. */
-async function withAnswer(parts: Parts, job: JobRow): Promise<JobRow> {
-  if (job.state !== 'succeeded' || job.response !== null) return job
-  return (await parts.jobs.read(job.tenant_id, job.id)) ?? job
 }
 
 async function prepare(parts: Parts, request: FastifyRequest, { operation, options }: Call): Promise<PreparedCall> {

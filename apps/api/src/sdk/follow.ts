@@ -3,6 +3,7 @@ import { isUnavailable, StoreUnavailableError, type JobRow, type StreamCursor, t
 import { noSuchJob } from '../change.ts'
 import type { Parts } from '../context.ts'
 import { Problem } from '../problem.ts'
+import { inTurns } from './in-turns.ts'
 import { refusalOf, unanswered } from './settled-answer.ts'
 
 /** Hints may be lost: so often a follower looks by itself. */
@@ -14,6 +15,12 @@ const outageMs = 60_000
 
 /** Without a blank line behind it: at one, Python's SDKs fire an event that has no data once they have seen an id. */
 const keepAlive = Buffer.from(': keep-alive\n')
+
+/** A larger event is not held, once for each follower. */
+const largeBytes = 1024 * 1024
+/** How an event begins that every reader takes as it is: perhaps with its name, and with JSON. */
+const plainHead = /^(?:event: ?[^\r\n]+\n)?data: ?\{/
+const headBytes = 256
 
 /** Names an event of a stream: the attempt whose it is, and its number in there, from 0. */
 export interface EventId {
@@ -29,8 +36,12 @@ export interface Following {
   resumes?: boolean
   /** What the client gets of an event; null: it is not for this client. May throw: that ends the stream. */
   show: (event: Buffer, id: EventId) => Buffer | null
+  /** An event of many megabytes is passed on as it comes, without `show`: nobody holds it, and what it says does not matter here. */
+  passesLarge?: boolean
   /** An error in the middle of the stream, in the client's dialect; `refusal`: the body of the provider's, where it is one of the provider. */
   showProblem: (problem: Problem, refusal: Buffer | null) => Buffer
+  /** Whether the client has gone. */
+  isGone: () => boolean
   /** What follows the last event. */
   ending?: (() => Promise<Buffer>) | undefined
   /** Until the first event has come; after it the stream goes on as long as its attempt does. */
@@ -56,6 +67,7 @@ export async function* follow(parts: Parts, following: Following): AsyncGenerato
   } catch (error) {
     if (!begun) throw error
     const refusal = error instanceof Unanswered ? refusalOf(error.row) : null
+    if (follower.large === 'passed') yield Buffer.from('\n\n')
     yield following.showProblem(asProblem(error), refusal?.body.whole ?? null)
   }
 }
@@ -100,6 +112,10 @@ class Follower {
   private index = 0
   /** Whether the event has come that ends the answer: what a provider writes behind it is none of it, and SDKs would throw at it. */
   private ended = false
+  /** What becomes of the event that comes, once it is large: parts of it have been passed on, or it is held like any other. */
+  large: 'passed' | 'held' | null = null
+  /** Whether the large event that is passed on ends the answer. */
+  private largeEnds = false
   /** Whether the client has an event: of the cursor's attempt, where that is known. */
   private begun: boolean
 
@@ -121,6 +137,8 @@ class Follower {
     let sentAt = startedAt
     let answeredAt = startedAt
     for (;;) {
+      // Where nothing is for this client, nothing else tells that it has gone.
+      if (following.isGone()) return
       // Looked at before the read: what has come by then is shown.
       const isOver = performance.now() - startedAt >= following.limitMs
       const news = parts.streams.wait(this.cursor.jobId, pollMs)
@@ -133,7 +151,7 @@ class Follower {
           yield await following.ending()
           return
         }
-        const bytes = this.take(page)
+        const bytes = await this.take(page)
         if (bytes.length > 0) {
           sentAt = performance.now()
           yield bytes
@@ -181,29 +199,56 @@ class Follower {
     this.splitter = createSplitter()
     this.index = 0
     this.ended = false
+    this.large = null
   }
 
   /** The bytes of a page that the client gets. */
-  private take({ attempt, bytes, length }: StreamPage): Buffer {
+  private async take({ attempt, bytes, length }: StreamPage): Promise<Buffer> {
     if (bytes.length === 0) return bytes
     this.cursor = { ...this.cursor, attempt, position: this.cursor.position + bytes.length }
-    const events = this.splitter.push(bytes)
+    const shown: Buffer[] = []
+    for await (const events of inTurns(this.splitter, bytes)) {
+      this.show(events, attempt, shown)
+      this.passLarge(attempt, shown)
+    }
     // A provider may leave out the empty line behind its last event, or break off in one that no longer counts.
     const last = length !== null && this.cursor.position >= length ? this.splitter.rest() : null
-    if (last !== null && isWholeEvent(last)) events.push(Buffer.concat([last, Buffer.from('\n\n')]))
+    if (last !== null && (this.large === 'passed' || isWholeEvent(last)))
+      this.show([Buffer.concat([last, Buffer.from('\n\n')])], attempt, shown)
+    if (shown.length > 0) this.begun = true
+    return Buffer.concat(shown)
+  }
+
+  /** What has come of an event that is too large to be waited for. The rest comes as if it were an event. */
+  private passLarge(attempt: number, shown: Buffer[]): void {
+    const { after, passesLarge = false } = this.following
+    if (!passesLarge || this.ended || this.large === 'held') return
+    const isFirst = this.large === null
+    if (isFirst) {
+      if (this.splitter.restBytes() <= largeBytes) return
+      this.large = plainHead.test(this.splitter.rest().toString('latin1', 0, headBytes)) ? 'passed' : 'held'
+      if (this.large === 'held') return
+      this.largeEnds = endsStream(this.splitter.rest())
+    }
+    const parts = this.splitter.take()
+    if (after !== null && this.index <= after.index) return
+    if (isFirst) shown.push(Buffer.from(`id: ${attempt}-${this.index}\n`))
+    shown.push(...parts)
+  }
+
+  private show(events: readonly Buffer[], attempt: number, shown: Buffer[]): void {
     const { after, show } = this.following
-    const shown: Buffer[] = []
     for (const event of events) {
       if (this.ended) break
-      this.ended = endsStream(event)
+      const isRest = this.large === 'passed'
+      this.ended = isRest ? this.largeEnds : endsStream(event)
+      this.large = null
       const id = { attempt, index: this.index }
       this.index += 1
       if (after !== null && id.index <= after.index) continue
-      const piece = show(event, id)
+      const piece = isRest ? event : show(event, id)
       if (piece !== null) shown.push(piece)
     }
-    if (shown.length > 0) this.begun = true
-    return Buffer.concat(shown)
   }
 
   /** Nothing more comes of an attempt that has ended. */

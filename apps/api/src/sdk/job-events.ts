@@ -28,6 +28,7 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
     job,
     after,
     limitMs: Number.POSITIVE_INFINITY,
+    passesLarge: true,
     show: (event, eventId) => withId(event, eventId, job.operation),
     showProblem: (problem) => Buffer.from(errorEvent('native', problem, null, request.id, 0)),
     ending: async () => {

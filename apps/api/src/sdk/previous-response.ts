@@ -16,6 +16,8 @@ export async function givenPreviousId(
   tenantId: string,
   body: Uint8Array,
 ): Promise<PreviousResponse | null> {
+  // What is larger is refused anyway, and looking through it takes its time.
+  if (body.byteLength > parts.config.limits.maxRequestBytes) return null
   const text = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   if (!text.includes('"previous_response_id"')) return null
   const ours = member.exec(text.toString('latin1'))?.[1]

@@ -1,6 +1,7 @@
 import type { JobState } from '@askonce/core'
 import { createSplitter, jobError, parseJson, readEvent } from '@askonce/core'
 import type { JobRow } from '@askonce/store'
+import { inTurns } from './in-turns.ts'
 
 const statuses: Record<JobState, string> = {
   queued: 'queued',
@@ -44,12 +45,20 @@ export function responseOf(row: JobRow): object {
 
 const terminal = new Set(['response.completed', 'response.incomplete'])
 
+const names = [...terminal].map((name) => Buffer.from(name))
+/** Most events with such a name, in whatever they say, that are kept in mind, from the last one back. */
+const maxNamed = 100
+
 /** The response in the last event of a stored stream, as its text was; null: there is none. */
-export function responseInStream(transcript: Buffer): Buffer | null {
+export async function responseInStream(transcript: Buffer): Promise<Buffer | null> {
+  const named: Buffer[] = []
   const splitter = createSplitter()
-  const events = splitter.push(transcript)
+  for await (const events of inTurns(splitter, transcript)) {
+    for (const event of events) if (names.some((name) => event.includes(name))) named.push(event)
+    if (named.length > maxNamed) named.splice(0, named.length - maxNamed)
+  }
   // A provider may leave out the empty line behind its last event.
-  for (const event of [...events, splitter.rest()].toReversed()) {
+  for (const event of [...named, splitter.rest()].toReversed()) {
     const { name, data } = readEvent(event)
     if (data === null || !data.trimStart().startsWith('{')) continue
     try {

@@ -52,7 +52,7 @@ export async function sendResponse(parts: Parts, reply: FastifyReply, row: JobRo
     const detail = 'The stream of this response is too large to be read whole: follow it again with stream=true.'
     throw new Problem('payload_too_large', detail, { param: 'stream' })
   }
-  return sendJson(reply, 200, responseInStream(transcript) ?? responseOf(row))
+  return sendJson(reply, 200, (await responseInStream(transcript)) ?? responseOf(row))
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

@@ -30,6 +30,7 @@ export async function sendStream(
     job,
     after,
     limitMs: parts.config.limits.sdkWaitMs,
+    passesLarge: true,
     show: (event, id) => {
       sequence += 1
       return hidesUsage && isUsage(event) ? null : withId(event, id, job.operation)
@@ -38,21 +39,31 @@ export async function sendStream(
   })
 }
 
+const streamHeaders = {
+  'content-type': 'text/event-stream; charset=utf-8',
+  'cache-control': 'no-store',
+  // nginx would gather events before it passes them on.
+  'x-accel-buffering': 'no',
+}
+
 /** Sends what a follower yields; before its first piece, a status. */
-export async function sendFollowed(reply: FastifyReply, parts: Parts, following: Following): Promise<unknown> {
+export async function sendFollowed(
+  reply: FastifyReply,
+  parts: Parts,
+  asked: Omit<Following, 'isGone'>,
+): Promise<unknown> {
+  const following = { ...asked, isGone: () => reply.raw.destroyed }
+  const send = (body: AsyncIterable<Buffer> | Buffer[]): FastifyReply =>
+    reply
+      .code(200)
+      .headers(streamHeaders)
+      .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
+  // Of a stream it is asked what it would be, and not what is in it.
+  if (reply.request.method === 'HEAD') return send([])
   const pieces = follow(parts, following)
   try {
     const first = await pieces.next()
-    const body = resumed(first, pieces)
-    return await reply
-      .code(200)
-      .headers({
-        'content-type': 'text/event-stream; charset=utf-8',
-        'cache-control': 'no-store',
-        // nginx would gather events before it passes them on.
-        'x-accel-buffering': 'no',
-      })
-      .send(Readable.from(body, { objectMode: true, highWaterMark: 1 }))
+    return await send(resumed(first, pieces))
   } catch (error) {
     if (error instanceof Unanswered) return sendProviderAnswer(parts, reply, error.row)
     if (!(error instanceof AnsweredOtherwise)) throw error

@@ -1,6 +1,14 @@
 import type { JobState, RequestHeaders } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { checked, jobColumns, jobColumnsWithoutResponse, mayRunUnasked, notExpired, prefixRange } from '../fragments.ts'
+import {
+  checked,
+  jobColumns,
+  jobColumnsWithoutResponse,
+  jobColumnsWithSmallAnswer,
+  mayRunUnasked,
+  notExpired,
+  prefixRange,
+} from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -10,16 +18,27 @@ export interface KeyRow extends JobRow {
   may_run_unasked: boolean
 }
 
-/** The rows of these keys, expired ones included and marked; pairs go by position. */
+/**
+ * The rows of these keys, expired ones included and marked; pairs go by position. What the provider has said comes along where it is short: see
+ * {@link lacksAnswer}.
+ */
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const rows = await hot<KeyRow>(db, 'read_by_keys')`
-    select ${jobColumns}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
+    select ${jobColumnsWithSmallAnswer}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
     from unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
     cross join lateral (
       select * from jobs where tenant_id = k.tenant_id and idempotency_key = k.idempotency_key limit 1
     ) j
   `
   return rows
+}
+
+/** Whether a row was read without the answer, or the refusal, that its job has in it. */
+export function lacksAnswer(row: JobRow): boolean {
+  const { state, response, response_pieces: pieces, error_response: refusal, error_content_type: type } = row
+  return state === 'succeeded'
+    ? response === null && pieces === null
+    : state === 'failed' && refusal === null && type !== null
 }
 
 /** A job that somebody of this tenant asks for. */

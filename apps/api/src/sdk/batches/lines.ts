@@ -1,12 +1,19 @@
 import { readResults, type BatchRow } from '@askonce/store'
+import type { FastifyReply } from 'fastify'
 import type { Parts } from '../../context.ts'
 
 /** About so many bytes of results are in one page. */
 const pageBytes = 8 * 1024 * 1024
 
 /** A page of results in the order in which they came, as JSON; the text of each stands in it as it is in the file. */
-export async function linesPage(parts: Parts, batch: BatchRow, after: number, limit: number): Promise<Buffer> {
-  const rows = await parts.reads.run({ tenantId: batch.tenant_id }, (db) =>
+export async function linesPage(
+  parts: Parts,
+  reply: FastifyReply,
+  batch: BatchRow,
+  after: number,
+  limit: number,
+): Promise<Buffer> {
+  const rows = await parts.reads.run({ tenantId: batch.tenant_id, reply }, (db) =>
     readResults(db, batch, after, limit, pageBytes),
   )
   const last = rows.at(-1)?.done_number ?? after

@@ -151,7 +151,7 @@ const linesQuery = z.strictObject({
 async function lines(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const batch = await batchInPath(parts, request, 'openai')
   const { after, limit } = request.query as z.infer<typeof linesQuery>
-  return sendJson(reply, 200, await linesPage(parts, batch, Number(after ?? 0), Number(limit ?? 100)))
+  return sendJson(reply, 200, await linesPage(parts, reply, batch, Number(after ?? 0), Number(limit ?? 100)))
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

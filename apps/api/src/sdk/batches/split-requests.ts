@@ -153,8 +153,11 @@ export class RequestSplitter {
   }
 }
 
+/** An iterator over so many bytes takes ten times as long. */
 function onOneLine(item: Buffer): Buffer {
-  for (const [index, byte] of item.entries()) if (byte === lineFeed || byte === carriageReturn) item[index] = space
+  for (let at = 0; at < item.length; at += 1) {
+    if (item[at] === lineFeed || item[at] === carriageReturn) item[at] = space
+  }
   return item
 }
 

@@ -46,7 +46,6 @@ export function sendContent(
   void reply.header('content-type', contentType).header('accept-ranges', 'bytes')
   void reply.header('content-length', String(to - from))
   if (span !== null) void reply.code(206).header('content-range', `bytes ${from}-${to - 1}/${bytes}`)
-  if (request.method === 'HEAD') return reply.send('')
   return reply.send(Readable.from(pieces(parts.db, id, from, to), { objectMode: false, highWaterMark: 1 }))
 }
 
