@@ -12,7 +12,7 @@ export interface Totals {
   unpriced: number
   input_tokens: number
   output_tokens: number
-  /** Null: something was billed, and no price is known. */
+  /** Null: something was billed or may have been, and no price is known. */
   cost_usd: number | null
   duplicates: number
   duplicate_cost_usd: number | null
@@ -88,7 +88,7 @@ function callsOf({ calls, billed, maybe, none, open }: Totals): string {
 
 /** What is known of a cost, and what is not: never $0 for a price that is not known. */
 function costOf({ cost_usd: cost, unpriced }: Totals): string {
-  if (cost === null) return `unknown price (${count(unpriced, 'billed call')})`
+  if (cost === null) return `unknown price${unpriced > 0 ? ` (${count(unpriced, 'billed call')})` : ''}`
   return unpriced === 0 ? dollars(cost) : `${dollars(cost)}, and ${count(unpriced, 'billed call')} at an unknown price`
 }
 
