@@ -84,7 +84,7 @@ describe('submit', () => {
       [['submit'], "missing required argument 'key'"],
       [['lst'], 'Did you mean list?'],
       [['batch', 'x.jsonl'], "required option '-o, --out <file>' not specified"],
-      [['get'], 'by its id or by --key'],
+      [['get'], 'name one job: by its id or its key, or by --key'],
     ]
     const refuses = async ([args, message]: [string[], string]): Promise<void> => {
       const { code, stdout, stderr } = await run(...args)

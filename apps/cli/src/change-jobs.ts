@@ -28,7 +28,7 @@ export async function changeJobs(
   options: DecisionOptions,
   extra: object = {},
 ): Promise<void> {
-  const choice = await readChoice(named, options)
+  const choice = await readChoice(named, options, action)
   await withClient(async (client) => {
     const chosen = await resolved(client, choice)
     if (options.dryRun) return await showChosen(client, action, chosen, options.json === true)

@@ -57,15 +57,20 @@ export function addDecisionOptions(command: Command, action: DecisionAction): Co
 }
 
 /** What arguments and options mean. Throws usage errors: a decision about the wrong jobs cannot be taken back. */
-export async function readChoice(named: readonly string[], options: DecisionOptions): Promise<JobChoice> {
+export async function readChoice(
+  named: readonly string[],
+  options: DecisionOptions,
+  action: DecisionAction,
+): Promise<JobChoice> {
   const { state, uncertain = false, olderThan, metadata, keyPrefix, key: keys = [] } = options
   const filtering = [state, olderThan, metadata, keyPrefix].some((value) => value !== undefined) || uncertain
   const naming = named.length + keys.length > 0
-  if (filtering && naming) throw usageError('name jobs by id, by key or by --state, --metadata and so on, not by both')
+  if (filtering && naming) throw usageError('name jobs by id or key, or by --metadata and the like, not by both')
   if (!filtering && !naming) {
+    const by = decidable(action).length > 1 ? '--state' : '--uncertain'
     throw usageError(
       'no job is named',
-      'By id or key, - for those from stdin, or by --state, --older-than, --metadata, --key-prefix.',
+      `By id or key, - for those from stdin, or by ${by}, --older-than, --metadata, --key-prefix.`,
     )
   }
   if (!filtering) return { names: [...(await readNames(named)), ...keys.map((key) => ({ key }))] }

@@ -3,7 +3,7 @@ import { answerText } from './answer-text.ts'
 import { exitCodes } from './errors.ts'
 import { count, dollars, relative } from './format.ts'
 import type { AnsweredJob, Job } from './job.ts'
-import { oneLine, paint, print, printable, remark, type Style } from './terminal.ts'
+import { oneLine, onTerminal, paint, print, printable, remark, type Style } from './terminal.ts'
 
 const stateStyles: Partial<Record<JobState, Style>> = {
   succeeded: 'green',
@@ -43,8 +43,22 @@ export function showJob({ job, response }: AnsweredJob, text: string, asJson: bo
   if (job.waiting_for !== null) rows.push(['waits for', waitingFor(job.waiting_for)])
   if (job.error !== null) rows.push(['error', `${job.error.code}: ${oneLine(job.error.message)}`])
   for (const [name, value] of Object.entries(job.metadata ?? {})) rows.push([`  ${oneLine(name)}`, oneLine(value)])
-  for (const [name, value] of rows) print(`${paint(process.stdout, 'dim', name.padEnd(9))} ${value}`)
-  if (response !== null) print(`\n${printable(answerText(response))}`)
+  for (const [name, value] of rows) printRow(name, value)
+  if (response !== null) printText(printable(answerText(response)))
+}
+
+const nameWidth = 9
+
+/** Its value breaks between words, and stays in its column. */
+function printRow(name: string, value: string): void {
+  const [first, ...rest] = onTerminal(value, nameWidth + 1).split('\n')
+  print(`${paint(process.stdout, 'dim', name.padEnd(nameWidth))} ${first}`)
+  for (const line of rest) print(`${' '.repeat(nameWidth + 1)}${line}`)
+}
+
+/** The text of an answer, below the job. */
+export function printText(text: string): void {
+  print(`\n${onTerminal(text)}`)
 }
 
 /** Why a queued job does not run: `lane openai: credentials refused, resume it with …`. */

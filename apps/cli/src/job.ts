@@ -59,7 +59,7 @@ export function failureOf({ id, state, error }: Job): { code: string; message: s
     case 'uncertain':
       return {
         code: error?.code ?? 'job_uncertain',
-        message: `${error?.message ?? 'The call may have been billed'}. Held for a decision: askonce retry ${id}, or askonce fail ${id}`,
+        message: `${error?.message ?? 'The call may have been billed'}. Held for a decision: askonce retry ${id} --accept-duplicate-charge, or askonce fail ${id}`,
       }
     case 'cancelled':
       return { code: 'job_cancelled', message: `The job was cancelled; askonce retry ${id} runs it again` }

@@ -1,6 +1,6 @@
 import { count, dollars, relative } from './format.ts'
 import { table, type Column } from './table.ts'
-import { oneLine, print } from './terminal.ts'
+import { oneLine, onTerminal, print } from './terminal.ts'
 
 /** What attempts have cost together, as the server sums it up. */
 export interface Totals {
@@ -12,7 +12,7 @@ export interface Totals {
   unpriced: number
   input_tokens: number
   output_tokens: number
-  /** Null: something was billed, and no price is known. */
+  /** Null: something was billed or may have been, and no price is known. */
   cost_usd: number | null
   duplicates: number
   duplicate_cost_usd: number | null
@@ -61,19 +61,19 @@ export function showAttempts({ data, has_more: more, summary }: Ledger): void {
         { title: 'RUN', value: ({ generation }) => String(generation), right: true },
         { title: 'OUTCOME', value: ({ outcome }) => outcome ?? 'open' },
         { title: 'BILLING', value: ({ billing }) => billing ?? 'open', style: billingStyle },
-        { title: 'PROVIDER', value: ({ provider }) => provider },
-        { title: 'STATUS', value: ({ provider_status: status }) => String(status ?? '-'), right: true },
+        { title: 'PROVIDER', value: ({ provider }) => provider, drops: 1 },
+        { title: 'STATUS', value: ({ provider_status: status }) => String(status ?? '-'), right: true, drops: 3 },
         { title: 'TOKENS', value: ({ input_tokens: i, output_tokens: o }) => `${i ?? '-'}/${o ?? '-'}`, right: true },
         { title: 'COST', value: ({ cost_usd: cost }) => (cost === null ? '-' : dollars(cost)), right: true },
-        { title: 'STARTED', value: ({ started_at: started }) => relative(started) },
+        { title: 'STARTED', value: ({ started_at: started }) => relative(started), drops: 2 },
         { title: 'ERROR', value: ({ error_code: code }) => code ?? '-', shrinks: true },
       ],
       data,
     ),
   )
   if (more) print(`These are the first ${data.length} of ${summary.calls}.`)
-  print(`\n${callsOf(summary)}; cost: ${costOf(summary)}`)
-  print(`Paid twice: ${duplicatesOf(summary)}`)
+  print(`\n${onTerminal(`${callsOf(summary)}; cost: ${costOf(summary)}`)}`)
+  print(onTerminal(`Paid twice: ${duplicatesOf(summary)}`))
 }
 
 function billingStyle({ billing }: Attempt): 'yellow' | null {
@@ -88,7 +88,7 @@ function callsOf({ calls, billed, maybe, none, open }: Totals): string {
 
 /** What is known of a cost, and what is not: never $0 for a price that is not known. */
 function costOf({ cost_usd: cost, unpriced }: Totals): string {
-  if (cost === null) return `unknown price (${count(unpriced, 'billed call')})`
+  if (cost === null) return `unknown price${unpriced > 0 ? ` (${count(unpriced, 'billed call')})` : ''}`
   return unpriced === 0 ? dollars(cost) : `${dollars(cost)}, and ${count(unpriced, 'billed call')} at an unknown price`
 }
 
@@ -134,9 +134,9 @@ export function showDecisions({ data }: { data: Decision[] }): void {
       [
         { title: 'WHEN', value: ({ at }) => at.slice(0, 19).replace('T', ' ') },
         { title: 'WHAT', value: ({ action, accept_duplicate_charge: yes }) => (yes ? `${action}, consent` : action) },
-        { title: 'FROM', value: ({ from_state: state }) => state },
+        { title: 'FROM', value: ({ from_state: state }) => state, drops: 2 },
         { title: 'TO', value: ({ to_state: state }) => state },
-        { title: 'RUN', value: ({ generation }) => String(generation), right: true },
+        { title: 'RUN', value: ({ generation }) => String(generation), right: true, drops: 1 },
         { title: 'BY', value: ({ by }) => by.key_name },
         { title: 'WHY', value: ({ reason }) => oneLine(reason ?? '-'), shrinks: true },
       ],
@@ -150,19 +150,24 @@ export type SpendRow = Totals & { date: string; provider?: string; model?: strin
 /** Days, and below them what they come to. */
 export function spendTable(rows: readonly SpendRow[], total: Totals, byModel: boolean): string {
   const divided: Column<SpendRow>[] = [
-    { title: 'PROVIDER', value: ({ provider }) => provider ?? '' },
+    { title: 'PROVIDER', value: ({ provider }) => provider ?? '', drops: 4 },
     { title: 'MODEL', value: ({ model }) => model ?? '', shrinks: true },
   ]
-  const figure = (title: string, value: (row: SpendRow) => string): Column<SpendRow> => ({ title, value, right: true })
+  const figure = (title: string, value: (row: SpendRow) => string, drops?: number): Column<SpendRow> => ({
+    title,
+    value,
+    right: true,
+    ...(drops === undefined ? {} : { drops }),
+  })
   return table<SpendRow>(
     [
       { title: 'DATE', value: ({ date }) => date },
       ...(byModel ? divided : []),
       figure('CALLS', ({ calls }) => String(calls)),
-      figure('BILLED', ({ billed }) => String(billed)),
+      figure('BILLED', ({ billed }) => String(billed), 3),
       figure('MAYBE', ({ maybe }) => String(maybe)),
-      figure('NONE', ({ none }) => String(none)),
-      figure('OPEN', ({ open }) => String(open)),
+      figure('NONE', ({ none }) => String(none), 2),
+      figure('OPEN', ({ open }) => String(open), 1),
       figure('TOKENS', ({ input_tokens: i, output_tokens: o }) => `${i}/${o}`),
       figure('COST', costCell),
       figure('TWICE', ({ duplicates, possible_duplicates: possible }) =>
@@ -177,7 +182,7 @@ export function spendTable(rows: readonly SpendRow[], total: Totals, byModel: bo
 export function twiceTable(rows: readonly (Twice & { key: string; job_id: string })[]): string {
   return table(
     [
-      { title: 'JOB', value: ({ job_id: id }) => id },
+      { title: 'JOB', value: ({ job_id: id }) => id, drops: 1 },
       { title: 'PAID TWICE', value: duplicatesOf },
       { title: 'KEY', value: ({ key }) => key, shrinks: true },
     ],

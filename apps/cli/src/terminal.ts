@@ -60,6 +60,11 @@ function wrapLine(line: string, width: number): string {
   return [...lines, current].join('\n')
 }
 
+/** As it stands on stdout: broken between words where that is a terminal. */
+export function onTerminal(text: string, indent = 0): string {
+  return wrapped(text, widthOf(process.stdout) - indent)
+}
+
 /** Columns that it takes. */
 function lengthOf(text: string): number {
   return stripVTControlCharacters(text).length

@@ -1,8 +1,8 @@
 import { sql, type RawBuilder } from 'kysely'
 
 /**
- * What attempts have cost together. Dollars are decimal text: a sum of doubles is not the sum on an invoice. They are null where calls were
- * made and not a single price is known: that is no $0.
+ * What attempts have cost together. Dollars are decimal text: a sum of doubles is not the sum on an invoice. They are null where calls were or may
+ * have been billed and not a single price is known: that is no $0.
  */
 export interface LedgerTotals {
   /** Rows of the ledger: each is at most one request to a provider. */
@@ -51,10 +51,10 @@ export const judgement = sql`
 export const simulatedLane = 'simulated'
 const priceless = sql`a.lane <> ${simulatedLane}`
 
-/** The sum of `cost` over the attempts that `counts` says; null where there are some and no cost is known. */
-const dollars = (cost: RawBuilder<unknown>, counts: RawBuilder<unknown>) => sql`
+/** The sum of `cost` over the attempts that `counts` says; null where there are some that `may` cost something and no cost is known. */
+const dollars = (cost: RawBuilder<unknown>, counts: RawBuilder<unknown>, may = counts) => sql`
   case
-    when count(*) filter (where ${counts} and ${priceless}) = 0 or count(${cost}) filter (where ${counts}) > 0
+    when count(*) filter (where ${may} and ${priceless}) = 0 or count(${cost}) filter (where ${counts}) > 0
     then trim_scale(coalesce(sum(${cost}) filter (where ${counts}), 0))::text
   end`
 
@@ -68,7 +68,7 @@ export const ledgerTotals = sql`
   count(*) filter (where a.billing = 'billed' and a.cost_usd is null and ${priceless}) as unpriced,
   coalesce(sum(a.input_tokens), 0) as input_tokens,
   coalesce(sum(a.output_tokens), 0) as output_tokens,
-  ${dollars(sql`a.cost_usd`, sql`a.billing = 'billed'`)} as cost_usd,
+  ${dollars(sql`a.cost_usd`, sql`a.billing = 'billed'`, sql`a.billing in ('billed', 'maybe')`)} as cost_usd,
   count(*) filter (where a.duplicate = 'certain') as duplicates,
   ${dollars(sql`a.cost_usd`, sql`a.duplicate = 'certain'`)} as duplicate_cost_usd,
   count(*) filter (where a.duplicate = 'possible') as possible_duplicates,

@@ -213,7 +213,7 @@ describe('GET /v1/spend', () => {
       object: 'list',
       data: [
         { ...zero, date: '2026-03-01', calls: 2, billed: 2, input_tokens: 20, output_tokens: 10, cost_usd: 0.3 },
-        { ...zero, date: '2026-03-03', calls: 1, maybe: 1, input_tokens: 10, output_tokens: 5 },
+        { ...zero, date: '2026-03-03', calls: 1, maybe: 1, input_tokens: 10, output_tokens: 5, cost_usd: null },
       ],
       has_more: false,
       next_cursor: null,

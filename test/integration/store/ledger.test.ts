@@ -361,7 +361,7 @@ function recount(ledgers: readonly (readonly Given[])[], counts: (attempt: Given
   const { cost, duplicate, possible, ...counted } = sums
   return {
     ...counted,
-    cost_usd: sums.billed > 0 && priced.cost === 0 ? null : asDollars(cost),
+    cost_usd: sums.billed + sums.maybe > 0 && priced.cost === 0 ? null : asDollars(cost),
     duplicate_cost_usd: sums.duplicates > 0 && priced.duplicate === 0 ? null : asDollars(duplicate),
     possible_duplicate_cost_usd: sums.possible_duplicates > 0 && priced.possible === 0 ? null : asDollars(possible),
   }

@@ -34,7 +34,7 @@ const totals = {
   cost_usd: z
     .number()
     .nullable()
-    .describe('US dollars, an exact decimal; null: something was billed, and no price is known'),
+    .describe('US dollars, an exact decimal; null: something was billed or may have been, and no price is known'),
   duplicate_cost_usd: z.number().nullable().describe('The part of it that paid for duplicates'),
   possible_duplicate_cost_usd: z
     .number()

@@ -40,7 +40,8 @@ export function bar({ tally, rate, note }: View, width: number): string {
 export function cost(tally: Tally): string {
   const { costUsd, simulated, unpriced } = tally
   if (simulated > 0 && costUsd === 0 && unpriced === 0) return 'simulated'
-  return `${dollars(costUsd)}${unpriced > 0 ? ' + ?' : ''}${simulated > 0 ? ' + simulated' : ''}`
+  const known = costUsd === 0 && unpriced > 0 ? '?' : `${dollars(costUsd)}${unpriced > 0 ? ' + ?' : ''}`
+  return `${known}${simulated > 0 ? ' + simulated' : ''}`
 }
 
 function filled(share: number, room: number): string {

@@ -85,10 +85,17 @@ function costLines({ tally, out }: RunFacts): string[] {
 function usageText(usage: Usage, { simulated }: Tally): string {
   const { paidAttempts, maybePaidAttempts, inputTokens, outputTokens, costUsd, unpriced } = usage
   const maybe = maybePaidAttempts > 0 ? ` and ${maybePaidAttempts} more that may have been billed` : ''
-  const unknown = unpriced > 0 ? ` and the unknown price of ${count(unpriced, 'job')}` : ''
-  const isFree = simulated > 0 && unpriced === 0 && costUsd === 0
-  const cost = isFree ? 'nothing paid: the answers are simulated' : `${dollars(costUsd)}${unknown}`
+  const cost = costText({ costUsd, unpriced }, simulated > 0)
   return `${count(paidAttempts, 'call')}${maybe}, ${cost}, ${inputTokens} tokens in, ${outputTokens} out`
+}
+
+function costText({ costUsd, unpriced }: Pick<Usage, 'costUsd' | 'unpriced'>, simulated: boolean): string {
+  if (unpriced > 0) {
+    return costUsd === 0
+      ? 'at an unknown price'
+      : `${dollars(costUsd)} and the unknown price of ${count(unpriced, 'job')}`
+  }
+  return simulated && costUsd === 0 ? 'nothing paid: the answers are simulated' : dollars(costUsd)
 }
 
 /** How to go on. */

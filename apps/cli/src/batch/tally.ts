@@ -12,7 +12,7 @@ export interface Usage {
   paidAttempts: number
   maybePaidAttempts: number
   costUsd: number
-  /** Paid jobs whose price is unknown. */
+  /** Jobs that were or may have been paid, at a price that is unknown. */
   unpriced: number
   inputTokens: number
   outputTokens: number
@@ -25,7 +25,7 @@ function addUsage(to: Usage, job: Job): void {
   to.costUsd += cost ?? 0
   to.inputTokens += input_tokens ?? 0
   to.outputTokens += output_tokens ?? 0
-  if (paid > 0 && cost === null && !isSimulated(job)) to.unpriced += 1
+  if (paid + maybe > 0 && cost === null && !isSimulated(job)) to.unpriced += 1
 }
 
 /** What became of the lines so far; every line that is done is counted once among kept … failed. */

@@ -47,7 +47,7 @@ export function addForget(program: Command): void {
 
 async function forget(named: string[], options: Options): Promise<void> {
   const { acceptDuplicateCharge: consent = false, ledger = false, dryRun = false, reason, json = false } = options
-  const choice = await readChoice(named, options)
+  const choice = await readChoice(named, options, 'delete')
   await withClient(async (client) => {
     const chosen = await resolved(client, choice)
     const body = { accept_duplicate_charge: consent, dry_run: dryRun, ...(reason === undefined ? {} : { reason }) }

@@ -5,7 +5,7 @@ import { CliError, exitCodes, usageError } from '../errors.ts'
 import type { Client } from '../http.ts'
 import { jobNamed } from '../job-choice.ts'
 import { findByKey } from '../job-list.ts'
-import { concludeJob, showJob } from '../job-view.ts'
+import { concludeJob, printText, showJob } from '../job-view.ts'
 import { showAttempts, showDecisions, type Ledger } from '../ledger-view.ts'
 import { examples, integer } from '../options.ts'
 import { withClient } from '../server.ts'
@@ -50,7 +50,8 @@ export function addGet(program: Command): void {
 }
 
 async function get(named: string | undefined, options: Options): Promise<void> {
-  if ((named === undefined) === (options.key === undefined)) throw usageError('name the job by its id or by --key')
+  if ((named === undefined) === (options.key === undefined))
+    throw usageError('name one job: by its id or its key, or by --key')
   const wanted = (['response', 'attempts', 'decisions'] as const).filter((name) => options[name])
   if (wanted.length > 1) throw usageError(`${wanted.map((name) => `--${name}`).join(' and ')} exclude each other`)
   const name = options.key === undefined ? jobNamed(named ?? '') : { key: options.key }
@@ -105,7 +106,7 @@ async function showStream(client: Client, path: string, { job, response }: Shown
   if (job.state !== 'succeeded' || response !== null) return
   const { bytes, headers } = await client.send({ method: 'GET', path: `${path}/response` })
   const isStream = String(headers['content-type']).includes('event-stream')
-  print(`\n${printable(isStream ? streamText(bytes) : answerText(bytes.toString('utf8')))}`)
+  printText(printable(isStream ? streamText(bytes) : answerText(bytes.toString('utf8'))))
 }
 
 async function printResponse(client: Client, path: string, { job }: ShownJob): Promise<void> {

@@ -36,7 +36,7 @@ export function addSpend(program: Command): void {
     .command('spend')
     .summary('show what was spent, by day')
     .description(
-      'Shows what the calls of your tenant have cost, by day, from the ledger: what was billed, what may have been,\n' +
+      'Shows what the calls of your tenant have cost, by day, from the ledger: what was billed, what may have been, ' +
         'and what was paid for twice, with its keys. Of all calls, of a run (--metadata) or of keys (--key-prefix).',
     )
     .option('--from <day>', 'first day, such as 2026-01-01; 29 days before the last one unless you say')

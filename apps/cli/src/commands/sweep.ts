@@ -13,8 +13,8 @@ export function addSweep(program: Command): void {
     .command('sweep')
     .summary('delete what has expired, once')
     .description(
-      'Deletes expired answers, files and batches, chunks of streams that have ended, ledger rows and decisions beyond their\n' +
-        'retention and workers long dead, in bounded batches until nothing is left, directly in the database. The janitor does the\n' +
+      'Deletes expired answers, files and batches, chunks of streams that have ended, ledger rows and decisions beyond their ' +
+        'retention and workers long dead, in bounded batches until nothing is left, directly in the database. The janitor does the ' +
         'same all the time; this is for cron. The first signal ends it after the batch that is under way.',
     )
     .option('--max-batches <n>', 'stop after so many batches', integer(1))

@@ -27,7 +27,7 @@ Askonce is running.
   data      ${place}
   queue     ${config.redis.url === null ? 'BullMQ on Postgres' : `BullMQ on ${config.redis.url.toString()}`}
 
-Ask something. The second time the same bytes come back at once, and nothing is called:
+Ask something. Asked again, it comes back at once from the database:
 
   curl -i ${address}/v1/jobs \\
     -H 'Authorization: Bearer ${key}' \\
