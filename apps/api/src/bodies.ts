@@ -1,11 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from './problem.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** Set by `createServer`. */
     bodies: Bodies
+  }
+  interface FastifyRequest {
+    /** Bytes of its body that are in memory. A member of its own: a map of requests costs more than all that is counted in it. */
+    heldBytes: number
   }
 }
 
@@ -15,6 +19,8 @@ const maxHeldBytes = 192 * 1024 * 1024
 const maxHeldOfTenant = maxHeldBytes / 2
 /** A body of so few bytes is always taken. */
 const smallBytes = 64 * 1024
+/** A body of so few is not counted: of all connections together they are 40 MB. */
+const uncountedBytes = 4 * 1024
 /** What follows of a refused body is read and thrown away, so that its sender reads the refusal; up to so many bytes. */
 const maxDrainedBytes = 256 * 1024 * 1024
 /** How long a connection is half open after its last answer, for a sender that has not read it yet. */
@@ -37,8 +43,6 @@ export class Bodies {
   private readonly responses = new WeakMap<IncomingMessage, ServerResponse>()
   /** Requests that wait to be told to send their body. */
   private readonly expecting = new WeakSet<IncomingMessage>()
-  /** Each leaves with its request. Not weak: the garbage collector would go through it each time. */
-  private readonly held = new Map<IncomingMessage, { tenant: string; bytes: number }>()
   private readonly heldOf = new Map<string, number>()
   private heldBytes = 0
 
@@ -50,6 +54,13 @@ export class Bodies {
   expect(request: IncomingMessage, response: ServerResponse): void {
     this.expecting.add(request)
     this.responses.set(request, response)
+  }
+
+  /** Whatever becomes of it, it is not held once the connection is done with it: a client that leaves is answered by nobody. */
+  watch(request: FastifyRequest, reply: FastifyReply): void {
+    const { headers } = request.raw
+    if (headers['transfer-encoding'] === undefined && declaredBytes(request.raw) <= uncountedBytes) return
+    reply.raw.once('close', () => this.release(request))
   }
 
   /** The body is wanted: its sender may go on. */
@@ -66,10 +77,10 @@ export class Bodies {
    * The whole body, which counts as held until {@link release}.
    * @throws Problem `payload_too_large`, or `overloaded` when too much is held already
    */
-  async read({ raw: request, caller }: FastifyRequest): Promise<Buffer> {
+  async read(asked: FastifyRequest): Promise<Buffer> {
+    const { raw: request } = asked
     this.check(request, this.maxBytes)
-    const tenant = (caller as FastifyRequest['caller'] | undefined)?.tenantId ?? ''
-    const full = this.lackOfRoom(request, tenant, declaredBytes(request))
+    const full = this.lackOfRoom(asked, declaredBytes(request))
     if (full !== null) throw full
     this.welcome(request)
     return new Promise((resolve, reject) => {
@@ -80,15 +91,15 @@ export class Bodies {
       }
       const fail = (error: Error): void => {
         leave()
-        this.release(request)
+        this.release(asked)
         reject(error)
       }
       const take = (chunk: Buffer): void => {
         size += chunk.length
         if (size > this.maxBytes) return fail(tooLarge(this.maxBytes))
-        const lack = this.lackOfRoom(request, tenant, size)
+        const lack = this.lackOfRoom(asked, size)
         if (lack !== null) return fail(lack)
-        this.hold(request, tenant, chunk.length)
+        if (size > uncountedBytes) this.hold(asked, size - asked.heldBytes)
         chunks.push(chunk)
       }
       const end = (): void => {
@@ -103,11 +114,8 @@ export class Bodies {
   }
 
   /** The body is not in memory any more. */
-  release(request: IncomingMessage): void {
-    const held = this.held.get(request)
-    if (held === undefined) return
-    this.held.delete(request)
-    this.add(held.tenant, -held.bytes)
+  release(request: FastifyRequest): void {
+    if (request.heldBytes > 0) this.hold(request, -request.heldBytes)
   }
 
   /** Whether the connection must end with this answer: its client was never told to send the body, and may do so or not. */
@@ -131,14 +139,9 @@ export class Bodies {
     request.resume()
   }
 
-  private hold(request: IncomingMessage, tenant: string, bytes: number): void {
-    const held = this.held.get(request) ?? { tenant, bytes: 0 }
-    held.bytes += bytes
-    this.held.set(request, held)
-    this.add(tenant, bytes)
-  }
-
-  private add(tenant: string, bytes: number): void {
+  private hold(request: FastifyRequest, bytes: number): void {
+    const tenant = tenantOf(request)
+    request.heldBytes += bytes
     this.heldBytes += bytes
     const sum = (this.heldOf.get(tenant) ?? 0) + bytes
     if (sum > 0) this.heldOf.set(tenant, sum)
@@ -146,16 +149,21 @@ export class Bodies {
   }
 
   /** One body alone is always taken, however large it may be by the configuration. */
-  private lackOfRoom(request: IncomingMessage, tenant: string, size: number): Problem | null {
+  private lackOfRoom(request: FastifyRequest, size: number): Problem | null {
     if (size <= smallBytes) return null
-    const own = this.held.get(request)?.bytes ?? 0
-    const ofTenant = (this.heldOf.get(tenant) ?? 0) - own
+    const own = request.heldBytes
+    const ofTenant = (this.heldOf.get(tenantOf(request)) ?? 0) - own
     const ofAll = this.heldBytes - own
     const isFull = (ofTenant > 0 && ofTenant + size > maxHeldOfTenant) || (ofAll > 0 && ofAll + size > maxHeldBytes)
     return isFull
       ? new Problem('overloaded', 'Too many large requests are being read; this one was not accepted.')
       : null
   }
+}
+
+/** A request to a path that does not exist has no caller. */
+function tenantOf({ caller }: { caller?: FastifyRequest['caller'] }): string {
+  return caller?.tenantId ?? ''
 }
 
 /** Its connection then ends by a half-close, and for good when the sender has had time to read: else it would read a reset. */

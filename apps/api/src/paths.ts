@@ -13,7 +13,7 @@ export function isAnthropicPath(url: string): boolean {
  * the end. Encoded ones stay, and so does the query.
  */
 export function tidyUrl(url: string): string {
-  if (!url.startsWith('/')) return url
+  if (!url.startsWith('/') || !/\/(?:\/|\?|$)/.test(url)) return url
   const query = url.indexOf('?')
   const path = query < 0 ? url : url.slice(0, query)
   const single = path.replaceAll(/\/{2,}/g, '/')

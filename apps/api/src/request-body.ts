@@ -20,7 +20,7 @@ export async function useBody<T>(request: FastifyRequest, use: (body: Buffer) =>
   try {
     return await use(body)
   } finally {
-    request.server.bodies.release(request.raw)
+    request.server.bodies.release(request)
   }
 }
 

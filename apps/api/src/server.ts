@@ -83,16 +83,15 @@ export function createServer(
   })
   app.decorate('arrivals', arrivals)
   // Not a hook: a request that Fastify refuses by itself has none.
-  app.server.prependListener('request', (request, response) => {
-    arrivals.begin(request)
-    response.once('close', () => bodies.release(request))
-  })
+  app.server.prependListener('request', (request) => arrivals.begin(request))
   app.addHook('onClose', (_app, done) => {
     arrivals.close()
     done()
   })
   app.decorateRequest('caller')
+  app.decorateRequest('heldBytes', 0)
   app.addHook('onRequest', (request, reply, done) => {
+    bodies.watch(request, reply)
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
     // Where Anthropic's SDK looks for it.
     if (isAnthropicPath(request.url)) void reply.header('request-id', request.id)
@@ -132,6 +131,8 @@ export function createServer(
     done()
   })
   app.setErrorHandler((error, request, reply) => {
+    // Its client has left, and the stream of its answer was closed for that: nothing went wrong.
+    if (reply.raw.destroyed && (error as { code?: unknown }).code === 'ERR_STREAM_PREMATURE_CLOSE') return
     const problem = toProblem(error)
     sendProblem(reply, request, problem)
     if (problem.status < 500) return
