@@ -10,7 +10,6 @@ import type { Caller } from './route.ts'
 import type { BulkChangeBody } from './schemas/changes.ts'
 import { maxBulkItems } from '@askonce/intake'
 
-const batchSize = 500
 /** Looking for rare metadata among many jobs takes longer than a read by id. */
 const searchPatienceMs = 25_000
 
@@ -29,8 +28,9 @@ export function changeMany(asked: BulkChange): AsyncGenerator<OutcomePart> {
 }
 
 async function* changeListed(asked: BulkChange, ids: readonly string[]): AsyncGenerator<OutcomePart> {
-  for (let start = 0; start < ids.length; start += batchSize) {
-    const batch = ids.slice(start, start + batchSize)
+  const { atOnce } = asked.change
+  for (let start = 0; start < ids.length; start += atOnce) {
+    const batch = ids.slice(start, start + atOnce)
     yield part(start, batch, await changeBatch(asked, batch, start > 0), null)
   }
 }
@@ -60,7 +60,7 @@ async function* changeMatching(asked: BulkChange): AsyncGenerator<OutcomePart> {
       const full = done >= maxBulkItems
       yield part(start, ids, outcomes, full ? cursorAt(state, after) : null)
       if (full) return
-      if (rows.length < batchSize) break
+      if (rows.length < asked.change.atOnce) break
     }
     after = undefined
   }
@@ -90,7 +90,11 @@ function startOf({ change, body }: BulkChange): { states: readonly JobState[]; a
   }
 }
 
-function search({ parts, caller, reply, body: { filter } }: BulkChange, state: JobState, after: Position | undefined) {
+function search(
+  { parts, change, caller, reply, body: { filter } }: BulkChange,
+  state: JobState,
+  after: Position | undefined,
+) {
   const metadata = filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata)
   const { tenantId } = caller
   const wanted = {
@@ -99,7 +103,7 @@ function search({ parts, caller, reply, body: { filter } }: BulkChange, state: J
     createdBefore: filter?.created_before,
     metadata,
     keyPrefix: filter?.key_prefix,
-    limit: batchSize,
+    limit: change.atOnce,
     after,
   }
   return parts.reads.run({ tenantId, reply, limitMs: searchPatienceMs }, (db) => listJobs(db, wanted))

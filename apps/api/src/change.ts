@@ -35,6 +35,8 @@ export interface Change {
   name: DecisionAction
   /** States in which it can be asked. */
   from: readonly JobState[]
+  /** Jobs of one statement. */
+  atOnce: number
   /** What has happened to a job that was changed, for those who wait for such news. */
   news: 'settled' | 'due'
   run: (db: Db, request: DecisionRequest, how: How) => Promise<Outcome[]>
@@ -54,28 +56,35 @@ interface Outcome extends Omit<ChangeOutcome, 'changed'> {
 
 const decidedError = JSON.stringify(jobError('failed_on_request'))
 
+const manyAtOnce = 500
+
 export const changes = {
   retry: {
     name: 'retry',
     from: ['failed', 'cancelled', 'uncertain'],
+    atOnce: manyAtOnce,
     news: 'due',
     run: (db, request, { consent }) => retryJobs(db, request, consent),
   },
   cancel: {
     name: 'cancel',
     from: ['queued', 'running', 'uncertain'],
+    atOnce: manyAtOnce,
     news: 'settled',
     run: (db, request, { uncertainTtlSeconds }) => cancelJobs(db, request, uncertainTtlSeconds),
   },
   fail: {
     name: 'fail',
     from: ['uncertain'],
+    atOnce: manyAtOnce,
     news: 'settled',
     run: (db, request, { uncertainTtlSeconds }) => failJobs(db, request, decidedError, uncertainTtlSeconds),
   },
   delete: {
     name: 'delete',
     from: terminalStates,
+    // With their bodies: of ten megabytes each, five hundred take longer than a statement may.
+    atOnce: 50,
     news: 'settled',
     run: async (db, request, { consent, rehearsal }) => {
       const outcomes = await deleteJobs(db, request, consent, rehearsal)
