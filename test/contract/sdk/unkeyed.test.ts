@@ -14,7 +14,7 @@ interface Seen {
 
 const seen: Seen[] = []
 /** What the provider answers next. */
-let next: { status: number; body: string } | 'cut' | 'endless' = { status: 200, body: '{}' }
+let next: { status: number; body: string } | 'cut' | 'endless' | 'silent' = { status: 200, body: '{}' }
 
 const provider = createServer((request, response) => {
   void (async () => {
@@ -22,6 +22,7 @@ const provider = createServer((request, response) => {
     for await (const chunk of request) body += String(chunk)
     seen.push({ method: request.method, url: request.url, headers: request.headers, body })
     if (next === 'cut') return void response.destroy()
+    if (next === 'silent') return
     if (next !== 'endless') {
       return void response
         .writeHead(next.status, { 'content-type': 'application/json', 'x-request-id': 'theirs' })
@@ -105,6 +106,22 @@ describe('what costs nothing', () => {
       })
     },
   )
+
+  it('of one tenant waits for providers eight times at once, and leaves others their places', async () => {
+    next = 'silent'
+    const callers = new AbortController()
+    const before = seen.length
+    const greedy = await harness.keyFor('greedy')
+    const list = (key: string) => harness.call('GET', '/openai/v1/models', { key, signal: callers.signal })
+    const waiting = Promise.allSettled(Array.from({ length: 8 }, () => list(greedy)))
+    await expect.poll(() => seen.length).toBe(before + 8)
+    expect(await list(greedy)).toMatchObject({ status: 503, json: { code: 'overloaded' } })
+    next = { status: 200, body: '{"object":"list","data":[]}' }
+    expect((await list(await harness.keyFor('other'))).status).toBe(200)
+    callers.abort()
+    await waiting
+    await expect.poll(async () => (await harness.call('GET', '/openai/v1/models', { key: greedy })).status).toBe(200)
+  })
 
   it('of a model whose provider does not have it is refused with its name', async () => {
     const asked = anthropic.messages.countTokens({ ...ask, model: 'gpt-4o' })

@@ -6,7 +6,10 @@ import { requestHeaders } from './request-headers.ts'
 
 /** Questions of all callers together that wait for providers: they are held in memory, and nothing else bounds them. */
 const maxAtOnce = 32
+/** Of one tenant: others find room. */
+const maxOfTenant = 8
 let atOnce = 0
+const atOnceOf = new Map<string, number>()
 
 interface Asked {
   method: 'GET' | 'POST'
@@ -22,11 +25,17 @@ export async function askUnkeyed(
   lane: LaneConfig,
   asked: Asked,
 ): Promise<FastifyReply> {
-  if (atOnce >= maxAtOnce) throw new Problem('overloaded', `${maxAtOnce} questions wait for providers already.`)
+  const { tenantId } = request.caller
+  const ofTenant = atOnceOf.get(tenantId) ?? 0
+  if (atOnce >= maxAtOnce || ofTenant >= maxOfTenant) {
+    const waiting = ofTenant >= maxOfTenant ? `${maxOfTenant} of your questions` : `${maxAtOnce} questions`
+    throw new Problem('overloaded', `${waiting} wait for providers already.`)
+  }
   const gone = new AbortController()
   const leave = (): void => gone.abort()
   reply.raw.once('close', leave)
   atOnce += 1
+  atOnceOf.set(tenantId, ofTenant + 1)
   try {
     const { passThrough } = await import('@askonce/providers')
     const answer = await passThrough(
@@ -42,6 +51,9 @@ export async function askUnkeyed(
     return await reply.code(status).header('content-type', contentType).send(body)
   } finally {
     atOnce -= 1
+    const left = (atOnceOf.get(tenantId) ?? 1) - 1
+    if (left > 0) atOnceOf.set(tenantId, left)
+    else atOnceOf.delete(tenantId)
     reply.raw.off('close', leave)
   }
 }
