@@ -47,8 +47,15 @@ describe('forget', () => {
     const rest = await run('forget', 'paid', '--accept-duplicate-charge', '--ledger')
     expect([rest.code, rest.stdout]).toEqual([0, `${paid} deleted\n`])
     expect(rest.stderr).toContain('1 job forgotten\n2 rows of the ledger erased')
-    expect(server.erased).toEqual([{ ids: [paid] }])
+    expect(server.erased).toEqual([{ filter: { key: 'paid' } }])
     expect(server.jobs.size).toBe(0)
+  })
+
+  it('erases the ledger of a key whose job has been gone for long', async () => {
+    const gone = await run('forget', 'long/gone', '--ledger')
+    expect([gone.code, gone.stdout]).toEqual([1, ''])
+    expect(gone.stderr).toContain('long/gone: no job has this key')
+    expect(server.erased).toEqual([{ filter: { key: 'long/gone' } }])
   })
 
   it('erases the ledger of what has been gone for long by the filter, and never all of it', async () => {

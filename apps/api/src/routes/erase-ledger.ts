@@ -16,6 +16,7 @@ async function erase(parts: Parts, request: FastifyRequest, reply: FastifyReply)
   const whose = {
     tenantId: request.caller.tenantId,
     jobIds: ids === undefined ? null : ids.filter(isJobId),
+    key: filter?.key,
     keyPrefix: filter?.key_prefix,
     metadata: filter?.metadata === undefined ? undefined : JSON.stringify(filter.metadata),
     before: filter?.created_before,

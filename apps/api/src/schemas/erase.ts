@@ -5,6 +5,12 @@ import { keyPrefix } from './common.ts'
 const filter = z
   .strictObject({
     created_before: timestamp.optional(),
+    key: z
+      .string({ error: 'must be a text' })
+      .min(1, 'must not be empty')
+      .max(255, 'must have at most 255 characters')
+      .optional()
+      .describe('Attempts of jobs that had this key'),
     key_prefix: keyPrefix.optional(),
     metadata: metadata.optional().describe('Attempts of jobs whose metadata had all of these'),
   })

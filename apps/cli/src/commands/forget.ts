@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
-import { ask, report, resolved, type Chosen, type Outcome } from '../change-jobs.ts'
+import { ask, report, resolved, type Outcome } from '../change-jobs.ts'
 import { exitCodes } from '../errors.ts'
 import { count } from '../format.ts'
 import type { Client } from '../http.ts'
-import { addDecisionOptions, readChoice, type DecisionOptions } from '../job-choice.ts'
+import { addDecisionOptions, readChoice, type DecisionOptions, type JobChoice } from '../job-choice.ts'
 import { examples } from '../options.ts'
 import { withClient } from '../server.ts'
 import { printJson, remark } from '../terminal.ts'
@@ -62,7 +62,7 @@ async function forget(named: string[], options: Options): Promise<void> {
       ledger && !dryRun
         ? await erase(
             client,
-            chosen,
+            choice,
             good.map(({ id }) => id),
           )
         : null
@@ -78,15 +78,18 @@ async function forget(named: string[], options: Options): Promise<void> {
   })
 }
 
-/** By the ids that were forgotten now, and by the filter: what it finds may have been gone for long. */
-async function erase(client: Client, chosen: Chosen, forgotten: readonly string[]): Promise<number> {
-  const ids = [...new Set([...forgotten, ...('ids' in chosen ? chosen.ids : [])])]
+/** By the ids that were forgotten now, and by what was named, or the filter: what those find may have been gone for long. */
+async function erase(client: Client, choice: JobChoice, forgotten: readonly string[]): Promise<number> {
+  const names = 'names' in choice ? choice.names : forgotten.map((id) => ({ id }))
+  const ids = [...new Set(names.flatMap((name) => ('id' in name ? [name.id] : [])))]
+  const keys = new Set(names.flatMap((name) => ('key' in name ? [name.key] : [])))
   let erased = 0
+  for (const key of keys) erased += await eraseAll(client, { filter: { key } })
   for (let start = 0; start < ids.length; start += idsAtOnce) {
     erased += await eraseAll(client, { ids: ids.slice(start, start + idsAtOnce) })
   }
-  if ('ids' in chosen) return erased
-  const { state: _state, ...filter } = chosen.filter
+  if ('names' in choice) return erased
+  const { state: _state, ...filter } = choice.filter
   // A state says nothing of what is gone: with nothing else, all of the ledger would be meant.
   return Object.keys(filter).length === 0 ? erased : erased + (await eraseAll(client, { filter }))
 }

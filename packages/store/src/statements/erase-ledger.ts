@@ -7,6 +7,7 @@ export interface EraseFilter {
   tenantId: string
   /** By the ids of jobs; null: by the other members. */
   jobIds: readonly string[] | null
+  key?: string | undefined
   keyPrefix?: string | undefined
   /** JSON object of which the metadata must be a superset. */
   metadata?: string | undefined
@@ -24,11 +25,12 @@ const erasedKey = sql`'erased/' || t.job_id`
  * metadata. Who was called when, what it used and what it cost stays, so sums are what they were.
  */
 export async function eraseAttempts(db: Db, filter: EraseFilter): Promise<number> {
-  const { tenantId, jobIds, keyPrefix, metadata, before, limit } = filter
+  const { tenantId, jobIds, key, keyPrefix, metadata, before, limit } = filter
   const conditions = [
     sql`a.tenant_id = ${tenantId} and a.finished_at is not null and a.idempotency_key <> 'erased/' || a.job_id`,
     sql`not exists (select from jobs j where j.id = a.job_id)`,
     ...(jobIds === null ? [] : [sql`a.job_id = any(${jobIds}::uuid[])`]),
+    ...(key === undefined ? [] : [sql`a.idempotency_key = ${key}`]),
     ...(keyPrefix === undefined ? [] : [prefixRange(sql`a.idempotency_key`, keyPrefix)]),
     ...(metadata === undefined ? [] : [sql`a.metadata @> ${metadata}::jsonb`]),
     ...(before === undefined ? [] : [sql`a.started_at < ${before}::timestamptz`]),
@@ -52,14 +54,15 @@ export async function eraseAttempts(db: Db, filter: EraseFilter): Promise<number
   return rows[0]?.erased ?? 0
 }
 
-/** The same of decisions about jobs that are gone: key and reason. Decisions have no metadata: without ids or a prefix none is meant, and those about the jobs of erased attempts are erased with them. */
+/** The same of decisions about jobs that are gone: key and reason. Decisions have no metadata: without ids, a key or a prefix none is meant, and those about the jobs of erased attempts are erased with them. */
 export async function eraseDecisions(db: Db, filter: EraseFilter): Promise<number> {
-  const { tenantId, jobIds, keyPrefix, before, limit } = filter
-  if (jobIds === null && keyPrefix === undefined) return 0
+  const { tenantId, jobIds, key, keyPrefix, before, limit } = filter
+  if (jobIds === null && key === undefined && keyPrefix === undefined) return 0
   const conditions = [
     sql`d.tenant_id = ${tenantId} and d.idempotency_key <> 'erased/' || d.job_id`,
     sql`not exists (select from jobs j where j.id = d.job_id)`,
     ...(jobIds === null ? [] : [sql`d.job_id = any(${jobIds}::uuid[])`]),
+    ...(key === undefined ? [] : [sql`d.idempotency_key = ${key}`]),
     ...(keyPrefix === undefined ? [] : [prefixRange(sql`d.idempotency_key`, keyPrefix)]),
     ...(before === undefined ? [] : [sql`d.at < ${before}::timestamptz`]),
   ]
