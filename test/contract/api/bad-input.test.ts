@@ -243,6 +243,18 @@ describe('HTTP', () => {
     expectProblem(await harness.call('POST', '/v1/jobs?wait=1&w=2', { body: {} }), 400, 'invalid_request')
   })
 
+  it.each(['openai-beta', 'anthropic-beta', 'Askonce-Key', 'Askonce-Options'])(
+    'a native submission with %s, which it would pass over, is refused',
+    async (name) => {
+      const headers = { [name]: 'derive' }
+      const refused = await submit(chat(), headers)
+      expectProblem(refused, 400, 'invalid_request')
+      expect(refused.json['error']).toMatchObject({ param: name.toLowerCase() })
+      const many = { jobs: [{ key: 'one', ...chat() }] }
+      expectProblem(await harness.call('POST', '/v1/jobs/bulk', { body: many, headers }), 400, 'invalid_request')
+    },
+  )
+
   // Base URLs are put together from pieces: a trailing or doubled slash is forgiven, in the form of an error too.
   it.each([
     ['GET', '/v1/jobs/?limit=1', '/v1/jobs?limit=1', 200],

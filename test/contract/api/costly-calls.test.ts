@@ -85,6 +85,21 @@ describe('a call whose cost follows what is stored', () => {
     })
   })
 
+  it('a client that leaves before its answer begins is no failure of ours', async () => {
+    await whileHeld('jobs', async () => {
+      const caller = new AbortController()
+      const jobs = ['one', 'two'].map((key) => ({ key: `left ${key}`, ...chat(key) }))
+      const asked = harness.call('POST', '/v1/jobs/bulk', { body: { jobs }, signal: caller.signal })
+      asked.catch(() => undefined)
+      await until(async () => (await waiting('jobs')) > 0)
+      caller.abort()
+      await expect(asked).rejects.toMatchObject({ name: 'AbortError' })
+    })
+    // What was committed meanwhile is there all the same.
+    await until(async () => (await harness.call('GET', '/v1/jobs?key=left%20two')).json.data.length === 1)
+    expect(harness.lines.filter(({ event }) => event === 'request.failed')).toEqual([])
+  })
+
   it.each(costly.filter(([, table]) => table !== 'jobs'))(
     '%s, 24 times at once, leaves others their connections',
     async (_name, table, method, path, body) => {

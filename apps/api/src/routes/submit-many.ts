@@ -7,9 +7,11 @@ import type { Parts } from '../context.ts'
 import { bodyOf } from '../request-body.ts'
 import type { ApiRoute } from '../route.ts'
 import { submissionOutcomes } from '../schemas/job.ts'
+import { refuseSdkHeaders } from '../sdk/request-headers.ts'
 import { noQuery } from '../schemas/queries.ts'
 
 async function submitMany(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  refuseSdkHeaders(request)
   const isNdjson = /^application\/x-ndjson\b/i.test(request.headers['content-type'] ?? '')
   const items = await splitBulk(bodyOf(request), isNdjson)
   const bulk = new BulkSubmission(parts, request.caller, request.id, items)

@@ -5,6 +5,7 @@ import type { Parts } from '../context.ts'
 import { sendJob } from '../job-view.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
+import { refuseSdkHeaders } from '../sdk/request-headers.ts'
 import { headerValues, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
@@ -13,6 +14,7 @@ import { waitForJob, waitOf } from '../wait-for-job.ts'
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, defaults } = request.caller
+  refuseSdkHeaders(request)
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })

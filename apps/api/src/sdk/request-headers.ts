@@ -31,6 +31,16 @@ export function requestHeaders(request: FastifyRequest, forwarded: readonly stri
   return Object.fromEntries(found)
 }
 
+/** Headers that mean something on the routes of the SDKs only. */
+const ofSdkRoutes = [...betaHeaders, 'askonce-key', 'askonce-options']
+
+/** @throws Problem when a native request has one: it would change nothing, and its sender believes that it does */
+export function refuseSdkHeaders({ headers }: FastifyRequest): void {
+  const name = ofSdkRoutes.find((header) => headers[header] !== undefined)
+  if (name === undefined) return
+  throw refuse(name, 'means nothing here, only on the routes below /openai/v1 and /anthropic')
+}
+
 /** Betas of the batch resource itself, which is ours: no line is asked with them. */
 const ofBatches = /^message-batches-/
 
