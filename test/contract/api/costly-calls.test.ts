@@ -88,7 +88,7 @@ describe('a call whose cost follows what is stored', () => {
   it('a client that leaves before its answer begins is no failure of ours', async () => {
     await whileHeld('jobs', async () => {
       const caller = new AbortController()
-      const jobs = ['one', 'two'].map((key) => ({ key: `left ${key}`, ...chat(key) }))
+      const jobs = ['one', 'two'].map((key) => Object.assign(chat(key), { key: `left ${key}` }))
       const asked = harness.call('POST', '/v1/jobs/bulk', { body: { jobs }, signal: caller.signal })
       asked.catch(() => undefined)
       await until(async () => (await waiting('jobs')) > 0)
