@@ -27,6 +27,8 @@ export interface Consumer {
 
 const readyTimeoutMs = 10_000
 const rebuildDelayMs = 1_000
+/** How long a close waits for connecting to end. */
+const buildEndsMs = 2_000
 
 /**
  * Takes a lane's deliveries from BullMQ. A BullMQ worker that first meets its server while that is down stays dead without a
@@ -72,10 +74,10 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       options.onError(error as Error)
       if (current?.worker === worker) current = null
       await end(worker, bull, 0)
-      if (!closed) timer = setTimeout(() => void build(), rebuildDelayMs)
+      if (!closed) timer = setTimeout(() => (building = build()), rebuildDelayMs)
     }
   }
-  void build()
+  let building = build()
 
   return {
     pause() {
@@ -93,6 +95,8 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     async close(deadlineMs) {
       closed = true
       clearTimeout(timer)
+      // BullMQ does not close a connection that it is still making: it would keep the process.
+      await within(building, buildEndsMs, 'connecting a consumer that is closed').catch(() => undefined)
       if (current !== null) await end(current.worker, current.bull, deadlineMs)
     },
   }
