@@ -20,7 +20,8 @@ export async function main(argv: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error)
   }
-  if (isServer(argv)) endWithin(lingerMs)
+  // It keeps nothing alive: with nothing left open it never fires.
+  if (isServer(argv)) setTimeout(endOpen, lingerMs).unref()
 }
 
 /** What a server has left open may take so long to close. */
@@ -30,14 +31,10 @@ const lingerMs = 3_000
  * Ends the process although something is left open, which it names: a connection that a library was still making, say, and that nobody
  * knows to close. A process that is done must not wait for its supervisor to kill it.
  */
-function endWithin(ms: number): void {
-  const end = (): void => {
-    const open = [...new Set(process.getActiveResourcesInfo())].filter((kind) => kind !== 'Immediate').join(', ')
-    remark(`askonce: stopped, with something left open: ${open}`)
-    process.exit()
-  }
-  // It keeps nothing alive: with nothing left open it never fires.
-  setTimeout(end, ms).unref()
+function endOpen(): void {
+  const open = [...new Set(process.getActiveResourcesInfo())].join(', ')
+  remark(`askonce: stopped, with something left open: ${open}`)
+  process.exit()
 }
 
 function isServer([command]: string[]): boolean {

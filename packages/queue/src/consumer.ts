@@ -74,10 +74,13 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       options.onError(error as Error)
       if (current?.worker === worker) current = null
       await end(worker, bull, 0)
-      if (!closed) timer = setTimeout(() => (building = build()), rebuildDelayMs)
+      if (!closed) timer = setTimeout(rebuild, rebuildDelayMs)
     }
   }
   let building = build()
+  function rebuild(): void {
+    building = build()
+  }
 
   return {
     pause() {
