@@ -116,12 +116,13 @@ export function isDone(data: string | null): boolean {
 
 /** Events behind which nothing of an answer comes, as `[DONE]` is in other streams. */
 const endings: ReadonlySet<string> = new Set(['message_stop', 'response.completed', 'response.incomplete'])
+const endingWords = [...endings, '[DONE]']
 /** One that names its type only inside its data is looked into up to this size: endings without a name are small. */
 const lookedIntoBytes = 64 * 1024
 
 /** Whether nothing of an answer comes behind an event. It may lack its blank line. */
 export function endsStream(raw: Buffer): boolean {
-  if (![...endings, '[DONE]'].some((word) => raw.includes(word))) return false
+  if (!endingWords.some((word) => raw.includes(word))) return false
   const first = raw.subarray(0, raw.indexOf('\n') + 1).toString()
   const name = /^event: ?(.*?)\r?\n$/.exec(first)?.[1]
   if (raw.length > lookedIntoBytes) return name !== undefined && endings.has(name)

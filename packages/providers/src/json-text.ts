@@ -12,7 +12,11 @@ const pieceBytes = 4 * 1024 * 1024
 export class JsonText {
   #kept: Buffer[] = []
   #length = 0
+  /** Reads on from here, once the text is too large to be parsed as a whole. */
   #skimmer: Skimmer | null = null
+  /** Reads the kept parts as far as somebody has looked: each is read once, however often that is. */
+  #looker: Skimmer | null = null
+  #looked = 0
   /** Length at which the kept bytes were parsed, and what that brought. */
   #parsed: { length: number; value: unknown } | null = null
 
@@ -24,8 +28,7 @@ export class JsonText {
     }
     this.#kept.push(chunk)
     if (this.#length <= wholeBytes) return
-    this.#skimmer = new Skimmer()
-    for (const part of this.#kept) this.#skimmer.push(part)
+    this.#skimmer = this.#skimKept()
     this.#kept = []
   }
 
@@ -37,9 +40,7 @@ export class JsonText {
   isWhole(): boolean {
     if (this.#skimmer !== null) return this.#skimmer.end !== null
     if (closing.has(this.#kept.at(-1)?.at(-1) ?? 0) && this.#parse() !== undefined) return true
-    const skimmer = new Skimmer()
-    for (const part of this.#kept) skimmer.push(part)
-    return skimmer.value() !== undefined
+    return this.#skimKept().value() !== undefined
   }
 
   /** What it says, as far as judging needs it; undefined: it is no JSON. */
@@ -59,6 +60,13 @@ export class JsonText {
     }
     if (value === undefined) return undefined
     return { value, body: await readable(isBlank(body.subarray(end)) ? body : body.subarray(0, end)) }
+  }
+
+  #skimKept(): Skimmer {
+    this.#looker ??= new Skimmer()
+    for (const part of this.#kept.slice(this.#looked)) this.#looker.push(part)
+    this.#looked = this.#kept.length
+    return this.#looker
   }
 
   #parse(): unknown {
