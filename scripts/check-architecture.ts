@@ -5,7 +5,9 @@ import { filesBelow, type GateResult } from './tree.ts'
 
 /** Adapters know the core and nothing of each other. */
 const ADAPTERS = ['store', 'queue', 'providers', 'telemetry', 'config', 'embedded']
-const PARTS = [...ADAPTERS, 'core', 'intake', 'threads', 'timing']
+/** Leaves that anybody may use: each knows nothing of the rest. */
+const LEAVES = ['address', 'threads', 'timing']
+const PARTS = [...ADAPTERS, ...LEAVES, 'core', 'intake']
 
 /** What each workspace may import. A workspace that is not listed is a problem: give it its place first. */
 const ARROWS: Readonly<Record<string, readonly string[]>> = {
@@ -15,11 +17,13 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   // What a request must be to become a job: rules over the configuration, for those that take requests in. Of the store only
   // types: rules do no I/O.
   intake: ['core', 'config', 'store', 'threads'],
+  // What an address says, and what a driver is given of it.
+  address: [],
   // Knows nothing of what its threads do.
   threads: [],
   // Knows nothing of who waits for what.
   timing: [],
-  ...Object.fromEntries(ADAPTERS.map((name) => [name, ['core', 'threads', 'timing']])),
+  ...Object.fromEntries(ADAPTERS.map((name) => [name, ['core', ...LEAVES]])),
   testkit: PARTS,
   api: PARTS,
   worker: PARTS,

@@ -1,4 +1,4 @@
-import { redisAddress } from '@askonce/config'
+import { redisAddress } from '@askonce/address'
 import { checkRedis } from '@askonce/queue'
 import {
   startTestRedisCluster,

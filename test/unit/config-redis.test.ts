@@ -1,4 +1,5 @@
-import { ConfigError, loadConfig, redisAddress } from '@askonce/config'
+import { redisAddress } from '@askonce/address'
+import { ConfigError, loadConfig } from '@askonce/config'
 import { describe, expect, it } from 'vitest'
 
 const problemOf = (given: string): string => {
@@ -15,7 +16,10 @@ describe('REDIS_URL', () => {
   it('names one server, as it always did', () => {
     expect(redisAddress('rediss://:p%40ss@cache:6380/2')).toEqual({
       kind: 'redis',
-      url: 'rediss://:p%40ss@cache:6380/2',
+      server: { host: 'cache', port: 6380 },
+      db: 2,
+      family: 0,
+      login: { tls: true, password: 'p@ss' },
     })
   })
 
@@ -60,18 +64,18 @@ describe('REDIS_URL', () => {
   })
 
   it.each([
-    ['redis+cluster://', /expected a redis:\/\/ or rediss:\/\/ address/],
-    ['redis://a:1,b:2', /expected a redis:\/\/ or .* or redis\+cluster:/],
+    ['redis+cluster://', /expected redis\+cluster:.*at least one node/],
+    ['redis://a:1,b:2', /expected redis:\/\/.* or redis\+cluster:/],
     ['redis+clusters://a', /or redis\+cluster:/],
     ['redis+cluster://a,,b', /expected redis\+cluster:.*at least one node/],
     ['redis+cluster://a:99999', /expected redis\+cluster:/],
     ['redis+cluster://a/1', /a cluster has database 0 only/],
     ['redis+cluster://a?db=0', /expected redis\+cluster:/],
-    ['redis+cluster://%zz@a', /expected redis\+cluster:/],
+    ['redis+cluster://%zz@a', /percent-encode/],
     ['redis+sentinel://a:1', /expected redis\+sentinel:.*the name that they know the primary by/],
     ['redis+sentinel://a:1/', /the name that they know the primary by/],
     ['redis+sentinel://a/m/x', /expected redis\+sentinel:/],
-    ['redis+sentinel://a b/m', /expected redis\+sentinel:/],
+    ['redis+sentinel://a b/m', /percent-encode/],
     ['redis+sentinel://a/m?password=x', /the only options/],
   ])('is refused with what was expected: %s', (given, message) => {
     expect(problemOf(given)).toMatch(/^REDIS_URL is set, but not as needed: /)
@@ -83,7 +87,7 @@ describe('REDIS_URL', () => {
     expect(shown('redis+cluster://me:hunter2@a:1,b:2')).toBe('redis+cluster://me:[redacted]@a:1,b:2')
     expect(shown('redis+cluster://a:1,b:2')).toBe('redis+cluster://a:1,b:2')
     expect(shown('rediss+sentinel://:hunter2@a/m/1?sentinel_password=hunter3&sentinel_username=s')).toBe(
-      'rediss+sentinel://:[redacted]@a/m/1?sentinel_password=[redacted]&sentinel_username=s',
+      'rediss+sentinel://:[redacted]@a:26379/m/1?sentinel_username=s&sentinel_password=[redacted]',
     )
     expect(problemOf('redis+cluster://me:hunter2@a/1')).not.toContain('hunter2')
   })

@@ -161,7 +161,7 @@ describe('secrets', () => {
     expect(String(config.database.url)).toBe(
       'postgres://app:[redacted]@db:5432/askonce?sslpassword=[redacted]&application_name=a',
     )
-    expect(String(config.redis.url)).toBe('redis://:[redacted]@cache/1')
+    expect(String(config.redis.url)).toBe('redis://:[redacted]@cache:6379/1')
     expect(String(new Secret('x'))).toBe('[redacted]')
   })
 

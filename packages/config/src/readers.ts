@@ -1,4 +1,5 @@
 import { isIP } from 'node:net'
+import { parseRedisUrl, showRedisAddress } from '@askonce/address'
 import { Secret } from './secret.ts'
 
 /** What a reader made of a text: the value, or what it would have expected (a phrase that follows "expected"). */
@@ -50,6 +51,12 @@ export function readConnection(given: string, schemes: readonly string[], hostNe
     if (/password|passphrase|key|secret|token/i.test(name)) url.searchParams.set(name, 'redacted')
   }
   return { value: new Secret(given, url.href.replaceAll(/(?<=:)redacted(?=@)|(?<==)redacted(?=&|#|$)/g, '[redacted]')) }
+}
+
+/** `REDIS_URL` in any of its forms. It prints without its passwords. */
+export function readRedisUrl(given: string): Reading<Secret> {
+  const parsed = parseRedisUrl(given)
+  return 'value' in parsed ? { value: new Secret(given, showRedisAddress(parsed.value)) } : parsed
 }
 
 /** An http(s) address without credentials, query and fragment; trailing slashes are dropped. */

@@ -8,9 +8,9 @@ import {
   readHttpUrl,
   readInteger,
   readOneOf,
+  readRedisUrl,
   readShare,
 } from './readers.ts'
-import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
 
 const defaultForwarded: readonly string[] = ['openai-organization', 'openai-project', 'http-referer', 'x-title']

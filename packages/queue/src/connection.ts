@@ -1,9 +1,10 @@
+import type { RedisAddress } from '@askonce/address'
 import { createPostgresBackend, createRedisBackend, type BackendFactory, type QueueOptions } from 'bullmq'
 import pg from 'pg'
-import { openRedis, type RedisTarget, type Role } from './redis.ts'
+import { openRedis, type Role } from './redis.ts'
 
 /** Where BullMQ keeps its queues. */
-export type QueueConnection = RedisTarget | { kind: 'postgres'; url: string }
+export type QueueConnection = RedisAddress | { kind: 'postgres'; url: string }
 
 /** All keys hash to one slot of a cluster, as BullMQ's scripts need it. Another prefix would be another queue: the janitor fills it from Postgres. */
 const redisPrefix = '{askonce}'

@@ -1,5 +1,6 @@
+import type { RedisAddress } from '@askonce/address'
 import type { Cluster, Redis } from 'ioredis'
-import { openRedis, type RedisTarget } from './redis.ts'
+import { openRedis } from './redis.ts'
 import { within } from './within.ts'
 
 export interface RedisFacts {
@@ -14,7 +15,7 @@ export interface RedisFacts {
 const timeoutMs = 3_000
 
 /** What `doctor` asks a Redis: the server, every primary of a cluster, or the primary that the sentinels name. Rejects when it does not answer. */
-export async function checkRedis(target: RedisTarget): Promise<RedisFacts> {
+export async function checkRedis(target: RedisAddress): Promise<RedisFacts> {
   let failure: Error | undefined
   const redis = openRedis(target, 'consumer', (error) => (failure = error))
   try {

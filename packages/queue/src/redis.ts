@@ -1,32 +1,5 @@
+import type { RedisAddress } from '@askonce/address'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
-
-interface Node {
-  readonly host: string
-  readonly port: number
-}
-
-interface Login {
-  readonly username?: string
-  readonly password?: string
-}
-
-/** One server, a cluster by some of its nodes, or the primary that the sentinels know under a name. */
-export type RedisTarget =
-  | { readonly kind: 'redis'; readonly url: string }
-  | {
-      readonly kind: 'redis-cluster'
-      readonly nodes: readonly Node[]
-      readonly login: Login & { readonly tls: boolean }
-    }
-  | {
-      readonly kind: 'redis-sentinel'
-      readonly sentinels: readonly Node[]
-      readonly primary: string
-      readonly db: number
-      /** Of the servers; TLS is for the sentinels, too. */
-      readonly login: Login & { readonly tls: boolean }
-      readonly sentinelLogin: Login
-    }
 
 /**
  * `producer`: gives a command up after one try or two seconds. The offline queue stays on: BullMQ sends its first commands before
@@ -46,20 +19,32 @@ const retryDelay = (times: number): number => Math.min(reconnectCapMs, 50 * 2 **
 const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
 
 /** Connects, and again whenever the connection is lost, wherever the primary then is. */
-export function openRedis(target: RedisTarget, role: Role, onError: (error: Error) => void): Redis | Cluster {
+export function openRedis(target: RedisAddress, role: Role, onError: (error: Error) => void): Redis | Cluster {
   const redis = connect(target, role)
   redis.on('error', onError)
   return redis
 }
 
-function connect(target: RedisTarget, role: Role): Redis | Cluster {
+function connect(target: RedisAddress, role: Role): Redis | Cluster {
   const options: RedisOptions = {
     ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
   }
-  if (target.kind === 'redis') return new Redis(target.url, { ...options, retryStrategy: retryDelay, reconnectOnError })
   const { tls, ...login } = target.login
   const secure = tls ? { tls: {} } : {}
+  if (target.kind === 'redis') {
+    const { server, db, family } = target
+    return new Redis({
+      ...options,
+      ...login,
+      ...secure,
+      ...server,
+      db,
+      family,
+      retryStrategy: retryDelay,
+      reconnectOnError,
+    })
+  }
   if (target.kind === 'redis-cluster') {
     // A cluster says itself who is read-only (MOVED), and its own retries take the place of those for each connection.
     return new Cluster([...target.nodes], {

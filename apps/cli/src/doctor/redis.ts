@@ -1,4 +1,5 @@
-import { redisAddress, type Config } from '@askonce/config'
+import { redisAddress } from '@askonce/address'
+import type { Config } from '@askonce/config'
 import { reasonOf } from '../errors.ts'
 import { type Check, ok, problem, warn } from './check.ts'
 

@@ -1,4 +1,5 @@
-import { ConfigError, loadConfig, redisAddress, type Config } from '@askonce/config'
+import { redisAddress } from '@askonce/address'
+import { ConfigError, loadConfig, type Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import { databaseUrl } from '../database.ts'
 import { exitCodes, refusal } from '../errors.ts'

@@ -1,0 +1,2 @@
+export type { Parsed } from './grammar.ts'
+export { parseRedisUrl, redisAddress, showRedisAddress, type RedisAddress } from './redis-address.ts'
