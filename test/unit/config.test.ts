@@ -45,7 +45,7 @@ describe('defaults', () => {
       log: { level: 'info' },
       dataDir: resolve('.askonce'),
       database: { url: null, poolSize: 10 },
-      redis: { url: null },
+      redis: { url: null, files: { ca: null, client: null } },
       bootstrapKey: null,
       worker: { concurrency: 50, drainMs: 30_000, leaseMs: 6000, spoolDir: resolve('.askonce/spool') },
       janitor: { sweepIntervalMs: 10_000 },
@@ -141,7 +141,7 @@ describe('secrets', () => {
   const config = loadConfig({
     OPENAI_API_KEY: 'hunter2',
     ASKONCE_BOOTSTRAP_KEY: 'hunter2-hunter2-hunter2',
-    DATABASE_URL: 'postgres://app:hunter2@db:5432/askonce?sslpassword=hunter2&application_name=a',
+    DATABASE_URL: 'postgres://app@db:5432/askonce?password=hunter2&options=-csearch_path%3Dapp',
     REDIS_URL: 'redis://:hunter2@cache/1',
   })
 
@@ -158,9 +158,7 @@ describe('secrets', () => {
   })
 
   it('keep host and database of an address readable', () => {
-    expect(String(config.database.url)).toBe(
-      'postgres://app:[redacted]@db:5432/askonce?sslpassword=[redacted]&application_name=a',
-    )
+    expect(String(config.database.url)).toBe('postgres://app:[redacted]@db:5432/askonce?options=-c%20search_path%3Dapp')
     expect(String(config.redis.url)).toBe('redis://:[redacted]@cache:6379/1')
     expect(String(new Secret('x'))).toBe('[redacted]')
   })
@@ -168,7 +166,7 @@ describe('secrets', () => {
   it('are redacted in the table of effective values', () => {
     const rows = configTable({ DATABASE_URL: 'postgres://app:hunter2@db/d', OPENAI_API_KEY: 'hunter2', PORT: 'x' })
     const valueOf = (name: string) => rows.find(({ variable }) => variable === name)
-    expect(valueOf('DATABASE_URL')).toMatchObject({ value: 'postgres://app:[redacted]@db/d', from: 'environment' })
+    expect(valueOf('DATABASE_URL')).toMatchObject({ value: 'postgres://app:[redacted]@db:5432/d', from: 'environment' })
     expect(valueOf('OPENAI_API_KEY')).toMatchObject({ value: '[redacted]', from: 'environment' })
     expect(valueOf('PORT')).toMatchObject({ value: '(invalid)', from: 'environment' })
     expect(valueOf('HOST')).toMatchObject({ value: '127.0.0.1', from: 'default' })

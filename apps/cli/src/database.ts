@@ -8,6 +8,13 @@ export function databaseUrl({ database: { directUrl, url }, dataDir }: Config): 
   return (directUrl ?? url)?.reveal() ?? embeddedUrl(dataDir) ?? null
 }
 
+/** Says that variables of libpq name a server that is not used; empty: there are none. */
+export function unreadNotice({ database: { unread } }: Config): string {
+  if (unread.length === 0) return ''
+  const verb = unread.length === 1 ? 'is' : 'are'
+  return ` ${unread.join(', ')} ${verb} set and not read without DATABASE_URL: to use the server that psql would, set DATABASE_URL=postgres://`
+}
+
 /** Runs `use` on the database itself: for what must work without the API. Throws CliError when it is away or not migrated. */
 export async function withDatabase<T>(use: (database: Database, config: Config) => Promise<T>): Promise<T> {
   const config = loadConfig()
@@ -16,7 +23,7 @@ export async function withDatabase<T>(use: (database: Database, config: Config) 
     throw new CliError(
       exitCodes.unreachable,
       `no database found: DATABASE_URL is not set and no embedded one runs on ${config.dataDir}`,
-      'Start it with: npm start (or set DATABASE_URL)',
+      `Start it with: npm start (or set DATABASE_URL).${unreadNotice(config)}`,
     )
   }
   const { assertSchema, openDatabase, SchemaVersionError } = await import('@askonce/store')

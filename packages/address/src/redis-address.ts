@@ -9,6 +9,7 @@ import {
   type Parsed,
   type Place,
 } from './grammar.ts'
+import type { TlsFiles } from './tls-files.ts'
 
 /** What `REDIS_URL` names: one server, a cluster by some of its nodes, or the primary that the sentinels know under a name. */
 export type RedisAddress =
@@ -30,8 +31,13 @@ export type RedisAddress =
       readonly sentinelLogin: Omit<RedisLogin, 'tls'>
     }
 
-/** `tls` holds for servers and sentinels. An absent user is the server's default one. */
-export type RedisLogin = { readonly tls: boolean; readonly username?: string; readonly password?: string }
+/** `tls` holds for servers and sentinels; its files are not part of the address. An absent user is the server's default one. */
+export type RedisLogin = {
+  readonly tls: boolean
+  readonly files?: TlsFiles
+  readonly username?: string
+  readonly password?: string
+}
 
 const port = 6379
 const sentinelPort = 26_379
@@ -118,9 +124,10 @@ export function showRedisAddress(address: RedisAddress): string {
   }
 }
 
-/** The parts of an address that {@link parseRedisUrl} accepts. Throws what was expected of another. */
-export function redisAddress(url: string): RedisAddress {
+/** The parts of an address that {@link parseRedisUrl} accepts, with the files of its TLS. Throws what was expected of another. */
+export function redisAddress(url: string, files?: TlsFiles): RedisAddress {
   const parsed = parseRedisUrl(url)
-  if ('expected' in parsed) throw new Error(`expected ${parsed.expected}`)
-  return parsed.value
+  if ('expected' in parsed) throw new Error(`REDIS_URL is not as needed: expected ${parsed.expected}`)
+  const { value } = parsed
+  return value.login.tls && files !== undefined ? { ...value, login: { ...value.login, files } } : value
 }

@@ -1,3 +1,4 @@
+import type { TlsFiles } from '@askonce/address'
 import type { OnUncertain } from '@askonce/core'
 import type { Secret } from './secret.ts'
 
@@ -36,9 +37,11 @@ export type Config = {
     /** Of the server itself, where `url` is a pooler in transaction mode; null: `url` is the server. */
     readonly directUrl: Secret | null
     readonly poolSize: number
+    /** Variables of libpq (PGHOST …) that are set, and mean nothing because `url` is null. */
+    readonly unread: readonly string[]
   }
-  /** `url` null: BullMQ on Postgres. */
-  readonly redis: { readonly url: Secret | null }
+  /** `url` null: BullMQ on Postgres. `files` are those of its TLS. */
+  readonly redis: { readonly url: Secret | null; readonly files: TlsFiles }
   readonly bootstrapKey: Secret | null
   readonly worker: {
     /** Concurrent calls per lane and process. */

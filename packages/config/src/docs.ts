@@ -1,4 +1,5 @@
-import { type Given, givenValue, readVariable, variableNames } from './environment.ts'
+import { givenValue, readVariable, variableNames } from './environment.ts'
+import type { Given } from './libpq.ts'
 import { Secret } from './secret.ts'
 import { groups } from './variables.ts'
 

@@ -1,18 +1,21 @@
 import type { z } from 'zod'
+import { completeDatabaseUrl, type Given, libpqVariables } from './libpq.ts'
 import { didYouMean } from './problems.ts'
+import { databaseProblems, redisProblems } from './servers.ts'
 import { variableDocs, type VariableDoc } from './variable.ts'
 import { environmentSchema, type Environment } from './variables.ts'
-
-/** Variables by name, as in `process.env`. */
-export type Given = Readonly<Record<string, string | undefined>>
 
 const schemas: Readonly<Record<string, z.ZodType>> = environmentSchema.shape
 export const variableNames: readonly string[] = Object.keys(schemas)
 
-/** A variable's value without surrounding white space (a mounted secret often ends in a newline); empty is unset. */
+/**
+ * A variable's value without surrounding white space (a mounted secret often ends in a newline); empty is unset. The address of a
+ * database is completed by the variables of libpq.
+ */
 export function givenValue(env: Given, name: string): string | undefined {
   const value = env[name]?.trim()
-  return value === '' ? undefined : value
+  if (value === undefined || value === '') return undefined
+  return /^DATABASE_(?:DIRECT_)?URL$/.test(name) ? completeDatabaseUrl(value, env) : value
 }
 
 /** Parses one variable: its value or what was expected. */
@@ -27,11 +30,17 @@ export function readVariable(
   return { doc, value: result.data, expected: result.error?.issues[0]?.message }
 }
 
+/** Nothing of the value is a password: neither a key nor an address with more than host, port and path. */
+const harmless = /^(?:https?:\/\/)?[\w .,-]*(?::\d{1,5})?(?:\/[\w./-]*)?$/
+
 /** `NAME is "what was given"`, unless that must not be shown: an address may carry a password even where none belongs. */
 function describe(env: Given, name: string, doc: VariableDoc): string {
   const given = givenValue(env, name)
   if (given === undefined) return `${name} is ${doc.unset} when unset`
-  return doc.secret || given.includes('@') ? `${name} is set, but not as needed` : `${name} is ${JSON.stringify(given)}`
+  if (given !== env[name]?.trim()) return `${name}, completed by ${libpqVariables(env).join(', ')}, is not as needed`
+  return doc.secret || !harmless.test(given)
+    ? `${name} is set, but not as needed`
+    : `${name} is ${JSON.stringify(given)}`
 }
 
 /** Variables that begin with ASKONCE_ and mean nothing here. ASKONCE_TEST_* belongs to the test suite. */
@@ -66,10 +75,8 @@ export function readEnvironment(env: Given): { values: Environment; problems: st
       problems.push(`${describe(env, lower, doc)}: expected at most ${upper}, which is ${values[upper] / unit}`)
     }
   }
-  if (values.DATABASE_DIRECT_URL && givenValue(env, 'DATABASE_URL') === undefined) {
-    problems.push(
-      'DATABASE_DIRECT_URL is set without DATABASE_URL: set DATABASE_URL to the pooler, or to this server alone',
-    )
+  return {
+    values,
+    problems: [...problems, ...databaseProblems(values), ...redisProblems(values), ...unknownVariables(env)],
   }
-  return { values, problems: [...problems, ...unknownVariables(env)] }
 }

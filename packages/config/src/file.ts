@@ -72,12 +72,19 @@ function pointer(path: readonly PropertyKey[]): string {
   return steps.length === 0 ? '(the document)' : `/${steps.join('/')}`
 }
 
-/** What stands at `path`, shortened; an address with credentials, or a long text that may be a key, is not shown. */
+/** What stands at `path`, shortened; an address, and a text that may be a key, is not shown. */
 function shown(document: unknown, path: readonly PropertyKey[]): string {
   const value = path.reduce<unknown>((at, step) => (at as Record<PropertyKey, unknown> | undefined)?.[step], document)
   if (value === undefined) return 'is missing'
   const json = JSON.stringify(value)
-  return json.length > 60 || json.includes('@') ? 'is not valid' : `is ${json}`
+  return json.length > 60 || /[@?#]/.test(json) || (path.at(-1) === 'api_key_env' && !json.startsWith('"ASKONCE_'))
+    ? 'is not valid'
+    : `is ${json}`
+}
+
+/** Without the piece of the document that Node quotes. */
+function whyOf({ message }: Error): string {
+  return message.replace(/, (?:\.\.\.)?".*" is not valid JSON$/s, ' is not expected there')
 }
 
 function explain(issue: z.core.$ZodIssue, document: unknown): string[] {
@@ -105,7 +112,7 @@ export function readConfigFile(file: string): ConfigFile & { problems: string[] 
     const what = error instanceof SyntaxError ? 'is not JSON' : 'cannot be read'
     return {
       ...nothing,
-      problems: [`ASKONCE_CONFIG is ${JSON.stringify(file)}, which ${what}: ${(error as Error).message}`],
+      problems: [`ASKONCE_CONFIG is ${JSON.stringify(file)}, which ${what}: ${whyOf(error as Error)}`],
     }
   }
   const parsed = fileSchema.safeParse(document)

@@ -1,9 +1,11 @@
 import { resolve } from 'node:path'
 import { type Config, deepFreeze, type LaneConfig } from './config.ts'
-import { type Given, readEnvironment } from './environment.ts'
+import { readEnvironment } from './environment.ts'
 import { readConfigFile } from './file.ts'
 import { builtInLanes, fileLanes } from './lanes.ts'
+import { type Given, libpqVariables } from './libpq.ts'
 import { ConfigError } from './problems.ts'
+import { redisFiles } from './servers.ts'
 import type { Environment } from './variables.ts'
 
 /**
@@ -27,21 +29,29 @@ export function loadConfig(env: Given = process.env): Config {
     inputPerMillionUsd: price.input_per_million_usd,
     outputPerMillionUsd: price.output_per_million_usd,
   }))
-  return deepFreeze({ ...nest(values), lanes, providersOn: lanes.some(isReal), prices })
+  return deepFreeze({ ...nest(values, env), lanes, providersOn: lanes.some(isReal), prices })
 }
 
 function isReal(lane: LaneConfig): boolean {
   return lane.kind !== 'simulated'
 }
 
-function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'> {
+function nest(env: Environment, given: Given): Omit<Config, 'lanes' | 'providersOn' | 'prices'> {
   const dataDir = resolve(env.ASKONCE_DATA_DIR)
   return {
     http: { host: env.HOST, port: env.PORT, healthPort: env.ASKONCE_HEALTH_PORT },
     log: { level: env.LOG_LEVEL },
     dataDir,
-    database: { url: env.DATABASE_URL, directUrl: env.DATABASE_DIRECT_URL, poolSize: env.ASKONCE_DATABASE_POOL },
-    redis: { url: env.REDIS_URL },
+    database: {
+      url: env.DATABASE_URL,
+      directUrl: env.DATABASE_DIRECT_URL,
+      poolSize: env.ASKONCE_DATABASE_POOL,
+      unread: env.DATABASE_URL === null ? libpqVariables(given) : [],
+    },
+    redis: {
+      url: env.REDIS_URL,
+      files: redisFiles(env.ASKONCE_REDIS_CA_FILE, env.ASKONCE_REDIS_CERT_FILE, env.ASKONCE_REDIS_KEY_FILE),
+    },
     bootstrapKey: env.ASKONCE_BOOTSTRAP_KEY,
     worker: {
       concurrency: env.ASKONCE_CONCURRENCY,

@@ -1,5 +1,13 @@
 import { isIP } from 'node:net'
-import { parseRedisUrl, showRedisAddress } from '@askonce/address'
+import {
+  parsePostgresUrl,
+  parseRedisUrl,
+  readTlsFiles,
+  showPostgresAddress,
+  showRedisAddress,
+  TlsFileError,
+  type TlsFiles,
+} from '@askonce/address'
 import { Secret } from './secret.ts'
 
 /** What a reader made of a text: the value, or what it would have expected (a phrase that follows "expected"). */
@@ -38,19 +46,23 @@ function parseUrl(given: string): URL | null {
   return URL.canParse(given) ? new URL(given) : null
 }
 
-/**
- * A connection string with one of the schemes. It prints with its passwords replaced, so that host and database stay
- * readable in logs and in `askonce doctor`.
- */
-export function readConnection(given: string, schemes: readonly string[], hostNeeded: boolean): Reading<Secret> {
-  const expected = `a ${schemes.map((scheme) => `${scheme}//`).join(' or ')} address that parses as a URL (percent-encode special characters of the password)`
-  const url = parseUrl(given)
-  if (!url || !schemes.includes(url.protocol) || (hostNeeded && url.hostname === '')) return { expected }
-  if (url.password !== '') url.password = 'redacted'
-  for (const name of url.searchParams.keys()) {
-    if (/password|passphrase|key|secret|token/i.test(name)) url.searchParams.set(name, 'redacted')
+/** `DATABASE_URL`, whose files must be there. It prints without its passwords. */
+export function readPostgresUrl(given: string): Reading<Secret> {
+  const parsed = parsePostgresUrl(given)
+  if ('expected' in parsed) return parsed
+  const problem = parsed.value.tls === null ? null : filesProblem(parsed.value.tls.files)
+  return problem === null ? { value: new Secret(given, showPostgresAddress(parsed.value)) } : { expected: problem }
+}
+
+/** What is wrong with the files of a connection with TLS, as a phrase that follows "expected". */
+export function filesProblem(files: TlsFiles): string | null {
+  try {
+    readTlsFiles(files)
+    return null
+  } catch (error) {
+    if (error instanceof TlsFileError) return `files that can be used, but ${error.message}`
+    throw error
   }
-  return { value: new Secret(given, url.href.replaceAll(/(?<=:)redacted(?=@)|(?<==)redacted(?=&|#|$)/g, '[redacted]')) }
 }
 
 /** `REDIS_URL` in any of its forms. It prints without its passwords. */
@@ -62,10 +74,11 @@ export function readRedisUrl(given: string): Reading<Secret> {
 /** An http(s) address without credentials, query and fragment; trailing slashes are dropped. */
 export function readHttpUrl(given: string): Reading<string> {
   const url = parseUrl(given)
+  // What stands before an @ may be a password that was cut at its first slash: it would be printed as a path.
+  if (url && given.includes('@'))
+    return { expected: 'an address without user and password: the key has its own variable' }
   if (!url || !/^https?:$/.test(url.protocol) || url.hostname === '')
     return { expected: 'an http:// or https:// address' }
-  if (url.username !== '' || url.password !== '')
-    return { expected: 'an address without user and password: the key has its own variable' }
   if (url.search !== '' || url.hash !== '') return { expected: 'an address without query and fragment' }
   return { value: given.replace(/\/+$/, '') }
 }

@@ -2,12 +2,12 @@ import { uncertainPolicies } from '@askonce/core'
 import { z } from 'zod'
 import {
   readAnthropicUrl,
-  readConnection,
   readHeaderNames,
   readHost,
   readHttpUrl,
   readInteger,
   readOneOf,
+  readPostgresUrl,
   readRedisUrl,
   readShare,
 } from './readers.ts'
@@ -68,12 +68,13 @@ const data = {
     {
       unset: 'embedded PostgreSQL in the data directory',
       accepts: 'postgres:// or postgresql:// address',
-      meaning: 'The database that holds jobs, answers and the ledger (PostgreSQL 15 to 18).',
+      meaning:
+        'The database that holds jobs, answers and the ledger (PostgreSQL 15 to 18). What the address may say, TLS included: [addresses](operations.md#addresses-and-tls). Parts that it leaves out come from `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGOPTIONS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT` and `PGSSLKEY`; without it these are not read.',
       example: 'postgres://askonce:password@db.example.com:5432/askonce',
       secret: true,
     },
     null,
-    (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
+    readPostgresUrl,
   ),
   DATABASE_DIRECT_URL: variable(
     {
@@ -85,7 +86,7 @@ const data = {
       secret: true,
     },
     null,
-    (given) => readConnection(given, ['postgres:', 'postgresql:'], false),
+    readPostgresUrl,
   ),
   ASKONCE_DATABASE_POOL: integer(
     { unset: 10, min: 2, max: 1000, unit: 'connections' },
@@ -102,6 +103,24 @@ const data = {
     },
     null,
     readRedisUrl,
+  ),
+  ASKONCE_REDIS_CA_FILE: path(
+    'the authorities that Node trusts',
+    null,
+    '/etc/askonce/redis-ca.pem',
+    'The authorities, in PEM format, that the certificates of `rediss://` servers, cluster nodes and sentinels may come from.',
+  ),
+  ASKONCE_REDIS_CERT_FILE: path(
+    'none',
+    null,
+    '/etc/askonce/redis-client.crt',
+    'The certificate, in PEM format, that is shown to Redis (`tls-auth-clients`); together with `ASKONCE_REDIS_KEY_FILE`.',
+  ),
+  ASKONCE_REDIS_KEY_FILE: path(
+    'none',
+    null,
+    '/etc/askonce/redis-client.key',
+    'The key of `ASKONCE_REDIS_CERT_FILE`, in PEM format.',
   ),
   ASKONCE_DATA_DIR: path(
     '.askonce',

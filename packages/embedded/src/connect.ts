@@ -1,3 +1,4 @@
+import { groundSettings, postgresParts } from '@askonce/address'
 import pg from 'pg'
 import { USER } from './init.ts'
 
@@ -42,7 +43,12 @@ export async function withClient<T>(
   timeoutMs: number,
   use: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: timeoutMs, query_timeout: 60_000 })
+  const client = new pg.Client({
+    // In parts: what an address leaves out, pg takes from the PG* variables of somebody's psql.
+    ...postgresParts(url, groundSettings),
+    connectionTimeoutMillis: timeoutMs,
+    query_timeout: 60_000,
+  })
   // Without a listener a connection cut at the wrong moment would end the process.
   client.on('error', () => {})
   await client.connect()

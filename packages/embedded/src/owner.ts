@@ -1,6 +1,7 @@
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { groundSettings, postgresParts } from '@askonce/address'
 import pg from 'pg'
 import { EmbeddedPostgresError, fileError } from './errors.ts'
 import { isAlive, ownProcess } from './process.ts'
@@ -150,7 +151,7 @@ class OwnerLock {
 
   async #tryTake(): Promise<boolean> {
     const client = new pg.Client({
-      connectionString: this.#url,
+      ...postgresParts(this.#url, groundSettings),
       application_name: 'askonce owner',
       keepAlive: true,
       connectionTimeoutMillis: 3_000,

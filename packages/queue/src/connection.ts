@@ -1,4 +1,4 @@
-import type { RedisAddress } from '@askonce/address'
+import { groundSettings, postgresParts, type RedisAddress } from '@askonce/address'
 import { createPostgresBackend, createRedisBackend, type BackendFactory, type QueueOptions } from 'bullmq'
 import pg from 'pg'
 import { openRedis, type Role } from './redis.ts'
@@ -55,7 +55,7 @@ export function bullConnection(
     }
   }
   const options = {
-    connectionString: connection.url,
+    ...postgresParts(connection.url, groundSettings),
     Client,
     max: poolSize,
     connectionTimeoutMillis: 2_000,

@@ -1,4 +1,4 @@
-import type { RedisAddress } from '@askonce/address'
+import { readTlsFiles, type RedisAddress } from '@askonce/address'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 
 /**
@@ -30,8 +30,9 @@ function connect(target: RedisAddress, role: Role): Redis | Cluster {
     ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
   }
-  const { tls, ...login } = target.login
-  const secure = tls ? { tls: {} } : {}
+  const { tls, files = null, ...login } = target.login
+  const certificates = files === null ? {} : readTlsFiles(files)
+  const secure = tls ? { tls: certificates } : {}
   if (target.kind === 'redis') {
     const { server, db, family } = target
     return new Redis({
@@ -60,7 +61,7 @@ function connect(target: RedisAddress, role: Role): Redis | Cluster {
     ...options,
     ...login,
     ...secure,
-    ...(tls ? { sentinelTLS: {}, enableTLSForSentinelMode: true } : {}),
+    ...(tls ? { sentinelTLS: certificates, enableTLSForSentinelMode: true } : {}),
     sentinels: [...sentinels],
     name: primary,
     db,

@@ -1,9 +1,10 @@
+import { groundSettings, postgresParts } from '@askonce/address'
 import { LATEST_SCHEMA_VERSION, runMigrations } from 'bullmq'
 import pg from 'pg'
 
 /** Brings BullMQ's own schema (`bullmq`) up to date. Safe to run in parallel. */
 export async function migrateQueueSchema(url: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url, application_name: 'askonce migrate' })
+  const client = new pg.Client({ ...postgresParts(url, groundSettings), application_name: 'askonce migrate' })
   await client.connect()
   try {
     await runMigrations(client)
@@ -17,7 +18,7 @@ export class QueueSchemaError extends Error {}
 
 /** Refuses a BullMQ schema that is not the one of this package: BullMQ itself accepts an older one of the same major silently. */
 export async function assertQueueSchema(url: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url, application_name: 'askonce schema check' })
+  const client = new pg.Client({ ...postgresParts(url, groundSettings), application_name: 'askonce schema check' })
   await client.connect()
   try {
     const { rows: found } = await client.query<{ exists: boolean }>(

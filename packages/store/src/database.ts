@@ -1,3 +1,4 @@
+import { groundSettings, postgresParts } from '@askonce/address'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
 import { within } from '@askonce/timing'
@@ -32,6 +33,7 @@ export const sessionSettings: Readonly<Record<string, string>> = {
   lock_timeout: String(lockTimeoutMs),
   statement_timeout: String(statementTimeoutMs),
   idle_in_transaction_session_timeout: String(statementTimeoutMs),
+  ...groundSettings,
   ...plannerSettings,
 }
 
@@ -66,14 +68,12 @@ export const parsers: pg.CustomTypesConfig = { getTypeParser: parserOf as pg.Cus
 
 /** How a connection is made. `pooled`: through a pooler in transaction mode, where the next statement may be in another session. */
 export function sessionOptions(url: string, name: string, { pooled = false } = {}): ClientOptions {
-  const options = Object.entries(sessionSettings).map(([setting, value]) => `-c ${setting}=${value}`)
   return {
-    connectionString: url,
+    ...postgresParts(url, pooled ? null : sessionSettings),
     application_name: name,
     connectLimitMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    ...(pooled ? {} : { options: options.join(' ') }),
     types: parsers,
   }
 }

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { tlsAdvice } from '@askonce/address'
 import type { Config } from '@askonce/config'
 import type { Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
-import { databaseUrl } from '../database.ts'
+import { databaseUrl, unreadNotice } from '../database.ts'
 import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
@@ -21,7 +22,7 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
   const url = databaseUrl(config)
   if (url === null) {
     const detail = `no embedded PostgreSQL runs on ${config.dataDir}, and DATABASE_URL is not set`
-    return [problem('postgres', detail, 'Start it with: npm start (or set DATABASE_URL)')]
+    return [problem('postgres', detail, `Start it with: npm start (or set DATABASE_URL).${unreadNotice(config)}`)]
   }
   const { openDatabase, readServerFacts } = await import('@askonce/store')
   const database = openDatabase({ url, name: 'askonce doctor', poolSize: 2 })
@@ -40,7 +41,8 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
         ? 'the embedded PostgreSQL'
         : String(config.database.directUrl ?? config.database.url)
     const detail = `${what} does not answer: ${reasonOf(error)}`
-    return [problem('postgres', detail, 'Is it running, and are address, user and password in DATABASE_URL right?')]
+    const todo = 'Is it running, and are address, user and password in DATABASE_URL right?'
+    return [problem('postgres', detail, tlsAdvice(error, 'postgres') ?? todo)]
   } finally {
     await database.close()
   }

@@ -1,8 +1,9 @@
 import { ConfigError, configTable, loadConfig, type Config } from '@askonce/config'
+import { unreadNotice } from '../database.ts'
 import { exitCodes } from '../errors.ts'
 import { count } from '../format.ts'
 import { oneLine, paint, print, printJson, type Style } from '../terminal.ts'
-import { type Check, ok, problem, type Status } from './check.ts'
+import { type Check, ok, problem, type Status, warn } from './check.ts'
 import { checkDatabase } from './database.ts'
 import { checkDataDirectory, checkNode, checkSpool } from './machine.ts'
 import { checkProviders } from './providers.ts'
@@ -44,7 +45,13 @@ async function configured(): Promise<Check[]> {
     checkProviders(config),
     checkSpool(config),
   ])
-  return [ok('config', 'valid'), ...found.flat()]
+  return [ok('config', 'valid'), ...unread(config), ...found.flat()]
+}
+
+/** Somebody who sets PGHOST may think that it is used. */
+function unread(config: Config): Check[] {
+  const notice = unreadNotice(config).trim()
+  return notice === '' ? [] : [warn('database', 'the embedded database is used', notice)]
 }
 
 function worst(checks: readonly Check[]): Status {

@@ -1,7 +1,7 @@
 import { redisAddress } from '@askonce/address'
 import { ConfigError, loadConfig, type Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
-import { databaseUrl } from '../database.ts'
+import { databaseUrl, unreadNotice } from '../database.ts'
 import { exitCodes, refusal } from '../errors.ts'
 
 /** The configuration, or a {@link refusal} that lists every problem. */
@@ -27,7 +27,7 @@ export function databaseUrlOf(config: Config): string {
   const found = databaseUrl(config)
   if (found !== null) return found
   throw refusal(
-    `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.`,
+    `no database: set DATABASE_URL, or run \`npm start\`, whose embedded database in ${config.dataDir} is then used.${unreadNotice(config)}`,
     exitCodes.usage,
   )
 }
@@ -40,5 +40,5 @@ export function poolerUrlOf({ database: { directUrl, url } }: Config): string | 
 /** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
 export function queueOf(config: Config, postgresUrl: string): QueueConnection {
   const redis = config.redis.url?.reveal()
-  return redis === undefined ? { kind: 'postgres', url: postgresUrl } : redisAddress(redis)
+  return redis === undefined ? { kind: 'postgres', url: postgresUrl } : redisAddress(redis, config.redis.files)
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { tlsAdvice } from '@askonce/address'
 import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
 import { assertSchema, isUnavailable, migrate, PoolerError, readPoolerFacts, SchemaVersionError } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
@@ -60,6 +61,9 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
           `a pooler answers at DATABASE_URL and refuses what our sessions need (${message}). Set DATABASE_DIRECT_URL to the server behind it.`,
         )
       }
+      // Waiting renews no certificate, and brings no encryption.
+      const advice = tlsAdvice(error, 'postgres')
+      if (advice !== null) throw refusal(`Postgres cannot be used: ${advice}. (${message})`)
       if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
       if (!isUnavailable(error))
         throw refusal(`Postgres refuses: ${message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)

@@ -6,6 +6,7 @@ import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '
 import { startJanitor } from '@askonce/janitor'
 import { createMetrics } from '@askonce/telemetry'
 import { startWorker, type Worker } from '@askonce/worker'
+import { unreadNotice } from '../database.ts'
 import { refusal } from '../errors.ts'
 import { banner, revokedKeyNotice } from './banner.ts'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
@@ -56,6 +57,7 @@ export async function runStart(): Promise<void> {
     const janitor = await startJanitor(context)
     base.owner.update({ address: api.address, apiKey: key })
     say(banner({ config, address: api.address, key, place: base.place }))
+    if (unreadNotice(config) !== '') say(`Note:${unreadNotice(config)}\n`)
     if (api.bootstrapKeyIsRevoked()) say(revokedKeyNotice(config))
 
     await untilAborted(signals.first)
