@@ -74,6 +74,7 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     ...(pooled ? {} : { options: options.join(' ') }),
+    rules: { settings: sessionSettings, pooled },
     types: parsers,
   }
 }
