@@ -1,4 +1,3 @@
-import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import {
   isUnavailable,
   openDatabase,
@@ -11,43 +10,13 @@ import { leakCheck, startTestPostgres, type TestDatabase, type TestPostgres } fr
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { ping } from './fixture.ts'
-
-/** What a session pooler with `ignore_startup_parameters = options` does: it passes everything on but our settings. */
-async function startDropper(port: number): Promise<{ server: Server; port: number; connections: () => number }> {
-  let connections = 0
-  const server = createServer((client) => {
-    connections += 1
-    const target = connect(port, '127.0.0.1')
-    client.on('error', () => target.destroy())
-    target.on('error', () => client.destroy())
-    target.pipe(client)
-    client.once('data', (startup) => {
-      target.write(withoutOptions(startup))
-      client.pipe(target)
-    })
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return { server, port: (server.address() as AddressInfo).port, connections: () => connections }
-}
-
-/** Of the first message: length, version, then names and values that end with a NUL each. */
-function withoutOptions(startup: Buffer): Buffer {
-  const parts = startup.subarray(8, -2).toString('latin1').split('\0')
-  const kept = parts.flatMap((name, index) =>
-    index % 2 === 0 && name !== 'options' ? [`${name}\0${parts[index + 1] ?? ''}\0`] : [],
-  )
-  const body = Buffer.from(`${kept.join('')}\0`, 'latin1')
-  const head = Buffer.alloc(8)
-  head.writeInt32BE(body.length + 8)
-  startup.copy(head, 4, 4, 8)
-  return Buffer.concat([head, body])
-}
+import { startDropper, type Dropper } from './options-dropper.ts'
 
 describe('a session that has not the settings it was asked for', () => {
   let postgres: TestPostgres
   let database: TestDatabase
   let client: pg.Client
-  let dropper: Awaited<ReturnType<typeof startDropper>>
+  let dropper: Dropper
   let through: string
   const opened: Database[] = []
   const open = (url: string, poolerUrl: string | null = null): Database => {
@@ -71,7 +40,7 @@ describe('a session that has not the settings it was asked for', () => {
   })
   afterAll(async () => {
     await client.end()
-    dropper.server.close()
+    dropper.close()
     await postgres.stop()
     await leakCheck()
   })
