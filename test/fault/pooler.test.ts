@@ -67,9 +67,15 @@ describe('PgBouncer in transaction mode', () => {
     expect(await alone.exited).toMatchObject({ code: 1 })
     expect(alone.stderr.join('\n')).toMatch(/a pooler answers at DATABASE_URL.*Set DATABASE_DIRECT_URL/)
     expect(await child.exited).toMatchObject({ code: 1 })
-    const refusal = /synchronous_commit is off behind the pooler.*alter role \w+ set sync/
+    const refusal = /synchronous_commit is off instead of on.*behind the pooler/
+    const remedy = /alter role \w+ set sync/
     expect(child.stderr.join('\n')).toMatch(refusal)
-    expect(check).toMatchObject({ status: 'problem', detail: expect.stringMatching(refusal) as string })
+    expect(child.stderr.join('\n')).toMatch(remedy)
+    expect(check).toMatchObject({
+      status: 'problem',
+      detail: expect.stringMatching(refusal) as string,
+      todo: expect.stringMatching(remedy) as string,
+    })
 
     await system.sql(`alter role current_user set synchronous_commit = 'on'`)
     // Its connections have the settings of their beginning.

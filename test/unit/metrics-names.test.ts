@@ -13,14 +13,16 @@ async function everyMetric(): Promise<string> {
   metrics.setLaneStates([{ name: 'openai', state: 'open' }])
   metrics.callDuration.observe({ lane: 'openai', outcome: 'answered' }, 1)
   metrics.submissions.inc({ outcome: 'new' })
-  metrics.collectFromDatabase(() =>
-    Promise.resolve({
-      jobs: { queued: 1 },
-      oldestQueuedSeconds: 1,
-      oldestUncertainSeconds: 1,
-      workersAlive: 1,
-      openAttempts: 1,
-    }),
+  metrics.collectFromDatabase(
+    () =>
+      Promise.resolve({
+        jobs: { queued: 1 },
+        oldestQueuedSeconds: 1,
+        oldestUncertainSeconds: 1,
+        workersAlive: 1,
+        openAttempts: 1,
+      }),
+    () => Promise.resolve(),
   )
   return (await metrics.render()).text
 }

@@ -10,6 +10,8 @@ function recorded(level = 'debug') {
   return { lines, log: createLog({ level, role: 'test', destination }) }
 }
 
+const works = (): Promise<void> => Promise.resolve()
+
 describe('log', () => {
   it('writes level, time, role, event and the fields', () => {
     const { lines, log } = recorded()
@@ -149,7 +151,7 @@ describe('metrics', () => {
     metrics.collectFromDatabase(async () => {
       reads += 1
       return figures
-    })
+    }, works)
     const pages = await Promise.all([metrics.render(), metrics.render()])
     await metrics.render()
     expect(reads).toBe(1)
@@ -164,15 +166,26 @@ describe('metrics', () => {
 
   it('shows no figures when the database fails, only that it is down', async () => {
     const metrics = createMetrics()
-    metrics.collectFromDatabase(() => Promise.reject(new Error('away')))
+    metrics.collectFromDatabase(() => Promise.reject(new Error('away')), works)
     const { text } = await metrics.render()
     expect(text).toContain('askonce_database_up 0')
     expect(text).not.toMatch(/^askonce_(jobs|workers_alive|oldest_queued_seconds|open_attempts)[ {]/m)
   })
 
+  it('is down and shows its figures while the database can be read and takes no writes', async () => {
+    const metrics = createMetrics()
+    metrics.collectFromDatabase(
+      () => Promise.resolve(figures),
+      () => Promise.reject(new Error('a standby')),
+    )
+    const { text } = await metrics.render()
+    expect(text).toContain('askonce_database_up 0')
+    expect(text).toContain('askonce_workers_alive 2')
+  })
+
   it('does not wait for a database that says nothing', async () => {
     const metrics = createMetrics()
-    metrics.collectFromDatabase(() => new Promise(() => undefined))
+    metrics.collectFromDatabase(() => new Promise(() => undefined), works)
     const { text } = await metrics.render()
     expect(text).toContain('askonce_database_up 0')
   })

@@ -6,11 +6,13 @@ import {
   LaneWatch,
   lanesChannel,
   notify,
+  explainRefusal,
   openDatabase,
   ReadPool,
   readStatistics,
   Session,
   settledChannel,
+  StoreProbe,
   streamsChannel,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
@@ -45,7 +47,9 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   let closing = false
   // A reading that meets the closed pool is no outage.
   const unavailable = (error: unknown): void => {
-    if (!closing) outage.failed(error)
+    if (closing) return
+    probe.doubt()
+    outage.failed(explainRefusal(error) ?? error)
   }
   const { db, close: closeDatabase } = openDatabase({
     url: databaseUrl,
@@ -54,6 +58,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     poolSize: config.database.poolSize,
     onError: unavailable,
   })
+  const probe = new StoreProbe(db)
   const reads = new ReadPool({
     url: databaseUrl,
     poolerUrl,
@@ -61,7 +66,12 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     poolSize: readConnections,
     onError: unavailable,
   })
-  const watch = watchLanes(db, { failed: unavailable, worked: () => outage.worked() })
+  const answered = (): void => {
+    // What can be read may take no writes.
+    if (!probe.inTrouble) return outage.worked()
+    probe.check().then(() => outage.worked(), unavailable)
+  }
+  const watch = watchLanes(db, { failed: unavailable, worked: answered })
   const streams = new StreamHub(db, metrics)
   const waits = new WaitHub(db, (waiters) => metrics.waiters.set(waiters))
   const session = new Session({
@@ -83,9 +93,19 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }
-  metrics.collectFromDatabase(() => readStatistics(db))
+  metrics.collectFromDatabase(
+    () => readStatistics(db),
+    () => probe.check(),
+  )
   void watch.refresh()
 
+  const submissions = new Submissions({
+    db,
+    log,
+    metrics,
+    maxWaiting: config.limits.maxQueuedSubmissions,
+    handOver: (items) => handOver.add(items),
+  })
   const parts: Parts = {
     config,
     log,
@@ -93,19 +113,19 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     db,
     keys: new KeyRing(db),
     intake,
-    submissions: new Submissions({
-      db,
-      log,
-      metrics,
-      maxWaiting: config.limits.maxQueuedSubmissions,
-      handOver: (items) => handOver.add(items),
-    }),
+    submissions,
     jobs: new JobReader(db, metrics),
     reads: new CostlyReads(reads),
     waits,
     streams,
     lanes,
-    readiness: new Readiness({ db, databaseUrl, dispatcher, workerProblems }),
+    readiness: new Readiness({
+      probe,
+      submissionTrouble: () => submissions.trouble,
+      databaseUrl,
+      dispatcher,
+      workerProblems,
+    }),
     refreshLanes: () => watch.refresh(),
     announce: (news, ids) => {
       if (news === 'settled') {

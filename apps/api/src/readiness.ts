@@ -1,5 +1,5 @@
 import type { Dispatcher } from '@askonce/queue'
-import { assertSchema, ping, SchemaVersionError, type Db } from '@askonce/store'
+import { assertSchema, SchemaVersionError, StoreRefusalError, type StoreProbe } from '@askonce/store'
 import { errorReason } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
@@ -18,7 +18,9 @@ export interface Checks {
 }
 
 export interface ReadinessOptions {
-  db: Db
+  probe: StoreProbe
+  /** Why the last submissions were not stored; null: they were, or there were none lately. */
+  submissionTrouble: () => Error | null
   databaseUrl: string
   dispatcher: Dispatcher
   workerProblems: (() => Promise<string[]>) | null
@@ -52,9 +54,9 @@ export class Readiness {
   }
 
   private async look(): Promise<Checks> {
-    const { db, dispatcher, workerProblems } = this.options
+    const { dispatcher, workerProblems } = this.options
     const [database, schema, queue, worker] = await Promise.all([
-      attempt(() => ping(db)),
+      attempt(() => this.checkDatabase()),
       attempt(() => this.checkSchema()),
       attempt(() => dispatcher.ping()),
       workerProblems === null ? null : attempt(() => refuseProblems(workerProblems)),
@@ -62,6 +64,13 @@ export class Readiness {
     const checks = { database, schema, queue, ...(worker === null ? {} : { worker }) }
     this.last = { checks, atMs: performance.now() }
     return checks
+  }
+
+  private async checkDatabase(): Promise<void> {
+    await this.options.probe.check()
+    // The probe writes no job: what submissions met a moment ago may be what it cannot see.
+    const trouble = this.options.submissionTrouble()
+    if (trouble !== null) throw trouble
   }
 
   /** Once it has been right, it stays right for this process: migrations only go forward, by somebody who stops it first. */
@@ -82,7 +91,7 @@ async function attempt(run: () => Promise<void>): Promise<Check> {
     await patiently(run(), undefined, limitMs)
     return { ok: true, reason: null }
   } catch (error) {
-    const ours = error instanceof SchemaVersionError || error instanceof WorkerTroubleError
-    return { ok: false, reason: ours ? error.message : errorReason(error) }
+    const ours = [SchemaVersionError, WorkerTroubleError, StoreRefusalError].some((own) => error instanceof own)
+    return { ok: false, reason: ours ? (error as Error).message : errorReason(error) }
   }
 }

@@ -16,6 +16,8 @@ const maxWaitingBytes = 256 * 1024 * 1024
 /** A batch that meets a broken connection is sent again, with the same ids, for so long. */
 const retryForMs = 2_000
 const retryEveryMs = 100
+/** For so long a failure says something of the submissions to come. */
+const troubleLastsMs = 5_000
 
 /** The word of metrics and logs for what a submission got. */
 export const outcomeNames: Record<SubmitKind, string> = {
@@ -47,6 +49,8 @@ export class Submissions {
   private readonly group: GroupCommit<Waiting, SubmitResult | null>
   /** One at a time, and never where small ones go: two of ten megabytes would keep those waiting for seconds. */
   private readonly largeGroup: GroupCommit<Waiting, SubmitResult | null>
+  /** The last commit failed: Postgres was away, or took nothing. */
+  private failure: { error: Error; atMs: number } | null = null
   /** What the last batch would have been quickest with. */
   private order: SubmitOrder = 'insert first'
   private waitingBytes = 0
@@ -106,6 +110,12 @@ export class Submissions {
     return this.group.depth + this.largeGroup.depth
   }
 
+  /** What the last commit met, if it failed and that was a moment ago; null otherwise. */
+  get trouble(): Error | null {
+    const { failure } = this
+    return failure !== null && performance.now() - failure.atMs < troubleLastsMs ? failure.error : null
+  }
+
   private async commit(items: Waiting[]): Promise<(SubmitResult | null)[]> {
     const live = items.filter((item) => !item.abandoned)
     if (live.length === 0) return items.map(() => null)
@@ -124,9 +134,15 @@ export class Submissions {
     const giveUpAtMs = performance.now() + retryForMs
     for (;;) {
       try {
-        return await run()
+        const result = await run()
+        this.failure = null
+        return result
       } catch (error) {
-        if (!isUnavailable(error) || performance.now() >= giveUpAtMs) throw error
+        if (!isUnavailable(error)) throw error
+        if (performance.now() >= giveUpAtMs) {
+          this.failure = { error: error as Error, atMs: performance.now() }
+          throw error
+        }
         await sleep(retryEveryMs)
       }
     }

@@ -10,11 +10,11 @@ import {
   lanesChannel,
   notify,
   openDatabase,
-  ping,
   readOverdueAttempts,
   reclaimAttempts,
   Session,
   settledChannel,
+  StoreProbe,
   sweepsOf,
   takeBackDispatches,
   takeDueJobs,
@@ -59,6 +59,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     name: 'askonce janitor',
     poolSize: config.database.poolSize,
   })
+  const probe = new StoreProbe(db)
   const dispatcher = openDispatcher(queue, { onError: () => undefined })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
@@ -191,19 +192,14 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
 
   return Promise.resolve({
     async problems() {
-      const checks = [
-        ['Postgres does not answer', () => ping(db)],
-        ['the queue does not answer', () => dispatcher.ping()],
-      ] as const
-      const found = await Promise.all(
-        checks.map(([problem, check]) =>
-          check().then(
-            () => null,
-            () => problem,
-          ),
+      const [database, queueAnswers] = await Promise.all([
+        probe.problem(),
+        dispatcher.ping().then(
+          () => true,
+          () => false,
         ),
-      )
-      return found.filter((problem) => problem !== null)
+      ])
+      return [...(database === null ? [] : [database]), ...(queueAnswers ? [] : ['the queue does not answer'])]
     },
     async stop() {
       const startedAt = performance.now()

@@ -9,6 +9,7 @@ import {
   openDatabase,
   readDatabaseId,
   Session,
+  StoreProbe,
   type OpenAttempt,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
@@ -58,6 +59,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     poolSize: config.database.poolSize,
     onError: storeFailed,
   })
+  const probe = new StoreProbe(db)
   const stopping = new AbortController()
   const hurrying = new AbortController()
   const held = new HeldAttempts()
@@ -205,12 +207,16 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   return {
     inFlight: () => held.size,
     async problems() {
-      const queueAnswers = await dispatcher.ping().then(
-        () => true,
-        () => false,
-      )
+      const [database, queueAnswers] = await Promise.all([
+        probe.problem(),
+        dispatcher.ping().then(
+          () => true,
+          () => false,
+        ),
+      ])
       if (queueAnswers) queueOutage.worked()
       return [
+        ...(database === null ? [] : [database]),
         ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
         ...(queueAnswers ? [] : ['the queue does not answer']),
         ...(backPressure.heldBack === null ? [] : [`no new calls are made: ${backPressure.heldBack}`]),

@@ -74,6 +74,7 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
     connectLimitMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+    rules: { settings: sessionSettings, pooled },
     types: parsers,
   }
 }

@@ -4,7 +4,35 @@ export class OverloadedError extends Error {}
 /** Postgres cannot be reached, or went away with the outcome unknown. */
 export class StoreUnavailableError extends Error {}
 
-function sqlState(error: unknown): string {
+/** Postgres answers and does not do this process's work. The message is our own words: what it is. */
+export class StoreRefusalError extends StoreUnavailableError {
+  /** What to do about it. */
+  readonly todo: string
+
+  constructor(what: string, todo: string, options?: ErrorOptions) {
+    super(what, options)
+    this.todo = todo
+  }
+}
+
+/**
+ * A session has not the settings that ours begin with, so it was ended: what is acknowledged in it could be lost, or wait for ever. Its
+ * message also says what to do: it has to reach whoever reads a log.
+ */
+export class SessionSettingsError extends StoreRefusalError {
+  /** The message without what to do. */
+  readonly what: string
+
+  constructor(what: string, todo: string) {
+    super(`${what}. ${todo}`, todo)
+    this.what = what
+  }
+}
+
+/** Somebody has made our sessions read-only: that does not mend itself. */
+export class ReadOnlySettingError extends StoreRefusalError {}
+
+export function sqlState(error: unknown): string {
   const code = (error as { code?: unknown } | null)?.code
   // Without E…: EPIPE is the network's, and no class of SQLSTATE begins so.
   return typeof code === 'string' && /^(?!E)[0-9A-Z]{5}$/.test(code) ? code : ''
@@ -26,6 +54,7 @@ export function isContention(error: unknown): boolean {
  * Whether the statement took effect is unknown.
  */
 export function isUnavailable(error: unknown): boolean {
+  if (error instanceof StoreRefusalError) return true
   const state = sqlState(error)
   return state === '' ? isDriverError(error) : /^(08|53|57|58|XX|25006)/.test(state)
 }

@@ -9,6 +9,12 @@ export interface DatabaseFigures {
   openAttempts: number
 }
 
+/** `check` rejects while the database takes no writes: then its figures show all the same. */
+interface Source {
+  read: () => Promise<DatabaseFigures>
+  check: () => Promise<void>
+}
+
 /** Shortest time between two readings: scrapes of several collectors share one. */
 const cacheMs = 2_000
 /** A scrape waits no longer than this for the database. */
@@ -17,7 +23,7 @@ const patienceMs = 2_000
 /** Gauges over a reading of the database. One reading at a time, shared by all scrapes that come meanwhile. */
 export function createDatabaseGauges(prefix: string, registers: Registry[]) {
   const gauge = (name: string, help: string): Gauge => new Gauge({ name: prefix + name, help, registers })
-  const up = gauge('database_up', '1 while the database answers')
+  const up = gauge('database_up', '1 while the database answers and takes writes')
   const jobs = new Gauge({
     name: `${prefix}jobs`,
     help: 'Jobs by state; succeeded is an estimate',
@@ -31,7 +37,7 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
     openAttempts: gauge('open_attempts', 'Attempts without an end'),
   }
   const unlabelled = [up, ...Object.values(single)]
-  let read: (() => Promise<DatabaseFigures>) | null = null
+  let source: Source | null = null
   let underWay: Promise<void> | null = null
   let readAtMs = Number.NEGATIVE_INFINITY
 
@@ -41,16 +47,20 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
     for (const one of unlabelled) one.remove()
   }
 
-  const show = (figures: DatabaseFigures): void => {
+  const show = (figures: DatabaseFigures, takesWrites: boolean): void => {
     clear()
-    up.set(1)
+    up.set(takesWrites ? 1 : 0)
     for (const [state, count] of Object.entries(figures.jobs)) jobs.set({ state }, count)
     for (const [name, one] of Object.entries(single)) one.set(figures[name as keyof typeof single])
   }
 
-  const update = async (reader: () => Promise<DatabaseFigures>): Promise<void> => {
+  const update = async ({ read, check }: Source): Promise<void> => {
     try {
-      show(await reader())
+      const takesWrites = check().then(
+        () => true,
+        () => false,
+      )
+      show(await read(), await takesWrites)
     } catch {
       clear()
       up.set(0)
@@ -61,13 +71,13 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
 
   clear()
   return {
-    readWith(reader: () => Promise<DatabaseFigures>): void {
-      read = reader
+    readWith(given: Source): void {
+      source = given
     },
     /** Never rejects. A database that does not answer in time shows as down; its late reading still counts for the next scrape. */
     async refresh(): Promise<void> {
-      if (read === null || performance.now() - readAtMs < cacheMs) return
-      underWay ??= update(read)
+      if (source === null || performance.now() - readAtMs < cacheMs) return
+      underWay ??= update(source)
       let timer: NodeJS.Timeout | undefined
       const late = new Promise<'late'>((resolve) => {
         timer = setTimeout(() => resolve('late'), patienceMs)

@@ -273,6 +273,12 @@ export const events = {
     'reason',
   ),
   'store.unavailable': event('error', 'Postgres cannot be reached; once per outage.', 'reason', 'address'),
+  'store.waiting': event(
+    'warn',
+    'A process that starts still waits for Postgres; every 30 s, and when the reason changes.',
+    'reason',
+    'duration_ms',
+  ),
   'store.recovered': event('info', 'Postgres answers again.', 'duration_ms', 'address'),
   'queue.unavailable': event(
     'error',

@@ -71,9 +71,9 @@ export function createMetrics() {
       pausedModels.reset()
       for (const { name, count } of lanes) pausedModels.set({ lane: name }, count)
     },
-    /** From now on a scrape also shows these figures, read at most every two seconds. */
-    collectFromDatabase(read: () => Promise<DatabaseFigures>): void {
-      databaseGauges.readWith(read)
+    /** From now on a scrape also shows these figures, read at most every two seconds; `check` rejects while the database takes no writes. */
+    collectFromDatabase(read: () => Promise<DatabaseFigures>, check: () => Promise<void>): void {
+      databaseGauges.readWith({ read, check })
     },
     /** The page of /metrics. Never rejects: without a database its gauges are absent and `askonce_database_up` is 0. */
     async render(): Promise<{ contentType: string; text: string }> {

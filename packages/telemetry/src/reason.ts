@@ -2,6 +2,9 @@
 const ownErrors = new Set([
   'OverloadedError',
   'StoreUnavailableError',
+  'StoreRefusalError',
+  'SessionSettingsError',
+  'ReadOnlySettingError',
   'SchemaVersionError',
   'PoolerError',
   'SpoolUnavailableError',

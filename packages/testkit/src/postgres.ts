@@ -50,6 +50,8 @@ export interface TestPostgres {
   /** Of the postmaster. */
   readonly pid: number
   readonly major: number
+  /** Its data directory, owned by the user that the server runs as. */
+  readonly dataDirectory: string
   /** Makes an empty database, or a clone of `template`, which nobody may be connected to. */
   createDatabase(template?: { readonly name: string }): Promise<TestDatabase>
   /** Down by `mode` (default fast) unless it is down, and up again on the same port with the same data. */
@@ -154,6 +156,7 @@ export async function startTestPostgres(options: TestPostgresOptions = {}): Prom
     url,
     port,
     major: files.major,
+    dataDirectory: clusterDir,
     get pid() {
       return server?.pid ?? 0
     },

@@ -57,7 +57,7 @@ describe('what a role refuses to start with', () => {
     const url = new URL(system.database.url)
     url.password = 'wrong'
     const { code, text } = await refused('janitor', { DATABASE_URL: url.href })
-    expect([code, text]).toEqual([1, expect.stringMatching(/password authentication failed.*Check DATABASE_URL/)])
+    expect([code, text]).toEqual([1, expect.stringMatching(/password authentication failed.*DATABASE_URL/)])
   })
 
   test('a port in use', async () => {

@@ -1,18 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  isContention,
-  isDataError,
-  isUnavailable,
-  openDatabase,
-  ping,
-  retryContention,
-  type Database,
-} from '@askonce/store'
+import { isContention, isDataError, isUnavailable, openDatabase, retryContention, type Database } from '@askonce/store'
 import { startTcpProxy, type TcpProxy } from '@askonce/testkit'
 import type * as timing from '@askonce/timing'
 import { sql } from 'kysely'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { insertJob, openTransaction, useStore } from './fixture.ts'
+import { insertJob, openTransaction, ping, useStore } from './fixture.ts'
 
 /** Statements go half a minute without a reply before they are given up: in a test that waits for it, half a second. */
 let impatient = false

@@ -26,6 +26,11 @@ export interface Fixture {
   query<Result = Row>(text: string, values?: readonly unknown[]): Promise<Result[]>
 }
 
+/** A statement; rejects when Postgres does not answer. */
+export async function ping(db: Database['db']): Promise<void> {
+  await sql`select 1`.execute(db)
+}
+
 /** Starts the server before the tests of the file and stops it after them. The members are there from then on. */
 export function useStore(options: { poolSize?: number } = {}): Fixture {
   const fixture = {} as Fixture

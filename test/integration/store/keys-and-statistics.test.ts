@@ -4,7 +4,6 @@ import {
   findApiKey,
   isDataError,
   listApiKeys,
-  ping,
   readServerFacts,
   readStatistics,
   revokeApiKey,
@@ -12,7 +11,7 @@ import {
   noDefaults,
 } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
-import { addWorker, inSeconds, insertAttempt, insertJob, sha, useStore } from './fixture.ts'
+import { addWorker, inSeconds, insertAttempt, insertJob, ping, sha, useStore } from './fixture.ts'
 
 const store = useStore()
 

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { PoolerError, readPoolerFacts, sessionSettings } from '@askonce/store'
+import { readPoolerFacts, SessionSettingsError, sessionSettings } from '@askonce/store'
 import { leakCheck, startTestPostgres, type TestPostgres } from '@askonce/testkit'
 import pg from 'pg'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -52,7 +52,7 @@ describe('what sessions behind a pooler must be like', () => {
 
   test('an acknowledged commit that is not on disk is refused; without a standby, all but off wait for the disk', async () => {
     await setAll({ synchronous_commit: 'off' })
-    await expect(readPoolerFacts(url, url)).rejects.toThrow(PoolerError)
+    await expect(readPoolerFacts(url, url)).rejects.toThrow(SessionSettingsError)
     for (const synchronous_commit of ['local', 'remote_write', 'remote_apply']) {
       await setAll({ synchronous_commit })
       expect((await readPoolerFacts(url, url)).missing[0]?.setting).toBe('synchronous_commit')
@@ -75,7 +75,7 @@ describe('what sessions behind a pooler must be like', () => {
     try {
       for (const synchronous_commit of ['local', 'remote_write']) {
         await setAll({ synchronous_commit })
-        await expect(readPoolerFacts(url, url)).rejects.toThrow(PoolerError)
+        await expect(readPoolerFacts(url, url)).rejects.toThrow(SessionSettingsError)
       }
       for (const synchronous_commit of ['on', 'remote_apply']) {
         await setAll({ synchronous_commit })

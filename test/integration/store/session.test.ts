@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isUnavailable, notify, ping, Session, settledChannel, type SessionOptions } from '@askonce/store'
+import { isUnavailable, notify, Session, settledChannel, type SessionOptions } from '@askonce/store'
 import { startTcpProxy, type TcpProxy } from '@askonce/testkit'
 import { sql } from 'kysely'
 import { afterEach, describe, expect, it } from 'vitest'
-import { useStore } from './fixture.ts'
+import { ping, useStore } from './fixture.ts'
 
 const store = useStore()
 const opened: { close: () => Promise<void> }[] = []

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tlsAdvice } from '@askonce/address'
 import type { Config } from '@askonce/config'
-import type { Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
+import type { ConnectionLimit, Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl, unreadNotice } from '../database.ts'
 import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
@@ -10,9 +10,12 @@ import { type Check, ok, problem, warn } from './check.ts'
 
 const oldestMajor = 15
 const newestMajor = 18
-/** Processes of one small installation (API, worker, janitor), and what BullMQ and the beats open beside the pools. */
+/** Processes of one small installation (API, worker, janitor), what they open beside their pools, and BullMQ on Postgres for each lane. */
 const processes = 3
-const besidePools = 30
+const besidePools = 8
+const bullmqPerLane = 15
+/** Share of a limit from which on it is nearly reached. */
+const nearlyAll = 0.9
 const skewWarnMs = 5_000
 /** Workers beat twice a second; one that has not in this time does not live. */
 const beatWatchMs = 1_500
@@ -29,7 +32,12 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
   try {
     const askedMs = Date.now()
     const facts = await readServerFacts(database.db)
-    const checks = [...serverChecks(facts), skew(facts, askedMs, Date.now()), connections(facts, config)]
+    const checks = [
+      ...serverChecks(facts),
+      skew(facts, askedMs, Date.now()),
+      ...facts.limits.map((limit) => connections(limit, config)),
+      await checkWrites(database),
+    ]
     const schema = await checkSchema(url, config)
     checks.push(...schema)
     if (schema[0]?.status === 'ok')
@@ -40,6 +48,10 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
       config.database.url === null
         ? 'the embedded PostgreSQL'
         : String(config.database.directUrl ?? config.database.url)
+    const { findRefusal, SessionSettingsError } = await import('@askonce/store')
+    const found = await findRefusal(url, error)
+    if (found instanceof SessionSettingsError) return [problem('sessions', found.what, found.todo)]
+    if (found !== null) return [problem('postgres', `${what} refuses: ${found.message}`, found.todo)]
     const detail = `${what} does not answer: ${reasonOf(error)}`
     const todo = 'Is it running, and are address, user and password in DATABASE_URL right?'
     return [problem('postgres', detail, tlsAdvice(error, 'postgres') ?? todo)]
@@ -85,15 +97,34 @@ function skew({ now }: ServerFacts, askedMs: number, answeredMs: number): Check 
   )
 }
 
-function connections({ maxConnections }: ServerFacts, { database: { poolSize } }: Config): Check {
-  const needed = processes * poolSize + besidePools
-  const detail = `max_connections ${maxConnections}, a pool of ${poolSize} for each process`
-  if (needed <= maxConnections) return ok('connections', detail)
-  return warn(
-    'connections',
-    `${detail}: one API, worker and janitor may need ${needed}`,
-    'Raise max_connections, or lower ASKONCE_DATABASE_POOL.',
-  )
+/** Whether the database takes writes, which api, worker, janitor and migrate cannot do without. */
+async function checkWrites({ db }: Database): Promise<Check> {
+  const { StoreProbe, StoreRefusalError } = await import('@askonce/store')
+  const name = 'writes'
+  const sinceMs = performance.now()
+  try {
+    await new StoreProbe(db).check()
+    return ok(name, `a write of ours was committed in ${Math.ceil(performance.now() - sinceMs)} ms`)
+  } catch (error) {
+    const need = 'every process of ours has to write: until then nothing is accepted, and no call is made'
+    if (error instanceof StoreRefusalError) return problem(name, `${error.message}; ${need}`, error.todo)
+    return problem(name, `${reasonOf(error)}; ${need}`, 'Its log says why.')
+  }
+}
+
+const limitSetBy = { server: 'max_connections', role: 'alter role', database: 'alter database' } as const
+
+/** What one installation needs against what there may be. Behind a pooler the pools are its own affair. */
+function connections({ of, name, most, inUse }: ConnectionLimit, config: Config): Check {
+  const { poolSize, directUrl } = config.database
+  const pools = directUrl === null ? processes * poolSize : 0
+  const needed = pools + besidePools + (config.redis.url === null ? bullmqPerLane * config.lanes.length : 0)
+  const whose = of === 'server' ? 'the server' : `the ${of} ${name}`
+  const detail = `${whose} allows ${most}, ${inUse} in use`
+  const todo = `Raise it (${limitSetBy[of]}${of === 'server' ? '' : ' … connection limit'}), or lower ASKONCE_DATABASE_POOL.`
+  if (needed > most) return warn('connections', `${detail}: one API, worker and janitor may need ${needed}`, todo)
+  if (inUse >= most * nearlyAll) return warn('connections', `${detail}: hardly any are left`, todo)
+  return ok('connections', `${detail}; one API, worker and janitor may need ${needed}`)
 }
 
 async function checkSchema(url: string, { redis }: Config): Promise<Check[]> {

@@ -1,14 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tlsAdvice } from '@askonce/address'
 import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
-import { assertSchema, isUnavailable, migrate, PoolerError, readPoolerFacts, SchemaVersionError } from '@askonce/store'
+import {
+  assertSchema,
+  findRefusal,
+  isUnavailable,
+  migrate,
+  PoolerError,
+  readPoolerFacts,
+  ReadOnlySettingError,
+  SchemaVersionError,
+  SessionSettingsError,
+} from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
+import { WaitNotice } from './wait-notice.ts'
 
 const retryMs = 500
 
 /** What waiting does not mend, in our own words. */
-const ownRefusals = [SchemaVersionError, QueueSchemaError, PoolerError]
+const ownRefusals = [SchemaVersionError, QueueSchemaError, PoolerError, SessionSettingsError]
 
 /**
  * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
@@ -20,7 +31,7 @@ export async function requireSchema(
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
-  await whenAvailable(log, signal, async () => {
+  await whenAvailable(url, log, signal, async () => {
     await assertSchema(url)
     if (queueInPostgres) await assertQueueSchema(url)
   })
@@ -28,7 +39,7 @@ export async function requireSchema(
 
 /** Applies both sets of migrations once Postgres answers; returns the names of ours that were missing. */
 export async function migrateAll(url: string, log: Log, signal: AbortSignal): Promise<string[]> {
-  return whenAvailable(log, signal, async () => {
+  return whenAvailable(url, log, signal, async () => {
     const applied = await migrate(url)
     await migrateQueueSchema(url)
     if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
@@ -41,17 +52,20 @@ export async function migrateAll(url: string, log: Log, signal: AbortSignal): Pr
  * once per start: `askonce doctor` looks again.
  */
 export async function requirePooler(poolerUrl: string, url: string, log: Log, signal: AbortSignal): Promise<void> {
-  const { missing, remedy } = await whenAvailable(log, signal, () => readPoolerFacts(poolerUrl, url))
+  const { missing, remedy } = await whenAvailable(url, log, signal, () => readPoolerFacts(poolerUrl, url))
   if (missing.length > 0) log.event('pooler.settings_missing', { count: missing.length, reason: remedy })
 }
 
-/** A wrong password or a missing database does not mend itself; a server that is away does. */
-async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
-  let waiting = false
+/**
+ * Waits for a server that is away, starting, full, out of connections, or a standby that may be promoted: each of them passes. A wrong password,
+ * a missing database or grant, and sessions that somebody has made read-only stay: they are refused, and a supervisor may try again.
+ */
+async function whenAvailable<T>(url: string, log: Log, signal: AbortSignal, run: () => Promise<T>): Promise<T> {
+  const notice = new WaitNotice(log)
   for (;;) {
     try {
       const result = await run()
-      if (waiting) log.event('store.recovered')
+      notice.over()
       return result
     } catch (error) {
       if (ownRefusals.some((refused) => error instanceof refused)) throw refusal((error as Error).message)
@@ -64,11 +78,13 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
       // Waiting renews no certificate, and brings no encryption.
       const advice = tlsAdvice(error, 'postgres')
       if (advice !== null) throw refusal(`Postgres cannot be used: ${advice}. (${message})`)
+      const found = await findRefusal(url, error)
       if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
-      if (!isUnavailable(error))
-        throw refusal(`Postgres refuses: ${message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)
-      if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
-      waiting = true
+      if (found instanceof ReadOnlySettingError) throw refusal(`${found.message}. ${found.todo}`)
+      if (!isUnavailable(error)) {
+        throw refusal(`Postgres refuses: ${message}. ${found?.todo ?? 'Check DATABASE_URL and DATABASE_DIRECT_URL.'}`)
+      }
+      notice.say(found?.message ?? errorReason(error), found?.todo ?? null)
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)
     }
   }
