@@ -11,6 +11,7 @@ import {
   notify,
   openDatabase,
   ping,
+  readDatabaseId,
   readOverdueAttempts,
   reclaimAttempts,
   Session,
@@ -59,7 +60,11 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     name: 'askonce janitor',
     poolSize: config.database.poolSize,
   })
-  const dispatcher = openDispatcher(queue, { onError: () => undefined })
+  const dispatcher = openDispatcher(queue, {
+    onError: () => undefined,
+    databaseId: () => readDatabaseId(databaseUrl),
+    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+  })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
@@ -192,14 +197,14 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   return Promise.resolve({
     async problems() {
       const checks = [
-        ['Postgres does not answer', () => ping(db)],
-        ['the queue does not answer', () => dispatcher.ping()],
+        ['Postgres', () => ping(db)],
+        ['the queue', () => dispatcher.ping()],
       ] as const
       const found = await Promise.all(
-        checks.map(([problem, check]) =>
+        checks.map(([what, check]) =>
           check().then(
             () => null,
-            () => problem,
+            (error: unknown) => `${what}: ${errorReason(error)}`,
           ),
         ),
       )

@@ -37,8 +37,8 @@ export type Config = {
     readonly directUrl: Secret | null
     readonly poolSize: number
   }
-  /** `url` null: BullMQ on Postgres. */
-  readonly redis: { readonly url: Secret | null }
+  /** `url` null: BullMQ on Postgres. All keys begin with `prefix`, braces included. */
+  readonly redis: { readonly url: Secret | null; readonly prefix: string }
   readonly bootstrapKey: Secret | null
   readonly worker: {
     /** Concurrent calls per lane and process. */

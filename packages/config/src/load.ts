@@ -41,7 +41,7 @@ function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'
     log: { level: env.LOG_LEVEL },
     dataDir,
     database: { url: env.DATABASE_URL, directUrl: env.DATABASE_DIRECT_URL, poolSize: env.ASKONCE_DATABASE_POOL },
-    redis: { url: env.REDIS_URL },
+    redis: { url: env.REDIS_URL, prefix: env.ASKONCE_REDIS_PREFIX },
     bootstrapKey: env.ASKONCE_BOOTSTRAP_KEY,
     worker: {
       concurrency: env.ASKONCE_CONCURRENCY,

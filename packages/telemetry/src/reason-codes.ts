@@ -19,6 +19,10 @@ const groups: readonly CodeGroup[] = [
         'correct both in REDIS_URL (percent-encode special characters); `ACL GETUSER name` shows whether the user is on',
       ],
       NOAUTH: ['Redis asks for a password and REDIS_URL has none', 'put user and password into REDIS_URL'],
+      DENIED: [
+        'Redis is in protected mode and takes connections from its own machine only',
+        'give its users passwords, or bind it to the right address; then `protected-mode no`',
+      ],
       NOPERM: [
         'the user may not run a command, or not on these keys',
         '`askonce doctor` names the command; `ACL LOG` on the server shows what was refused',

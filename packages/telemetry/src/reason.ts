@@ -8,6 +8,9 @@ const ownErrors = new Set([
   'PoolerError',
   'SpoolUnavailableError',
   'QueueUnavailableError',
+  'QueueTimeoutError',
+  'QueueLoadingError',
+  'QueueSharedError',
 ])
 
 /** Deepest chain of causes that is told. */
