@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { renderConfigDocs } from '@askonce/config'
 import { renderTransitions } from '@askonce/core'
+import { renderReasonCodes } from '@askonce/telemetry'
 import { between } from './markdown.ts'
 
 const BEGIN = '<!-- transitions:begin -->'
@@ -18,5 +19,6 @@ export function generatedDocs(root: string): { path: string; is: string; shouldB
   return [
     { path: 'docs/config.md', is: read('docs/config.md'), shouldBe: renderConfigDocs() },
     { path: 'docs/lifecycle.md', is: lifecycle, shouldBe: `${head}\n\n${renderTransitions().trim()}\n\n${tail}` },
+    { path: 'docs/reasons.md', is: read('docs/reasons.md'), shouldBe: renderReasonCodes() },
   ]
 }

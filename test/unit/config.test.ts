@@ -45,7 +45,7 @@ describe('defaults', () => {
       log: { level: 'info' },
       dataDir: resolve('.askonce'),
       database: { url: null, poolSize: 10 },
-      redis: { url: null, files: { ca: null, client: null } },
+      redis: { url: null, files: { ca: null, client: null }, prefix: '{askonce}' },
       bootstrapKey: null,
       worker: { concurrency: 50, drainMs: 30_000, leaseMs: 6000, spoolDir: resolve('.askonce/spool') },
       janitor: { sweepIntervalMs: 10_000 },

@@ -1,5 +1,14 @@
 import { readFileSync } from 'node:fs'
-import { createLog, createMetrics, errorReason, eventNames, events, logFields, renderEvents } from '@askonce/telemetry'
+import {
+  createLog,
+  createMetrics,
+  errorReason,
+  eventNames,
+  events,
+  explainCode,
+  logFields,
+  renderEvents,
+} from '@askonce/telemetry'
 import { describe, expect, it } from 'vitest'
 
 const page = readFileSync(new URL('../../docs/events.md', import.meta.url), 'utf8')
@@ -83,7 +92,7 @@ describe('errorReason', () => {
     [Object.assign(new TypeError('secret'), { code: 'ERR_X' }), /^TypeError ERR_X$/],
     [
       new AggregateError([Object.assign(new Error('secret'), { code: 'ECONNREFUSED' })]),
-      /^AggregateError.* <- Error ECONNREFUSED$/,
+      /^AggregateError.* <- Error ECONNREFUSED \(nothing listens at the address\)$/,
     ],
     [Object.assign(new Error('secret'), { code: 'a secret text' }), /^Error at telemetry\.test\.ts:\d+$/],
     [new Error('one secret\n    two'), /^Error at telemetry\.test\.ts:\d+$/],
@@ -97,7 +106,33 @@ describe('errorReason', () => {
   it('tells the message of our own classes, and causes', () => {
     class OverloadedError extends Error {}
     const error = new OverloadedError('10 wait', { cause: Object.assign(new Error('x'), { code: 'EPIPE' }) })
-    expect(errorReason(error)).toBe('OverloadedError: 10 wait <- Error EPIPE')
+    expect(errorReason(error)).toBe(
+      'OverloadedError: 10 wait <- Error EPIPE (the other side has closed the connection)',
+    )
+  })
+
+  it.each([
+    'WRONGPASS',
+    'NOPERM',
+    'NOAUTH',
+    'READONLY',
+    'OOM',
+    'LOADING',
+    'MISCONF',
+    'NOREPLICAS',
+    'CLUSTERDOWN',
+    'ERR',
+  ])('tells the first word of a refusal of Redis, what it means, and nothing else of it: %s', (word) => {
+    class ReplyError extends Error {}
+    const reason = errorReason(new ReplyError(`${word} User hunter2 has no permissions`))
+    expect(reason).toBe(`ReplyError ${word} (${explainCode(word)?.meaning})`)
+  })
+
+  it('takes no word of other errors, and no word that is not in capitals, for a code', () => {
+    class ReplyError extends Error {}
+    expect(errorReason(new Error('SECRET word'))).toMatch(/^Error at /)
+    expect(errorReason(new ReplyError('Secret word'))).toMatch(/^ReplyError at /)
+    expect(errorReason(new ReplyError('SECRET:word'))).toMatch(/^ReplyError at /)
   })
 
   it('ends on a cause that leads in a circle', () => {

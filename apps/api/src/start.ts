@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { version } from '@askonce/config'
 import { openDispatcher, type Dispatcher } from '@askonce/queue'
-import { isDataError } from '@askonce/store'
+import { isDataError, readDatabaseId } from '@askonce/store'
 import { errorReason } from '@askonce/telemetry'
 import type { FastifyInstance } from 'fastify'
 import { assemble, type Assembly } from './assemble.ts'
@@ -33,7 +33,7 @@ export interface RunningApi {
  */
 export async function startApi(
   context: ApiContext,
-  dispatcher: Dispatcher = openDispatcher(context.queue, { onError: () => undefined }),
+  dispatcher: Dispatcher = dispatcherOf(context),
 ): Promise<RunningApi> {
   const startedAtMs = performance.now()
   const { config, log } = context
@@ -76,6 +76,14 @@ export async function startApi(
     log.event('api.stopped', { duration_ms: Math.round(performance.now() - sinceMs) })
   }
   return { address, bootstrapKeyIsRevoked: () => revoked, close: () => (closed ??= close()) }
+}
+
+function dispatcherOf({ queue, databaseUrl, log }: ApiContext): Dispatcher {
+  return openDispatcher(queue, {
+    onError: () => undefined,
+    databaseId: () => readDatabaseId(databaseUrl),
+    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+  })
 }
 
 async function closeServer(app: FastifyInstance): Promise<void> {

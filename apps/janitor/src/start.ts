@@ -10,6 +10,7 @@ import {
   lanesChannel,
   notify,
   openDatabase,
+  readDatabaseId,
   readOverdueAttempts,
   reclaimAttempts,
   Session,
@@ -60,7 +61,11 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     poolSize: config.database.poolSize,
   })
   const probe = new StoreProbe(db)
-  const dispatcher = openDispatcher(queue, { onError: () => undefined })
+  const dispatcher = openDispatcher(queue, {
+    onError: () => undefined,
+    databaseId: () => readDatabaseId(databaseUrl),
+    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+  })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
@@ -192,14 +197,14 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
 
   return Promise.resolve({
     async problems() {
-      const [database, queueAnswers] = await Promise.all([
+      const [database, queueTrouble] = await Promise.all([
         probe.problem(),
         dispatcher.ping().then(
-          () => true,
-          () => false,
+          () => null,
+          (error: unknown) => `the queue: ${errorReason(error)}`,
         ),
       ])
-      return [...(database === null ? [] : [database]), ...(queueAnswers ? [] : ['the queue does not answer'])]
+      return [database, queueTrouble].filter((trouble) => trouble !== null)
     },
     async stop() {
       const startedAt = performance.now()

@@ -12,7 +12,7 @@ import {
   StoreProbe,
   type OpenAttempt,
 } from '@askonce/store'
-import { Outage } from '@askonce/telemetry'
+import { errorReason, Outage } from '@askonce/telemetry'
 import { hostname } from 'node:os'
 import { BackPressure } from './back-pressure.ts'
 import { Claims } from './claims.ts'
@@ -87,8 +87,11 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   // Said at once, whether or not Postgres is there. The worker works on: a spool is needed only where storing fails.
   void safekeeping.check()
 
-  // Connects when readiness is asked for, not before.
-  const dispatcher = openDispatcher(queue, { onError: () => undefined })
+  const dispatcher = openDispatcher(queue, {
+    onError: () => undefined,
+    databaseId,
+    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+  })
   const consumers = new Map<string, Consumer>()
   const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeFailed })
   const applyLanes = (): void => {
@@ -207,18 +210,18 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   return {
     inFlight: () => held.size,
     async problems() {
-      const [database, queueAnswers] = await Promise.all([
+      const [database, queueTrouble] = await Promise.all([
         probe.problem(),
         dispatcher.ping().then(
-          () => true,
-          () => false,
+          () => null,
+          (error: unknown) => `the queue: ${errorReason(error)}`,
         ),
       ])
-      if (queueAnswers) queueOutage.worked()
+      if (queueTrouble === null) queueOutage.worked()
       return [
         ...(database === null ? [] : [database]),
         ...(heartbeat.fresh ? [] : ['the last heartbeat is older than half the lease: Postgres is away or slow']),
-        ...(queueAnswers ? [] : ['the queue does not answer']),
+        ...(queueTrouble === null ? [] : [queueTrouble]),
         ...(backPressure.heldBack === null ? [] : [`no new calls are made: ${backPressure.heldBack}`]),
         ...(safekeeping.trouble === null ? [] : [safekeeping.trouble]),
       ]

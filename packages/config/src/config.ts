@@ -40,8 +40,8 @@ export type Config = {
     /** Variables of libpq (PGHOST …) that are set, and mean nothing because `url` is null. */
     readonly unread: readonly string[]
   }
-  /** `url` null: BullMQ on Postgres. `files` are those of its TLS. */
-  readonly redis: { readonly url: Secret | null; readonly files: TlsFiles }
+  /** `url` null: BullMQ on Postgres. `files` are those of its TLS. All keys begin with `prefix`, braces included. */
+  readonly redis: { readonly url: Secret | null; readonly files: TlsFiles; readonly prefix: string }
   readonly bootstrapKey: Secret | null
   readonly worker: {
     /** Concurrent calls per lane and process. */

@@ -51,6 +51,7 @@ function nest(env: Environment, given: Given): Omit<Config, 'lanes' | 'providers
     redis: {
       url: env.REDIS_URL,
       files: redisFiles(env.ASKONCE_REDIS_CA_FILE, env.ASKONCE_REDIS_CERT_FILE, env.ASKONCE_REDIS_KEY_FILE),
+      prefix: env.ASKONCE_REDIS_PREFIX,
     },
     bootstrapKey: env.ASKONCE_BOOTSTRAP_KEY,
     worker: {

@@ -35,6 +35,12 @@ export function readOneOf<const T extends string>(given: string, choices: readon
   return value === undefined ? { expected: `one of ${choices.join(', ')}` } : { value }
 }
 
+/** Braces make Redis hash all keys of a cluster to one slot. They are ours: given ones could make another part the hashed one. */
+export function readRedisPrefix(given: string): Reading<string> {
+  if (/^[\w.:-]{1,40}$/.test(given)) return { value: `{${given}}` }
+  return { expected: '1 to 40 letters, digits, -, _, . and :' }
+}
+
 /** Visible ASCII only: anything else cannot travel in an HTTP header. */
 export function readKey(given: string, min: number, max: number): Reading<Secret> {
   if (/^[\x21-\x7e]+$/.test(given) && given.length >= min && given.length <= max) return { value: new Secret(given) }

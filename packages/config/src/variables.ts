@@ -8,6 +8,7 @@ import {
   readInteger,
   readOneOf,
   readPostgresUrl,
+  readRedisPrefix,
   readRedisUrl,
   readShare,
 } from './readers.ts'
@@ -121,6 +122,17 @@ const data = {
     null,
     '/etc/askonce/redis-client.key',
     'The key of `ASKONCE_REDIS_CERT_FILE`, in PEM format.',
+  ),
+  ASKONCE_REDIS_PREFIX: variable(
+    {
+      unset: 'askonce',
+      accepts: '1 to 40 letters, digits and `-_.:`',
+      meaning:
+        'What the names of all keys in Redis begin with, in braces (`{askonce}:…`), so that a cluster keeps them together. Systems that share a Redis need one each, the same in all processes of a system.',
+      example: 'staging',
+    },
+    '{askonce}',
+    readRedisPrefix,
   ),
   ASKONCE_DATA_DIR: path(
     '.askonce',

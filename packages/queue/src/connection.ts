@@ -1,13 +1,16 @@
 import { groundSettings, postgresParts, type RedisAddress } from '@askonce/address'
 import { createPostgresBackend, createRedisBackend, type BackendFactory, type QueueOptions } from 'bullmq'
 import pg from 'pg'
+import type { Cluster, Redis } from 'ioredis'
 import { openRedis, type Role } from './redis.ts'
 
-/** Where BullMQ keeps its queues. */
-export type QueueConnection = RedisAddress | { kind: 'postgres'; url: string }
-
-/** All keys hash to one slot of a cluster, as BullMQ's scripts need it. Another prefix would be another queue: the janitor fills it from Postgres. */
-const redisPrefix = '{askonce}'
+/**
+ * Where BullMQ keeps its queues. All keys of a Redis begin with `prefix`, which is in braces: they hash to one slot of a cluster, as BullMQ's
+ * scripts need it. Another prefix is another queue: the janitor fills it from Postgres. On Postgres a database is a system.
+ */
+export type QueueConnection =
+  | (RedisAddress & { readonly prefix: string })
+  | { readonly kind: 'postgres'; readonly url: string }
 
 /** The BullMQ queue of a lane. */
 export function queueName(lane: string): string {
@@ -35,6 +38,10 @@ class Client extends pg.Client {
 export interface BullConnection {
   options: Pick<QueueOptions, 'connection' | 'prefix'>
   backend: BackendFactory
+  /** The Redis client that BullMQ works with; null on Postgres. */
+  redis: Redis | Cluster | null
+  /** Why it is not connected, in our own words; null: it is, or nobody knows. */
+  failure(): Error | null
   /** Closes what BullMQ does not own. */
   close(): Promise<void>
 }
@@ -47,11 +54,13 @@ export function bullConnection(
   onError: (error: Error) => void,
 ): BullConnection {
   if (connection.kind !== 'postgres') {
-    const redis = openRedis(connection, role, onError)
+    const watched = openRedis(connection, role, onError)
     return {
-      options: { connection: redis, prefix: redisPrefix },
+      options: { connection: watched.redis, prefix: connection.prefix },
       backend: createRedisBackend,
-      close: () => Promise.resolve(redis.disconnect()),
+      redis: watched.redis,
+      failure: () => watched.failure(),
+      close: () => Promise.resolve(watched.disconnect()),
     }
   }
   const options = {
@@ -65,6 +74,8 @@ export function bullConnection(
   return {
     options: { connection: options },
     backend: createPostgresBackend as unknown as BackendFactory,
+    redis: null,
+    failure: () => null,
     close: () => Promise.resolve(),
   }
 }

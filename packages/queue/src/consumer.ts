@@ -1,5 +1,6 @@
 import { Worker, type IQueueBackend } from 'bullmq'
 import { bullConnection, jobIdOf, queueName, type BullConnection, type QueueConnection } from './connection.ts'
+import { inOwnWords } from './errors.ts'
 import { within } from './within.ts'
 
 /** A worker on either backend; its results carry nothing. */
@@ -42,6 +43,7 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
 
   const build = async (): Promise<void> => {
     const bull = bullConnection(connection, 'consumer', 6, options.onError)
+    const onError = (error: Error): void => options.onError(bull.failure() ?? inOwnWords(error))
     const worker: BullWorker = new Worker<null, void, string, IQueueBackend>(
       queueName(options.lane),
       async (job) => {
@@ -63,15 +65,15 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       },
       bull.backend,
     )
-    worker.on('error', options.onError)
+    worker.on('error', onError)
     current = { worker, bull }
     try {
       await within(worker.waitUntilReady(), readyTimeoutMs, `connecting the consumer of ${options.lane}`)
       if (closed) return
       if (paused) await worker.pause(true)
-      worker.run().catch(options.onError)
+      worker.run().catch(onError)
     } catch (error) {
-      options.onError(error as Error)
+      onError(error as Error)
       if (current?.worker === worker) current = null
       await end(worker, bull, 0)
       if (!closed) timer = setTimeout(rebuild, rebuildDelayMs)

@@ -1,5 +1,15 @@
 import { Queue, type IQueueBackend } from 'bullmq'
 import { bullConnection, dispatchId, queueName, type BullConnection, type QueueConnection } from './connection.ts'
+import { inOwnWords } from './errors.ts'
+import {
+  isLoading,
+  QueueLoadingError,
+  QueueSharedError,
+  sharedMessage,
+  tellDatabase,
+  tellEveryMs,
+  tryWrite,
+} from './look.ts'
 import { within } from './within.ts'
 
 /** A job to hand to BullMQ. Only ids travel: the prompt stays in Postgres. */
@@ -20,12 +30,14 @@ export interface Dispatcher {
   dispatch(items: readonly DispatchItem[]): Promise<void>
   /** The state of each hand-over, in order. */
   statesOf(items: readonly Pick<DispatchItem, 'id' | 'dispatch' | 'lane'>[]): Promise<DispatchState[]>
-  /** Rejects when BullMQ's server does not answer. */
+  /** Rejects, in our own words, when the queue's server does not answer, refuses what the queue needs, or serves another system with the same prefix. */
   ping(): Promise<void>
   close(): Promise<void>
 }
 
 const timeoutMs = 3_000
+/** Less than a probe waits for the whole of a readiness. */
+const lookMs = 2_500
 
 /** States asked for at once: on Postgres each is a statement of its own, over a pool of four. */
 const statesAtOnce = 50
@@ -37,15 +49,30 @@ interface OpenQueue {
   connection: BullConnection
 }
 
-/** Nothing is connected before the first use, and a queue that failed to get ready is thrown away: BullMQ never retries that. */
+export interface DispatcherOptions {
+  onError: (error: Error) => void
+  /** Id of the system's database, once it can be read: on Redis other systems notice by it that they share a prefix. */
+  databaseId: () => Promise<string>
+  /** Another system was found on the same prefix, with what to do about it; null: it is there no longer. */
+  onShared: (reason: string | null) => void
+}
+
+/** The lane whose queue every system has. */
+const commonLane = 'simulated'
+
+/** A queue that failed to get ready is thrown away: BullMQ never retries that. */
 export function openDispatcher(
   connection: QueueConnection,
-  { onError }: { onError: (error: Error) => void },
+  { onError, databaseId, onShared }: DispatcherOptions,
 ): Dispatcher {
   const queues = new Map<string, Promise<OpenQueue>>()
+  /** The newest connection of each lane, also while it is being made. */
+  const connections = new Map<string, BullConnection>()
+  let shared = false
 
   const open = async (lane: string): Promise<OpenQueue> => {
     const bull = bullConnection(connection, 'producer', 4, onError)
+    connections.set(lane, bull)
     const queue: BullQueue = new Queue<null, void, string, null, void, string, IQueueBackend>(
       queueName(lane),
       {
@@ -61,8 +88,9 @@ export function openDispatcher(
       await within(queue.waitUntilReady(), timeoutMs, 'connecting to BullMQ')
       return { queue, connection: bull }
     } catch (error) {
+      const reason = await whyNot(bull, error)
       await closeQueue({ queue, connection: bull })
-      throw error
+      throw reason
     }
   }
 
@@ -75,13 +103,38 @@ export function openDispatcher(
     return opening
   }
 
+  let id: string | null = null
+  let closed = false
+  const tell = async (): Promise<void> => {
+    if (connection.kind === 'postgres') return
+    id ??= await databaseId()
+    if (closed) return
+    const { redis } = (await get(commonLane)).connection
+    if (redis === null) return
+    const others = await within(tellDatabase(redis, connection.prefix, id), timeoutMs, 'telling of our database')
+    if (others.length > 0 === shared) return
+    shared = others.length > 0
+    onShared(shared ? sharedMessage : null)
+  }
+  let isTelling = false
+  const tellQuietly = (): void => {
+    if (isTelling) return
+    isTelling = true
+    // What fails here is noticed by whoever needs the queue.
+    void tell()
+      .catch(() => undefined)
+      .finally(() => (isTelling = false))
+  }
+  const telling = setInterval(tellQuietly, tellEveryMs).unref()
+  tellQuietly()
+
   return {
     async dispatch(items) {
       const byLane = new Map<string, DispatchItem[]>()
       for (const item of items) byLane.set(item.lane, [...(byLane.get(item.lane) ?? []), item])
       await Promise.all(
         [...byLane].map(async ([lane, group]) => {
-          const { queue } = await get(lane)
+          const { queue, connection: connected } = await get(lane)
           const jobs = group.map(({ id, dispatch, priority }) => ({
             name: 'call',
             data: null,
@@ -92,7 +145,9 @@ export function openDispatcher(
           if (first === undefined) return
           // A single one needs no transaction around it, which would cost a waiting caller another trip or two.
           const adding = others.length === 0 ? queue.add(first.name, first.data, first.opts) : queue.addBulk(jobs)
-          await within<unknown>(adding, timeoutMs, 'handing jobs to BullMQ')
+          await within<unknown>(adding, timeoutMs, 'handing jobs to BullMQ').catch(async (error: unknown) => {
+            throw await whyNot(connected, error)
+          })
         }),
       )
     },
@@ -111,16 +166,34 @@ export function openDispatcher(
       return states
     },
     async ping() {
-      const { queue } = await get('simulated')
-      await within(queue.getJobState('ping'), timeoutMs, 'asking BullMQ')
+      const look = async (): Promise<void> => {
+        const { queue, connection: connected } = await get(commonLane)
+        const { redis } = connected
+        if (connection.kind !== 'postgres' && redis !== null) await tryWrite(redis, connection.prefix)
+        await queue.getJobState('ping')
+      }
+      try {
+        await within(look(), lookMs, 'asking the queue')
+      } catch (error) {
+        throw await whyNot(connections.get(commonLane) ?? null, error)
+      }
+      if (shared) throw new QueueSharedError()
     },
     async close() {
+      closed = true
+      clearInterval(telling)
       const settled = await Promise.allSettled(queues.values())
       queues.clear()
       const opened = settled.filter((entry) => entry.status === 'fulfilled')
       await Promise.all(opened.map(({ value }) => closeQueue(value)))
     },
   }
+}
+
+/** Why the server could not be worked with, rather than how long that took. */
+async function whyNot(connected: BullConnection | null, error: unknown): Promise<Error> {
+  if (connected !== null && (await isLoading(connected.redis))) return new QueueLoadingError()
+  return connected?.failure() ?? inOwnWords(error as Error)
 }
 
 async function closeQueue({ queue, connection }: OpenQueue): Promise<void> {

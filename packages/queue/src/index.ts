@@ -1,5 +1,6 @@
 export type { QueueConnection } from './connection.ts'
 export * from './consumer.ts'
 export * from './dispatcher.ts'
+export { QueueUnavailableError } from './errors.ts'
 export * from './redis-check.ts'
 export * from './schema.ts'

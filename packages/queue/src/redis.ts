@@ -1,5 +1,6 @@
 import { readTlsFiles, type RedisAddress } from '@askonce/address'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { reconnectOnError, watchRedis, type WatchedRedis } from './watch-redis.ts'
 
 /**
  * `producer`: gives a command up after one try or two seconds. The offline queue stays on: BullMQ sends its first commands before
@@ -15,20 +16,16 @@ const slotsRefreshMs = 5_000
 
 const retryDelay = (times: number): number => Math.min(reconnectCapMs, 50 * 2 ** Math.min(times, 5))
 
-/** A failover leaves us on a replica: connect again and send the command again. */
-const reconnectOnError = (error: Error): boolean | 2 => (error.message.startsWith('READONLY') ? 2 : false)
-
 /** Connects, and again whenever the connection is lost, wherever the primary then is. */
-export function openRedis(target: RedisAddress, role: Role, onError: (error: Error) => void): Redis | Cluster {
-  const redis = connect(target, role)
-  redis.on('error', onError)
-  return redis
+export function openRedis(target: RedisAddress, role: Role, onError: (error: Error) => void): WatchedRedis {
+  return watchRedis(connect(target, role), onError)
 }
 
 function connect(target: RedisAddress, role: Role): Redis | Cluster {
   const options: RedisOptions = {
     ...(role === 'producer' ? { maxRetriesPerRequest: 1, commandTimeout: 2_000 } : { maxRetriesPerRequest: null }),
     connectTimeout: 5_000,
+    maxLoadingRetryTime: reconnectCapMs,
   }
   const { tls, files = null, ...login } = target.login
   const certificates = files === null ? {} : readTlsFiles(files)

@@ -286,7 +286,25 @@ export const events = {
     'reason',
     'address',
   ),
+  'queue.shared': event(
+    'warn',
+    'Another system works on the same Redis with the same prefix; once when it is noticed. Jobs still run.',
+    'reason',
+  ),
+  'queue.unshared': event('info', 'No other system uses the prefix any longer.'),
   'queue.recovered': event('info', 'The queue answers again.', 'duration_ms', 'address'),
+  'library.warned': event(
+    'warn',
+    'A library wrote to the console; once for each place in its code. Its text is not repeated.',
+    'reason',
+  ),
+  'log.dropped': event('warn', 'Nobody read the log for a while; `count` lines were dropped.', 'count'),
+  'process.stopped_late': event(
+    'error',
+    'Stopping took longer than it may, and the process ended itself; `reason` names what was still open.',
+    'duration_ms',
+    'reason',
+  ),
   'process.failed': event('error', 'The process cannot go on and exits.', 'reason'),
 } as const satisfies Record<string, EventDefinition>
 

@@ -5,6 +5,8 @@ export interface TestRedisOptions {
   readonly appendonly?: boolean
   /** For instance `64mb`; with it a full server refuses writes (noeviction). */
   readonly maxmemory?: string
+  /** More lines of its configuration file: a replica, a password, a renamed command. */
+  readonly settings?: readonly string[]
 }
 
 /** A private Redis in any form that the product can use: all of its servers together. */
@@ -32,7 +34,7 @@ export interface TestRedis extends TestRedisForm {
 }
 
 /** Settings of a server that holds queues. */
-export function serverSettings({ appendonly = false, maxmemory = '0' }: TestRedisOptions): string[] {
+export function serverSettings({ appendonly = false, maxmemory = '0', settings = [] }: TestRedisOptions): string[] {
   const persistence = appendonly ? ['appendonly yes', 'appendfsync everysec'] : ['appendonly no']
   // A replica's first copy begins at once, instead of waiting for more of them.
   return [
@@ -41,6 +43,7 @@ export function serverSettings({ appendonly = false, maxmemory = '0' }: TestRedi
     ...persistence,
     `maxmemory ${maxmemory}`,
     'maxmemory-policy noeviction',
+    ...settings,
   ]
 }
 

@@ -41,7 +41,7 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
   const context = {
     config,
     databaseUrl: url,
-    queue: redisAddress(redis.url),
+    queue: { ...redisAddress(redis.url), prefix: '{askonce}' },
     log: createLog({ level: 'silent', role: 'start' }),
     metrics: createMetrics(),
   }

@@ -38,7 +38,7 @@ export async function startRunning(providers: { openai: string; anthropic: strin
   const context = {
     config: loadConfig(env),
     databaseUrl: url,
-    queue: redisAddress(redis.url),
+    queue: { ...redisAddress(redis.url), prefix: '{askonce}' },
     log: createLog({ level: 'silent', role: 'start' }),
     metrics: createMetrics(),
   }
