@@ -15,7 +15,11 @@ export async function checkRedis({ redis }: Config): Promise<Check[]> {
     return problems.map((todo, index) => (broken && index === 0 ? problem : warn)('redis', summary, todo))
   } catch (error) {
     const detail = `${String(redis.url)} does not answer: ${reasonOf(error)}`
-    const todo = 'Is it running, and is REDIS_URL right? Until then jobs are accepted and wait.'
+    // What a server says of TLS before it hangs up is often lost.
+    const tls = String(redis.url).startsWith('rediss')
+      ? 'Does it speak TLS on that port, and does it ask for a certificate (ASKONCE_REDIS_CERT_FILE, ASKONCE_REDIS_KEY_FILE)?'
+      : 'If it speaks TLS on that port, REDIS_URL begins with rediss.'
+    const todo = `Is it running, and is REDIS_URL right? ${tls} Until then jobs are accepted and wait.`
     return [problem('redis', detail, tlsAdvice(error, 'redis') ?? todo)]
   }
 }
