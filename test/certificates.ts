@@ -50,10 +50,8 @@ export function createAuthority(): Authority {
       ]
       writeFileSync(extensions, names.length === 0 ? '' : `subjectAltName=${names.join(',')}\n`)
       openssl('req', '-new', ...curve, '-keyout', key, '-out', request, '-subj', `/CN=${name}`)
-      openssl(
-        ...['x509', '-req', '-in', request, '-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial'],
-        ...['-days', String(days), '-extfile', extensions, '-out', cert],
-      )
+      const signer = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial']
+      openssl('x509', '-req', '-in', request, ...signer, '-days', String(days), '-extfile', extensions, '-out', cert)
       return { cert, key }
     },
     write(name, text) {
