@@ -35,11 +35,13 @@ export function readTlsFiles({ ca, client }: TlsFiles): SecureContextOptions {
   }
   if (client !== null) {
     const { cert, key, passphrase } = client
-    Object.assign(options, { cert: read(cert), key: read(key), ...(passphrase === undefined ? {} : { passphrase }) })
-    verify(
-      options,
-      `${cert.from} and ${key.from} name ${cert.path} and ${key.path}, which are not a certificate and its key in PEM format${passphrase === undefined ? ' (a key with a passphrase needs it too)' : ', or the passphrase of the key is another'}`,
-    )
+    options.cert = read(cert)
+    options.key = read(key)
+    if (passphrase !== undefined) options.passphrase = passphrase
+    const wrong = `${cert.from} and ${key.from} name ${cert.path} and ${key.path}, which are not a certificate and its key in PEM format${passphrase === undefined ? ' (a key with a passphrase needs it too)' : ', or the passphrase of the key is another'}`
+    // An empty key would count as none.
+    if (!/-----BEGIN .*PRIVATE KEY-----/.test(options.key)) throw new TlsFileError(wrong)
+    verify(options, wrong)
   }
   return options
 }

@@ -24,7 +24,7 @@ function isRefusedSelect(error: Error): boolean {
 
 const hungUp = {
   message: 'the server ends every connection before it answers',
-  todo: 'Does the port speak TLS? Then use rediss:// instead of redis://. Or it is another program: correct host and port of REDIS_URL.',
+  todo: 'Does the port speak TLS? Then use rediss:// instead of redis://; if it asks for a certificate, set ASKONCE_REDIS_CERT_FILE and ASKONCE_REDIS_KEY_FILE. Or it is another program: correct host and port of REDIS_URL.',
 }
 
 function saysWhy(error: Error): boolean {

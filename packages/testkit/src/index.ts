@@ -11,7 +11,7 @@ export { reapAll, spawnNode, type Child, type ChildOptions, type Ended } from '.
 export { startTcpProxy, type TcpProxy } from './proxy.ts'
 export { startTestRedisCluster, type TestRedisCluster, type TestRedisClusterOptions } from './redis-cluster.ts'
 export { startTestRedisForm } from './redis-form.ts'
-export type { RedisNode } from './redis-node.ts'
+export { startRedisNode, type RedisNode } from './redis-node.ts'
 export { startTestRedisSentinel, type TestRedisSentinel } from './redis-sentinel.ts'
 export { startTestRedis, type TestRedis, type TestRedisForm, type TestRedisOptions } from './redis.ts'
 export { findPgbouncer, findRedis, leakCheck } from './servers.ts'
