@@ -37,7 +37,13 @@ function isReal(lane: LaneConfig): boolean {
 function nest(env: Environment): Omit<Config, 'lanes' | 'providersOn' | 'prices'> {
   const dataDir = resolve(env.ASKONCE_DATA_DIR)
   return {
-    http: { host: env.HOST, port: env.PORT, healthPort: env.ASKONCE_HEALTH_PORT },
+    http: {
+      host: env.HOST,
+      port: env.PORT,
+      healthPort: env.ASKONCE_HEALTH_PORT,
+      publicUrl: env.ASKONCE_PUBLIC_URL,
+      trustProxy: env.ASKONCE_TRUST_PROXY,
+    },
     log: { level: env.LOG_LEVEL },
     dataDir,
     database: { url: env.DATABASE_URL, directUrl: env.DATABASE_DIRECT_URL, poolSize: env.ASKONCE_DATABASE_POOL },

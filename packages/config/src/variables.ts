@@ -10,6 +10,7 @@ import {
   readOneOf,
   readShare,
 } from './readers.ts'
+import { publicAddress } from './public-address.ts'
 import { readRedisUrl } from './redis-address.ts'
 import { integer, key, path, seconds, variable } from './variable.ts'
 
@@ -32,6 +33,7 @@ const server = {
     { unset: 8787, min: 0, max: 65_535, unit: 'port' },
     'Port of the API. 0 picks a free one and prints it.',
   ),
+  ...publicAddress,
   ASKONCE_HEALTH_PORT: variable(
     {
       unset: 'off',
