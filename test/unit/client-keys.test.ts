@@ -343,6 +343,15 @@ describe('equal requests', () => {
     expectDistinct(keys, 2)
   })
 
+  it('stay those of a program that is moved behind a proxy with a path of its own', async () => {
+    const { send, keys } = fakeServer(broken, broken)
+    const store = memoryKeyStore()
+    await ask(withIdempotency(send, { store }), 'one')
+    const moved = url.replace('/openai/', '/askonce/openai/')
+    await withIdempotency(send, { store })(moved, { method: 'POST', body: body('one') }).catch(() => null)
+    expect([keys.length, new Set(keys).size]).toEqual([2, 1])
+  })
+
   it('differ by path and body', async () => {
     const { send, keys } = fakeServer(broken, broken, broken)
     const fetch = withIdempotency(send)

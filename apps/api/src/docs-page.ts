@@ -28,12 +28,24 @@ export async function addDocs(app: FastifyInstance, parts: Parts, routes: readon
     errors: [],
     handle: (_parts, _request, reply) => Promise.resolve(sendJson(reply, 200, text)),
   }
-  const document = buildOpenApi([...routes, openApiRoute])
+  const { publicUrl } = parts.config.http
+  const document = buildOpenApi([...routes, openApiRoute], publicUrl ?? '.')
   const text = Buffer.from(JSON.stringify(document))
   addRoutes(app, parts, [openApiRoute])
   await app.register(swagger, { mode: 'static', specification: { document: document as never } })
   await app.register(swaggerUi, {
     routePrefix: '/docs',
+    // Relative, whatever a proxy has taken off the path: `./docs/…` for the page at …/docs, `./…` for the one at …/docs/.
+    indexPrefix: '.',
+    uiHooks: {
+      preHandler: (request, reply, done) => {
+        if (!request.url.endsWith('/static/index.html')) return done()
+        void reply.redirect('../')
+      },
+    },
+    // The page reads its own copy of the document, one folder below.
+    transformSpecification: (shown) => ({ ...shown, servers: [{ url: publicUrl ?? '..' }] }),
+    transformSpecificationClone: false,
     staticCSP: contentSecurityPolicy,
     theme: {
       title: 'Askonce API',

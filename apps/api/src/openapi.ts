@@ -56,8 +56,8 @@ const requestSchemas = ['ChatCompletionsRequest', 'ResponsesRequest', 'Embedding
 
 const ref = (name: string): JsonSchema => ({ $ref: `#/components/schemas/${name}` })
 
-/** The OpenAPI 3.1 document of these routes, from the schemas that validate. */
-export function buildOpenApi(routes: readonly ApiRoute[]) {
+/** The OpenAPI 3.1 document of these routes, from the schemas that validate. `server`: where they are, absolute or as seen from the document. */
+export function buildOpenApi(routes: readonly ApiRoute[], server: string) {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
   for (const route of routes) {
@@ -89,7 +89,7 @@ export function buildOpenApi(routes: readonly ApiRoute[]) {
       version,
       description: 'Ask an LLM once per key; get the stored answer as often as you like.',
     },
-    servers: [{ url: '/' }],
+    servers: [{ url: server }],
     tags: ['Jobs', 'Many jobs', 'OpenAI SDK', 'Anthropic SDK', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
     paths,
     components: {

@@ -10,13 +10,28 @@ export function isAnthropicPath(url: string): boolean {
 
 /**
  * A URL with the path that was meant: base URLs are put together from pieces, so slashes come doubled, or one too many at
- * the end. Encoded ones stay, and so does the query.
+ * the end. Encoded ones stay, and so does the query. `prefix` is the path of the public address: some proxies take it off, and
+ * some do not.
  */
-export function tidyUrl(url: string): string {
-  if (!url.startsWith('/') || !/\/(?:\/|\?|$)/.test(url)) return url
+export function tidyUrl(url: string, prefix = ''): string {
+  if (!url.startsWith('/')) return url
   const query = url.indexOf('?')
   const path = query < 0 ? url : url.slice(0, query)
-  const single = path.replaceAll(/\/{2,}/g, '/')
-  const tidy = single.length > 1 && single.endsWith('/') ? single.slice(0, -1) : single
-  return query < 0 ? tidy : tidy + url.slice(query)
+  const single = path.includes('//') ? path.replaceAll(/\/{2,}/g, '/') : path
+  const own = single === prefix || single.startsWith(`${prefix}/`) ? single.slice(prefix.length) : single
+  const tidy = own.endsWith('/') && own !== pageFolder ? own.slice(0, -1) : own
+  return (tidy === '' ? '/' : tidy) + (query < 0 ? '' : url.slice(query))
+}
+
+/** The slash stays: the links of this page are relative, and a browser resolves them by the address that it shows. */
+const pageFolder = '/docs/'
+
+/** The path of an address. */
+export function prefixOf(publicUrl: string | null): string {
+  return publicUrl === null ? '' : new URL(publicUrl).pathname.replace(/\/$/, '')
+}
+
+/** A link to a path of this API: by the public address, or from the root of whatever host was asked. */
+export function linkTo(publicUrl: string | null, path: string): string {
+  return `${publicUrl ?? ''}${path}`
 }

@@ -7,6 +7,14 @@ const details: Record<string, string> = {
   ERR_HTTP_REQUEST_TIMEOUT: 'The request did not arrive in time.',
 }
 
+/**
+ * Whether Node calls a request late that never began: proxies open connections in store, and would read an answer that they never asked
+ * for, or send their next request into the end of the connection.
+ */
+export function isUnused(error: NodeJS.ErrnoException, socket: Socket): boolean {
+  return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && socket.bytesRead === 0
+}
+
 /** Answers what is not HTTP enough to become a request, in the one shape, and closes the connection. */
 export function answerRawProblem(error: NodeJS.ErrnoException, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {

@@ -5,11 +5,13 @@ import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, 
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
 import { Bodies } from './bodies.ts'
+import { clientAddress } from './client-address.ts'
 import type { Parts } from './context.ts'
 import { Problem, problemDocument, problemHeaders, statusFor, toProblem } from './problem.ts'
-import { answerRawProblem } from './raw-problem.ts'
+import { answerRawProblem, isUnused } from './raw-problem.ts'
+import { RefusedKeys } from './refused-keys.ts'
 import type { ApiRoute } from './route.ts'
-import { isAnthropicPath, isSdkPath, tidyUrl } from './paths.ts'
+import { isAnthropicPath, isSdkPath, linkTo, prefixOf, tidyUrl } from './paths.ts'
 import { anthropicError } from './sdk/dialect.ts'
 import { noSuchRoute } from './sdk/no-such-route.ts'
 import { queryProblem } from './schemas/issues.ts'
@@ -39,6 +41,9 @@ export function createServer(
   { config, log, metrics }: Pick<Parts, 'config' | 'log' | 'metrics'>,
   { onClosing, onUnavailable }: ServerEvents,
 ): FastifyInstance {
+  const { publicUrl, trustProxy } = config.http
+  const prefix = prefixOf(publicUrl)
+  const docs = linkTo(publicUrl, '/docs')
   const app = fastify({
     logger: false,
     bodyLimit: config.limits.maxBodyBytes,
@@ -50,7 +55,8 @@ export function createServer(
     // An id of any length is not found; Fastify would stop at 100 characters and call it malformed.
     routerOptions: { maxParamLength: 16_384 },
     // Not the router's own options: whoever asks for the path afterwards, as for the form of an error, reads it tidied too.
-    rewriteUrl: ({ url }) => tidyUrl(url ?? '/'),
+    rewriteUrl: ({ url }) => tidyUrl(url ?? '/', prefix),
+    trustProxy: trustProxy.length > 0 ? [...trustProxy] : false,
     // Requests that were on their way when the close began are answered; only then the connection ends.
     return503OnClosing: false,
     genReqId: ({ headers }) => {
@@ -61,7 +67,11 @@ export function createServer(
       void reply.header('x-request-id', request.id)
       sendProblem(reply, request, new Problem('invalid_request', 'The URL is malformed.', { cause: error }))
     },
-    clientErrorHandler: answerRawProblem,
+    clientErrorHandler: (error, socket) => {
+      if (!isUnused(error, socket)) return answerRawProblem(error, socket)
+      // As long as one that has been used: its time for headers begins with their first byte.
+      setTimeout(() => socket.bytesRead === 0 && socket.end(), keepAliveTimeoutMs - headersTimeoutMs).unref()
+    },
   })
   app.server.maxConnections = maxConnections
   // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
@@ -96,7 +106,7 @@ export function createServer(
     // Where Anthropic's SDK looks for it.
     if (isAnthropicPath(request.url)) void reply.header('request-id', request.id)
     // Said before the body is read: it does not matter.
-    if (request.is404) return done(noSuchRoute(request))
+    if (request.is404) return done(noSuchRoute(request, docs))
     const { host, 'content-encoding': encoding } = request.headers
     if (host === undefined && request.raw.httpVersion === '1.1')
       return done(new Problem('invalid_request', 'The Host header is missing.', { param: 'Host' }))
@@ -130,13 +140,18 @@ export function createServer(
     if (reply.statusCode < 500) log.event('request.ended', requestFields(request, reply, route))
     done()
   })
+  const refusedKeys = new RefusedKeys(log)
   app.setErrorHandler((error, request, reply) => {
     // Its client has left, and the stream of its answer was closed for that: nothing went wrong.
     if (reply.raw.destroyed && (error as { code?: unknown }).code === 'ERR_STREAM_PREMATURE_CLOSE') return
     const problem = toProblem(error)
     sendProblem(reply, request, problem)
-    if (problem.status < 500) return
     const route = `${request.method} ${request.routeOptions.url ?? 'unknown'}`
+    if (problem.code === 'unauthorized' || problem.code === 'forbidden') {
+      const { code, status } = problem
+      refusedKeys.note(clientAddress(request), { req_id: request.id, route, status, error_code: code })
+    }
+    if (problem.status < 500) return
     const cause = problem.extras.cause ?? error
     const reason = errorReason(cause)
     if (problem.code === 'unavailable') onUnavailable(cause)
@@ -144,13 +159,14 @@ export function createServer(
     const level = problem.code === 'internal_error' ? 'error' : problem.code === 'overloaded' ? 'debug' : 'warn'
     log.event('request.failed', { ...requestFields(request, reply, route), error_code: problem.code, reason }, level)
   })
-  app.setNotFoundHandler((request, reply) => sendProblem(reply, request, noSuchRoute(request)))
+  app.setNotFoundHandler((request, reply) => sendProblem(reply, request, noSuchRoute(request, docs)))
   return app
 }
 
 function requestFields(request: FastifyRequest, reply: FastifyReply, route: string) {
   return {
     req_id: request.id,
+    client: clientAddress(request),
     tenant: request.caller?.tenantId,
     route,
     status: reply.statusCode,

@@ -94,7 +94,12 @@ async function readCall(input: string | URL | Request, init: RequestInit | undef
   // A form, or nothing: no call to a model. The server will say so.
   if (bytes === null) return null
   const body = given instanceof ReadableStream ? { body: bytes } : {}
-  return { digest: await digestOf(pathname, bytes), headers, body }
+  return { digest: await digestOf(ownPath(pathname), bytes), headers, body }
+}
+
+/** Without what a proxy adds in front: a program that is moved behind one goes on with the keys that it has. */
+function ownPath(pathname: string): string {
+  return /\/(?:openai|anthropic)\/[^]*$/.exec(pathname)?.[0] ?? pathname
 }
 
 async function bytesOf(body: RequestInit['body'] | null): Promise<Uint8Array<ArrayBuffer> | null> {

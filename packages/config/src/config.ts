@@ -27,7 +27,15 @@ export type PriceConfig = {
 /** Everything that can be set, read once and frozen. Durations are milliseconds; docs/config.md describes each. */
 export type Config = {
   /** `port` and `healthPort` may be 0: pick a free one. */
-  readonly http: { readonly host: string; readonly port: number; readonly healthPort: number | null }
+  readonly http: {
+    readonly host: string
+    readonly port: number
+    readonly healthPort: number | null
+    /** The address of the API as clients write it, without a trailing slash; null: nobody said. */
+    readonly publicUrl: string | null
+    /** Addresses and networks whose forwarding headers are believed. */
+    readonly trustProxy: readonly string[]
+  }
   readonly log: { readonly level: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent' }
   /** Absolute. */
   readonly dataDir: string

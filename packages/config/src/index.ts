@@ -1,6 +1,7 @@
 export type { Config, LaneConfig, PriceConfig } from './config.ts'
 export { configTable, renderConfigDocs } from './docs.ts'
 export { loadConfig } from './load.ts'
+export { ownPaths } from './public-address.ts'
 export { ConfigError } from './problems.ts'
 export { Secret } from './secret.ts'
 export { version } from './version.ts'

@@ -39,7 +39,13 @@ function isReal(lane: LaneConfig): boolean {
 function nest(env: Environment, given: Given): Omit<Config, 'lanes' | 'providersOn' | 'prices'> {
   const dataDir = resolve(env.ASKONCE_DATA_DIR)
   return {
-    http: { host: env.HOST, port: env.PORT, healthPort: env.ASKONCE_HEALTH_PORT },
+    http: {
+      host: env.HOST,
+      port: env.PORT,
+      healthPort: env.ASKONCE_HEALTH_PORT,
+      publicUrl: env.ASKONCE_PUBLIC_URL,
+      trustProxy: env.ASKONCE_TRUST_PROXY,
+    },
     log: { level: env.LOG_LEVEL },
     dataDir,
     database: {

@@ -38,7 +38,7 @@ const attemptFields = [
   'reason',
 ] as const satisfies readonly (keyof LogFields)[]
 
-const requestFields = ['req_id', 'tenant', 'route', 'status', 'error_code', 'duration_ms', 'reason'] as const
+const requestFields = ['req_id', 'client', 'tenant', 'route', 'status', 'error_code', 'duration_ms', 'reason'] as const
 
 /** Every line that is ever logged. docs/events.md is compared with it. */
 export const events = {
@@ -50,6 +50,16 @@ export const events = {
     'warn',
     'The bootstrap key was revoked and stays so: set ASKONCE_BOOTSTRAP_KEY to another one, or unset it; `askonce keys create` makes keys.',
     'tenant',
+  ),
+  'api.key_refused': event(
+    'warn',
+    'Requests of a `client` were refused for their key: none, unknown or revoked (401), or without the scope (403). Once a minute for each client; `count` are those since its line before.',
+    'client',
+    'req_id',
+    'route',
+    'status',
+    'error_code',
+    'count',
   ),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),

@@ -22,6 +22,8 @@ export const logFields = {
   tokens_out: 'number',
   cost_usd: 'number',
   req_id: 'text',
+  /** Address that a request came from; behind a proxy that is trusted, what the proxy says. */
+  client: 'text',
   role: 'text',
   count: 'number',
   lane: 'text',

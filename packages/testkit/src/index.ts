@@ -6,6 +6,7 @@ export {
   type TestPostgres,
   type TestPostgresOptions,
 } from './postgres.ts'
+export { startTestHttpProxy, type TestHttpProxy } from './http-proxy.ts'
 export { startTestPgbouncer, type TestPgbouncer } from './pgbouncer.ts'
 export { reapAll, spawnNode, type Child, type ChildOptions, type Ended } from './processes.ts'
 export { startTcpProxy, type TcpProxy } from './proxy.ts'
@@ -14,7 +15,7 @@ export { startTestRedisForm } from './redis-form.ts'
 export { startRedisNode, type RedisNode } from './redis-node.ts'
 export { startTestRedisSentinel, type TestRedisSentinel } from './redis-sentinel.ts'
 export { startTestRedis, type TestRedis, type TestRedisForm, type TestRedisOptions } from './redis.ts'
-export { findPgbouncer, findRedis, leakCheck } from './servers.ts'
+export { findHttpProxy, findOpenssl, findPgbouncer, findRedis, leakCheck } from './servers.ts'
 export { anthropicError, openaiError } from './upstream-answers.ts'
 export type { Held } from './upstream-record.ts'
 export type { Arrival, Behaviour, Match, Script, Step } from './upstream-script.ts'

@@ -68,6 +68,19 @@ export function findPgbouncer(): string {
   return findProgram('pgbouncer', 'PGBOUNCER_BIN', 'apt-get install pgbouncer, brew install pgbouncer')
 }
 
+/** Reverse proxies that the snippets in deploy/proxies are for. */
+export type HttpProxyName = 'nginx' | 'haproxy' | 'caddy'
+
+/** Path of a reverse proxy: $NGINX_BIN, $HAPROXY_BIN or $CADDY_BIN, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
+export function findHttpProxy(name: HttpProxyName): string {
+  return findProgram(name, `${name.toUpperCase()}_BIN`, `apt-get install ${name}, brew install ${name}`)
+}
+
+/** Path of openssl: $OPENSSL_BIN, the PATH, or installed with apt-get when root on Debian. Throws when there is none. */
+export function findOpenssl(): string {
+  return findProgram('openssl', 'OPENSSL_BIN', 'apt-get install openssl, brew install openssl')
+}
+
 function findProgram(name: string, variable: string, howTo: string): string {
   const given = env[variable]
   if (given !== undefined) return requireProgram(given, variable)

@@ -306,7 +306,8 @@ describe('the page', () => {
     expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'none'; script-src 'self';/)
     const files = [...page.text.matchAll(/(?:href|src)="([^"]+)"/g)].map(([, file = '']) => file)
     expect(files.length).toBeGreaterThan(5)
-    for (const file of [...files, '/docs/json']) {
+    for (const link of [...files, '/docs/json']) {
+      const file = new URL(link, `${harness.api.address}/docs`).href.replace(harness.api.address, '')
       expect(file).toMatch(/^\/docs\//)
       expect([file, (await harness.call('GET', file, { key: null })).status]).toEqual([file, 200])
     }

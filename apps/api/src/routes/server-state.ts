@@ -40,11 +40,13 @@ const pages = {
 }
 const inRepository = ['README.md', 'docs/migrating.md', 'docs/client.md', 'docs/billing.md', 'docs/operations.md']
 
-function front(_parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+function front(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   if (request.headers.accept?.includes('text/html') !== true) {
     return Promise.resolve(sendJson(reply, 200, { name: 'askonce', version, pages, repository: inRepository }))
   }
-  const links = Object.entries(pages).map(([path, what]) => `<li><a href="${path}">${path}</a>: ${what}</li>`)
+  // Relative without a public address: a proxy may have taken something off the path.
+  const base = parts.config.http.publicUrl ?? '.'
+  const links = Object.entries(pages).map(([path, what]) => `<li><a href="${base}${path}">${path}</a>: ${what}</li>`)
   const files = inRepository.map((file) => `<code>${file}</code>`).join(', ')
   const page = `<!doctype html><html lang="en"><meta charset="utf-8"><title>Askonce</title>
 <h1>Askonce ${version}</h1>

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { sendJob } from '../job-view.ts'
+import { linkTo } from '../paths.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
 import { refuseSdkHeaders } from '../sdk/request-headers.ts'
@@ -29,7 +30,8 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const waited = (await waitForJob(parts, reply, accepted, limitMs, !isReplayed(result)).catch(() => null)) ?? accepted
   const row = await withAnswer(parts, waited)
   const replayed = isReplayed(result)
-  void reply.header('location', `/v1/jobs/${row.id}`).header('idempotent-replayed', String(replayed))
+  const location = linkTo(parts.config.http.publicUrl, `/v1/jobs/${row.id}`)
+  void reply.header('location', location).header('idempotent-replayed', String(replayed))
   return sendJob(parts, reply, row, { replayed })
 }
 

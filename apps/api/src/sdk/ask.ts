@@ -6,6 +6,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
 import { sendJob } from '../job-view.ts'
+import { linkTo } from '../paths.ts'
 import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
 import { useBody } from '../request-body.ts'
@@ -44,7 +45,7 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   void reply.headers({
     ...jobHeaders(job),
     'idempotent-replayed': String(isReplayed(result)),
-    location: `/v1/jobs/${job.id}`,
+    location: linkTo(parts.config.http.publicUrl, `/v1/jobs/${job.id}`),
   })
   if (prefersAsync(headerValues(request, 'prefer'))) {
     void reply.header('preference-applied', 'respond-async')
@@ -99,5 +100,7 @@ function sendKeptAlive(
   settled: Promise<JobRow>,
 ): FastifyReply {
   const body = keptAlive(parts.db, settled, request)
-  return reply.code(200).header('content-type', 'application/json').send(Readable.from(body))
+  // nginx would gather the blanks.
+  const headers = { 'content-type': 'application/json', 'x-accel-buffering': 'no' }
+  return reply.code(200).headers(headers).send(Readable.from(body))
 }

@@ -24,9 +24,9 @@ const hints: readonly [prefix: RegExp, hint: string][] = [
 
 const longestPath = 200
 
-/** Names a route that is not here, and says what to do. */
-export function noSuchRoute({ method, url }: Pick<FastifyRequest, 'method' | 'url'>): Problem {
+/** Names a route that is not here, and says what to do. `docs` is where the routes are listed. */
+export function noSuchRoute({ method, url }: Pick<FastifyRequest, 'method' | 'url'>, docs: string): Problem {
   const path = url.split('?', 1)[0] ?? ''
-  const hint = hints.find(([prefix]) => prefix.test(path))?.[1] ?? '/docs lists what there is.'
+  const hint = hints.find(([prefix]) => prefix.test(path))?.[1] ?? `${docs} lists what there is.`
   return new Problem('not_found', `There is no ${method} ${path.slice(0, longestPath)} here. ${hint}`)
 }

@@ -17,11 +17,12 @@ export function banner({
   const provider = config.providersOn
     ? real.map(({ name, baseUrl }) => `${name} (${baseUrl})`).join(', ')
     : 'none: only models named simulated/* are answered, with made-up text.\n            Set OPENAI_API_KEY or ANTHROPIC_API_KEY for real answers'
+  const shown = config.http.publicUrl ?? address
   return `
 Askonce is running.
 
-  address   ${address}
-  docs      ${address}/docs
+  address   ${shown}${shown === address ? '' : `, listening on ${address}`}
+  docs      ${shown}/docs
   API key   ${key}
   provider  ${provider}
   data      ${place}
@@ -29,7 +30,7 @@ Askonce is running.
 
 Ask something. Asked again, it comes back at once from the database:
 
-  curl -i ${address}/v1/jobs \\
+  curl -i ${shown}/v1/jobs \\
     -H 'Authorization: Bearer ${key}' \\
     -H 'Idempotency-Key: hello-1' \\
     -H 'Content-Type: application/json' \\

@@ -78,7 +78,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
       }),
     )
     if (batch === null) throw new Problem('unavailable', 'The upload was given up. Send it again.')
-    return await sendJson(reply, 200, batchView(batch, request))
+    return await sendJson(reply, 200, batchView(parts, batch, request))
   } catch (error) {
     // A client that is cut off while it sends does not read the answer.
     request.raw.resume()
@@ -89,7 +89,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
 }
 
 /** A batch as the Anthropic SDK knows it, with `askonce` beside. */
-function batchView(batch: BatchRow, request: FastifyRequest): object {
+function batchView(parts: Parts, batch: BatchRow, request: FastifyRequest): object {
   const { status, ended_at: endedAt } = batch
   const id = publicId('msgbatch_', batch.id)
   return {
@@ -108,15 +108,14 @@ function batchView(batch: BatchRow, request: FastifyRequest): object {
     ended_at: endedAt,
     cancel_initiated_at: batch.cancelling_at,
     archived_at: null,
-    results_url: endedAt === null ? null : `${originOf(request)}/anthropic/v1/messages/batches/${id}/results`,
+    results_url: endedAt === null ? null : `${addressFor(parts, request)}/anthropic/v1/messages/batches/${id}/results`,
     askonce: ours(batch),
   }
 }
 
-/** This server as the client names it. */
-function originOf(request: FastifyRequest): string {
-  const forwarded = String(request.headers['x-forwarded-proto'] ?? '')
-  return `${forwarded === 'https' ? 'https' : 'http'}://${request.headers.host ?? 'localhost'}`
+/** This server as the client names it: the SDK takes an absolute address only. A proxy's word on it counts where the proxy is trusted. */
+function addressFor({ config }: Parts, { protocol, host }: FastifyRequest): string {
+  return config.http.publicUrl ?? `${protocol === 'https' ? 'https' : 'http'}://${host === '' ? 'localhost' : host}`
 }
 
 const once = { error: 'must be given once' }
@@ -151,13 +150,13 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   return sendJson(
     reply,
     200,
-    pageOf(page, rows.length > limit, (row) => batchView(row, request), nameOf),
+    pageOf(page, rows.length > limit, (row) => batchView(parts, row, request), nameOf),
   )
 }
 
 async function cancel(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { batch } = await cancelInPath(parts, request, 'anthropic')
-  return sendJson(reply, 200, batchView(batch, request))
+  return sendJson(reply, 200, batchView(parts, batch, request))
 }
 
 async function remove(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
@@ -228,7 +227,7 @@ export const anthropicBatchRoutes: ApiRoute[] = [
     summary: 'Read a message batch',
     answers,
     handle: async (parts, request, reply) =>
-      sendJson(reply, 200, batchView(await batchInPath(parts, request, 'anthropic'), request)),
+      sendJson(reply, 200, batchView(parts, await batchInPath(parts, request, 'anthropic'), request)),
   },
   {
     ...shared,
