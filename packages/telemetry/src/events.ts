@@ -51,6 +51,12 @@ export const events = {
     'The bootstrap key was revoked and stays so: set ASKONCE_BOOTSTRAP_KEY to another one, or unset it; `askonce keys create` makes keys.',
     'tenant',
   ),
+  'api.connections_refused': event(
+    'warn',
+    'Connections were closed unanswered because as many as may be are open; once a second at most.',
+    'count',
+    'reason',
+  ),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),
   'submission.settled': event(
@@ -287,6 +293,12 @@ export const events = {
     'address',
   ),
   'queue.recovered': event('info', 'The queue answers again.', 'duration_ms', 'address'),
+  'process.open_files_low': event(
+    'warn',
+    'The process may open `count` files and connections (`ulimit -n`), and could need more; `reason` says what for.',
+    'count',
+    'reason',
+  ),
   'process.failed': event('error', 'The process cannot go on and exits.', 'reason'),
 } as const satisfies Record<string, EventDefinition>
 

@@ -4,7 +4,7 @@ import { count } from '../format.ts'
 import { oneLine, paint, print, printJson, type Style } from '../terminal.ts'
 import { type Check, ok, problem, type Status } from './check.ts'
 import { checkDatabase } from './database.ts'
-import { checkDataDirectory, checkNode, checkSpool } from './machine.ts'
+import { checkDataDirectory, checkNode, checkOpenFiles, checkSpool } from './machine.ts'
 import { checkProviders } from './providers.ts'
 import { checkRedis } from './redis.ts'
 import { checkServer } from './server.ts'
@@ -44,7 +44,7 @@ async function configured(): Promise<Check[]> {
     checkProviders(config),
     checkSpool(config),
   ])
-  return [ok('config', 'valid'), ...found.flat()]
+  return [ok('config', 'valid'), checkOpenFiles(config), ...found.flat()]
 }
 
 function worst(checks: readonly Check[]): Status {
