@@ -1,7 +1,7 @@
 import type { Config } from './config.ts'
 
 /** Connections of clients that an API holds at most. */
-export const mostConnections = 10_000
+const mostConnections = 10_000
 
 /** What a process has open besides what is counted here: programs, threads, log, Redis, listeners. */
 const base = 100
