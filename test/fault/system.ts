@@ -70,7 +70,7 @@ export async function startSystem(
     role: string,
     env: Record<string, string> = {},
     args: string[] = [],
-    limits: Pick<ChildOptions, 'fileBlocks'> = {},
+    limits: Pick<ChildOptions, 'fileBlocks' | 'openFiles'> = {},
   ): Child => {
     spawned += 1
     return spawnNode(askonce, {
@@ -91,8 +91,11 @@ export async function startSystem(
     })
   }
   /** Starts an API and waits until it listens. */
-  const api = async (env: Record<string, string> = {}): Promise<{ child: Child; address: string }> => {
-    const child = spawn('api', env)
+  const api = async (
+    env: Record<string, string> = {},
+    limits: Pick<ChildOptions, 'openFiles'> = {},
+  ): Promise<{ child: Child; address: string }> => {
+    const child = spawn('api', env, [], limits)
     const line = await child.waitForLine(/"event":"api\.started"/, 60_000)
     return { child, address: (JSON.parse(line.input) as { address: string }).address }
   }

@@ -27,7 +27,7 @@ afterEach(() => {
 function submitted() {
   const handOver = vi.fn<(items: readonly unknown[]) => void>()
   const submissions = new Submissions({ db: {} as Db, log, metrics: createMetrics(), maxWaiting: 10, handOver })
-  return { result: submissions.submit(job), handOver }
+  return { result: submissions.submit(job), handOver, submissions }
 }
 
 // DESIGN.md §1.5: a short restart of Postgres is not the business of who submits. Not covered: that the statement, sent twice, makes
@@ -50,6 +50,25 @@ describe('a batch that meets a broken connection', () => {
     await expect(result).rejects.toThrow('ECONNRESET')
     expect(submitBatch).toHaveBeenCalledTimes(2)
     expect(handOver).not.toHaveBeenCalled()
+  })
+
+  test('speaks for the next ones for five seconds, or until one is stored', async () => {
+    vi.mocked(submitBatch).mockImplementation(() => {
+      vi.advanceTimersByTime(2_100)
+      return Promise.reject(broken())
+    })
+    const { result, submissions } = submitted()
+    await expect(result).rejects.toThrow('ECONNRESET')
+    expect(submissions.trouble).toMatchObject({ code: 'ECONNRESET' })
+    vi.advanceTimersByTime(4_900)
+    expect(submissions.trouble).not.toBeNull()
+    vi.advanceTimersByTime(200)
+    expect(submissions.trouble).toBeNull()
+
+    await expect(submissions.submit(job)).rejects.toThrow('ECONNRESET')
+    vi.mocked(submitBatch).mockResolvedValue([created])
+    await submissions.submit(job)
+    expect(submissions.trouble).toBeNull()
   })
 
   test('is not sent again when it is the statement that is refused', async () => {

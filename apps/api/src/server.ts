@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import type { Server } from 'node:http'
 import { Readable } from 'node:stream'
-import { errorReason } from '@askonce/telemetry'
+import { connectionsWithin, openFilesLimit } from '@askonce/config'
+import { errorReason, type Log } from '@askonce/telemetry'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest, type HTTPMethods } from 'fastify'
 import { Arrivals } from './arrivals.ts'
 import { authorize } from './authorize.ts'
@@ -24,7 +26,8 @@ const checkEveryMs = 5_000
 const keepAliveTimeoutMs = 75_000
 /** A connection without traffic: longer than the longest wait. */
 const idleTimeoutMs = 130_000
-const maxConnections = 10_000
+/** Refused connections are told of once in this time. */
+const tellRefusedMs = 1_000
 
 const requestIds = /^[A-Za-z0-9._:-]{1,128}$/
 const methods: HTTPMethods[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
@@ -73,7 +76,7 @@ export function createServer(
       setTimeout(() => socket.bytesRead === 0 && socket.end(), keepAliveTimeoutMs - headersTimeoutMs).unref()
     },
   })
-  app.server.maxConnections = maxConnections
+  limitConnections(app.server, connectionsWithin(openFilesLimit(), config), log)
   // An expectation that we do not know is passed over, as RFC 9110 allows: Node would answer 417 without a body.
   app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   app.removeAllContentTypeParsers()
@@ -244,6 +247,22 @@ function addRoute(app: FastifyInstance, parts: Parts, route: ApiRoute): void {
       handler: (request, reply) => route.handle(parts, request, reply),
     })
     done()
+  })
+}
+
+/** At the limit Node closes new connections at once. The system would do so too where no file can be opened any more, and nobody would hear of it. */
+function limitConnections(server: Server, most: number, log: Log): void {
+  server.maxConnections = most
+  let refused = 0
+  let timer: NodeJS.Timeout | null = null
+  server.on('drop', () => {
+    refused += 1
+    timer ??= setTimeout(() => {
+      const reason = `${most} are open, the most for this process; the limit of open files (ulimit -n) may lower it`
+      log.event('api.connections_refused', { count: refused, reason })
+      refused = 0
+      timer = null
+    }, tellRefusedMs).unref()
   })
 }
 

@@ -61,6 +61,12 @@ export const events = {
     'error_code',
     'count',
   ),
+  'api.connections_refused': event(
+    'warn',
+    'Connections were closed unanswered because as many as may be are open; once a second at most.',
+    'count',
+    'reason',
+  ),
   'request.ended': event('debug', 'A request was answered with a status below 500.', ...requestFields),
   'request.failed': event('error', 'A request was answered with 500 or more.', ...requestFields),
   'submission.settled': event(
@@ -313,6 +319,12 @@ export const events = {
     'error',
     'Stopping took longer than it may, and the process ended itself; `reason` names what was still open.',
     'duration_ms',
+    'reason',
+  ),
+  'process.open_files_low': event(
+    'warn',
+    'The process may open `count` files and connections (`ulimit -n`), and could need more; `reason` says what for.',
+    'count',
     'reason',
   ),
   'process.failed': event('error', 'The process cannot go on and exits.', 'reason'),

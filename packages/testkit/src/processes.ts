@@ -14,6 +14,8 @@ export interface ChildOptions {
   readonly ownGroup?: boolean
   /** Largest file that it may write, in blocks of 512 bytes: a full disk for one process. */
   readonly fileBlocks?: number
+  /** How many files and connections it may have open. */
+  readonly openFiles?: number
   /** File that its standard output goes to, for one that writes much: {@link Child.stdout} stays empty. */
   readonly stdoutFile?: string
 }
@@ -59,8 +61,12 @@ export function spawnNode(script: string, options: ChildOptions = {}): Child {
   const loading = script.endsWith('.ts') ? ['--import', loader] : []
   const command = [process.execPath, ...loading, script, ...(options.args ?? [])]
   // The shell becomes the program: no process between.
-  const limited = ['/bin/sh', '-c', 'ulimit -f "$0" && exec "$@"', String(options.fileBlocks), ...command]
-  const [program = '', ...args] = options.fileBlocks === undefined ? command : limited
+  const limits = [
+    ...(options.fileBlocks === undefined ? [] : [`ulimit -f ${options.fileBlocks} && `]),
+    ...(options.openFiles === undefined ? [] : [`ulimit -n ${options.openFiles} && `]),
+  ]
+  const limited = ['/bin/sh', '-c', `${limits.join('')}exec "$@"`, 'sh', ...command]
+  const [program = '', ...args] = limits.length === 0 ? command : limited
   const file = options.stdoutFile === undefined ? null : openSync(options.stdoutFile, 'a')
   const child = spawn(program, args, {
     cwd: options.cwd,

@@ -72,16 +72,7 @@ function serverChecks({ versionNumber, version, synchronousCommit, fsync }: Serv
   ]
   if (fsync !== 'on')
     checks.push(problem('durability', 'fsync is off: a power cut loses or breaks the database', 'Set: fsync = on'))
-  else if (synchronousCommit === 'off' || synchronousCommit === 'local') {
-    const detail = `synchronous_commit is ${synchronousCommit} although our sessions ask for on`
-    checks.push(
-      problem(
-        'durability',
-        detail,
-        'Something between us and PostgreSQL drops the setting: does the pooler pass startup options?',
-      ),
-    )
-  } else checks.push(ok('durability', `fsync on, synchronous_commit ${synchronousCommit}`))
+  else checks.push(ok('durability', `fsync on, synchronous_commit ${synchronousCommit}`))
   return checks
 }
 

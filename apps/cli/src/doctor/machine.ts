@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import { access, mkdtemp, readdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Config } from '@askonce/config'
+import { connectionsWithin, filesOfApi, filesOfWorker, openFilesLimit, type Config } from '@askonce/config'
 import { reasonOf } from '../errors.ts'
 import { count } from '../format.ts'
 import { type Check, ok, problem, warn } from './check.ts'
@@ -16,6 +16,20 @@ export function checkNode(): Check {
   const fits = major > 20 || (major === 20 && minor >= 19)
   if (fits) return ok('node', process.versions.node)
   return problem('node', `${process.versions.node} is too old`, 'Install Node.js 20.19 or newer.')
+}
+
+/** Files and connections that a process started like this one may have open, against what `askonce start` can need. */
+export function checkOpenFiles(config: Config): Check {
+  const name = 'open files'
+  const limit = openFilesLimit()
+  if (limit === null) return ok(name, 'no limit')
+  const needed = filesOfApi(config) + filesOfWorker(config)
+  if (limit >= needed) return ok(name, `${limit} may be open`)
+  return warn(
+    name,
+    `${limit} may be open: an API started like this takes ${connectionsWithin(limit, config)} connections, not 10000`,
+    `Raise the limit to ${needed}: LimitNOFILE of systemd, ulimits of Docker, or ulimit -n in the shell.`,
+  )
 }
 
 /** The data directory: can it be written, and is there room for answers that must not be lost. */

@@ -5,7 +5,7 @@ import { count } from '../format.ts'
 import { oneLine, paint, print, printJson, type Style } from '../terminal.ts'
 import { type Check, ok, problem, type Status, warn } from './check.ts'
 import { checkDatabase } from './database.ts'
-import { checkDataDirectory, checkNode, checkSpool } from './machine.ts'
+import { checkDataDirectory, checkNode, checkOpenFiles, checkSpool } from './machine.ts'
 import { checkProviders } from './providers.ts'
 import { checkRedis } from './redis.ts'
 import { checkServer } from './server.ts'
@@ -45,7 +45,7 @@ async function configured(): Promise<Check[]> {
     checkProviders(config),
     checkSpool(config),
   ])
-  return [ok('config', 'valid'), ...unread(config), ...found.flat()]
+  return [ok('config', 'valid'), ...unread(config), checkOpenFiles(config), ...found.flat()]
 }
 
 /** Somebody who sets PGHOST may think that it is used. */

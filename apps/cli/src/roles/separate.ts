@@ -5,6 +5,7 @@ import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.t
 import { startHealthServer } from './health.ts'
 import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
+import { warnOfOpenFiles } from './open-files.ts'
 import { requirePooler, requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -35,6 +36,7 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
   const log = openLog(config.log.level, role)
   const metrics = createMetrics()
   const signals = catchSignals()
+  warnOfOpenFiles(role, config, log)
   await requireSchema(databaseUrl, queue.kind === 'postgres', log, signals.first)
   if (poolerUrl !== null) await requirePooler(poolerUrl, databaseUrl, log, signals.first)
   const context = { config, databaseUrl, poolerUrl, queue, log, metrics }

@@ -12,6 +12,7 @@ import { banner, revokedKeyNotice } from './banner.ts'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
 import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
+import { warnOfOpenFiles } from './open-files.ts'
 import { migrateAll, requirePooler } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
@@ -35,6 +36,7 @@ export async function runStart(): Promise<void> {
   const level = process.stdout.isTTY && !asked ? 'warn' : config.log.level
   const log = openLog(level, 'start')
   const signals = catchSignals()
+  warnOfOpenFiles('start', config, log)
   const base = await openBase(config)
   let lost: string[] = []
   try {
