@@ -1,5 +1,7 @@
 export type { QueueConnection } from './connection.ts'
 export * from './consumer.ts'
 export * from './dispatcher.ts'
+export * from './grants.ts'
+export { redisAcl, redisCommands } from './redis-acl.ts'
 export * from './redis-check.ts'
 export * from './schema.ts'

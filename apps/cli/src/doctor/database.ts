@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from '@askonce/config'
 import type { Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl } from '../database.ts'
+import { checkGrants, schemaTodo } from './grants.ts'
 import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
@@ -30,7 +31,7 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
     const facts = await readServerFacts(database.db)
     const checks = [...serverChecks(facts), skew(facts, askedMs, Date.now()), connections(facts, config)]
     const schema = await checkSchema(url, config)
-    checks.push(...schema)
+    checks.push(...(await checkGrants(url, config)), ...schema)
     if (schema[0]?.status === 'ok')
       checks.push(...(await checkPooler(config, url)), ...(await contentChecks(database, config)))
     return checks
@@ -107,7 +108,7 @@ async function verdict(name: string, fine: string, assert: () => Promise<void>):
     await assert()
     return ok(name, fine)
   } catch (error) {
-    return problem(name, reasonOf(error), 'With a newer program: askonce migrate. With an older one: upgrade it.')
+    return problem(name, reasonOf(error), await schemaTodo(error))
   }
 }
 

@@ -1,16 +1,25 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
-import { assertSchema, isUnavailable, migrate, PoolerError, readPoolerFacts, SchemaVersionError } from '@askonce/store'
+import { assertQueueSchema, QueueSchemaError } from '@askonce/queue'
+import {
+  assertSchema,
+  GrantsError,
+  isUnavailable,
+  PoolerError,
+  readPoolerFacts,
+  SchemaVersionError,
+} from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
+import { migrateBoth, requireGrants } from './grants.ts'
+import { postgresRefusal } from './postgres-refusal.ts'
 
 const retryMs = 500
 
 /** What waiting does not mend, in our own words. */
-const ownRefusals = [SchemaVersionError, QueueSchemaError, PoolerError]
+const ownRefusals = [SchemaVersionError, GrantsError, QueueSchemaError, PoolerError]
 
 /**
- * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
+ * Waits for Postgres, then refuses a schema that is not this program's, and a role that may not work on it: roles never migrate. BullMQ's schema is only looked at
  * where BullMQ uses it.
  */
 export async function requireSchema(
@@ -22,14 +31,19 @@ export async function requireSchema(
   await whenAvailable(log, signal, async () => {
     await assertSchema(url)
     if (queueInPostgres) await assertQueueSchema(url)
+    await requireGrants(url, queueInPostgres)
   })
 }
 
-/** Applies both sets of migrations once Postgres answers; returns the names of ours that were missing. */
-export async function migrateAll(url: string, log: Log, signal: AbortSignal): Promise<string[]> {
+/** Applies our migrations, and BullMQ's where BullMQ is on Postgres, once Postgres answers; returns the names of ours that were missing. */
+export async function migrateAll(
+  url: string,
+  queueInPostgres: boolean,
+  log: Log,
+  signal: AbortSignal,
+): Promise<string[]> {
   return whenAvailable(log, signal, async () => {
-    const applied = await migrate(url)
-    await migrateQueueSchema(url)
+    const applied = await migrateBoth(url, queueInPostgres)
     if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
     return applied
   })
@@ -61,8 +75,7 @@ async function whenAvailable<T>(log: Log, signal: AbortSignal, run: () => Promis
         )
       }
       if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
-      if (!isUnavailable(error))
-        throw refusal(`Postgres refuses: ${message}. Check DATABASE_URL and DATABASE_DIRECT_URL.`)
+      if (!isUnavailable(error)) throw postgresRefusal(error as Error)
       if (!waiting) log.event('store.unavailable', { reason: errorReason(error) })
       waiting = true
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)
