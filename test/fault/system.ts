@@ -65,15 +65,15 @@ export async function startSystem(
   pool.on('error', () => undefined)
   let spawned = 0
 
-  /** Starts a role as a process. Its data directory, and so its spool, is its own unless given. */
+  /** Starts a role as a process. Its data directory, and so its spool, is its own unless given. `program`: of another version. */
   const spawn = (
     role: string,
     env: Record<string, string> = {},
     args: string[] = [],
-    limits: Pick<ChildOptions, 'fileBlocks' | 'openFiles'> = {},
+    { program = askonce, ...limits }: Pick<ChildOptions, 'fileBlocks' | 'openFiles'> & { program?: string } = {},
   ): Child => {
     spawned += 1
-    return spawnNode(askonce, {
+    return spawnNode(program, {
       ...limits,
       args: [role, ...args],
       env: {

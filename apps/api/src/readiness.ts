@@ -73,10 +73,10 @@ export class Readiness {
     if (trouble !== null) throw trouble
   }
 
-  /** Once it has been right, it stays right for this process: migrations only go forward, by somebody who stops it first. */
+  /** Once it has been right, it stays right for this process: migrations only go forward, and are harmless to the version before. */
   private async checkSchema(): Promise<void> {
     if (this.schemaIsCurrent) return
-    await assertSchema(this.options.databaseUrl)
+    await assertSchema(this.options.databaseUrl, { newerIsFine: true })
     this.schemaIsCurrent = true
   }
 }

@@ -6,6 +6,7 @@ import { addDoctor } from './commands/doctor.ts'
 import { addFail } from './commands/fail.ts'
 import { addForget } from './commands/forget.ts'
 import { addGet } from './commands/get.ts'
+import { addGrants } from './commands/grants.ts'
 import { addKeys } from './commands/keys.ts'
 import { addLanes } from './commands/lanes.ts'
 import { addList } from './commands/list.ts'
@@ -64,6 +65,7 @@ export function buildProgram(): Command {
   addKeys(program)
   addTenants(program)
   addSweep(program)
+  addGrants(program)
   addDoctor(program)
   return program
 }

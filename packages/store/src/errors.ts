@@ -72,10 +72,13 @@ export function isStatementTimeout(error: unknown): boolean {
   return sqlState(error) === '57014'
 }
 
-/** Postgres could not do this to this row, and will not another time: neither the server is away, nor did anybody else come first. */
+/**
+ * Postgres could not do this to this row, and will not another time: neither the server is away, nor did anybody else come first, nor is it
+ * the statement (class 42: a privilege or a column that is missing), which would fail for every other row too.
+ */
 export function isRowFault(error: unknown): boolean {
   const state = sqlState(error)
-  return state !== '' && !/^(08|25|40|53|55|57P|58)/.test(state)
+  return state !== '' && !/^(08|25|40|42|53|55|57P|58)/.test(state)
 }
 
 /** Runs a statement again when it lost a race, up to `times`; each wait is a few random milliseconds. */

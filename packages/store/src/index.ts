@@ -1,10 +1,21 @@
 export * from './database.ts'
 export * from './errors.ts'
+export * from './grants.ts'
 export * from './group-commit.ts'
 export * from './health.ts'
 export * from './lane-watch.ts'
+export { encodingText } from './migration-needs.ts'
 export * from './migrate.ts'
 export * from './pooler.ts'
+export {
+  grantsCommand,
+  GrantsError,
+  missingText,
+  quoteIdentifier,
+  readEncoding,
+  readMissingGrants,
+  tablePrivileges,
+} from './privileges.ts'
 export { StoreProbe } from './probe.ts'
 export { explainRefusal } from './refusals.ts'
 export { ReadPool } from './read-pool.ts'

@@ -3,6 +3,8 @@ import { readdir, readFile } from 'node:fs/promises'
 import type pg from 'pg'
 import { Client } from './client.ts'
 import { sessionOptions } from './database.ts'
+import { readMigrationNeeds } from './migration-needs.ts'
+import { grantsCommand, quoteIdentifier, readPlace, tablePrivileges } from './privileges.ts'
 
 const directory = new URL('../../../migrations/', import.meta.url)
 
@@ -21,6 +23,12 @@ export interface Migration {
 
 /** The schema is not the one that this program needs; the message says what to run. */
 export class SchemaVersionError extends Error {}
+
+/** The database has migrations that this program does not know. */
+export class NewerSchemaError extends SchemaVersionError {}
+
+/** Migrations are missing and cannot be applied here; the message says what each of them lacks. Nothing was applied. */
+export class CannotMigrateError extends SchemaVersionError {}
 
 /** The numbered files in `migrations/`, in order. */
 export async function loadMigrations(): Promise<Migration[]> {
@@ -43,12 +51,18 @@ interface AppliedMigration {
   checksum: string
 }
 
-/** Applies what is missing, each migration in its own transaction; returns the names applied. Safe to run in parallel. */
+/**
+ * Applies what is missing, each migration in its own transaction; returns the names applied. Safe to run in parallel. Where nothing is
+ * missing it only reads, so that any role that may read the tables can.
+ */
 export async function migrate(url: string): Promise<string[]> {
   const migrations = await loadMigrations()
   const client = new Client(sessionOptions(url, 'askonce migrate'))
   await client.connect()
   try {
+    if (!(await isIncomplete(client, migrations))) return []
+    const needs = await readMigrationNeeds(client, Object.keys(tablePrivileges))
+    if (needs.length > 0) throw new CannotMigrateError(cannotMigrateText(needs))
     // A migration takes as long as it takes. As an option of the driver, 0 would not even be sent.
     await client.query(`set statement_timeout = 0; set lock_timeout = '${migrationLockTimeoutMs}ms'`)
     const done: string[] = []
@@ -59,6 +73,41 @@ export async function migrate(url: string): Promise<string[]> {
   } finally {
     await client.end()
   }
+}
+
+/** What {@link migrate} would lack, each with what mends it; empty: it can run, or has nothing to do. Changes nothing. */
+export async function readMigrateNeeds(url: string): Promise<string[]> {
+  const client = new Client(sessionOptions(url, 'askonce migrate'))
+  await client.connect()
+  try {
+    if (!(await isIncomplete(client, await loadMigrations()))) return []
+    return await readMigrationNeeds(client, Object.keys(tablePrivileges))
+  } finally {
+    await client.end()
+  }
+}
+
+/** A list of needs as one message. */
+export function cannotMigrateText(needs: readonly string[]): string {
+  return `The database cannot be migrated, and nothing was applied:\n${needs.map((need) => `  - ${need}`).join('\n')}`
+}
+
+async function isIncomplete(client: pg.Client, known: readonly Migration[]): Promise<boolean> {
+  const applied = await readApplied(client)
+  verify(applied, known)
+  return applied.length < known.length
+}
+
+/** None: there is no table of them, or none that this role sees. */
+async function readApplied(client: pg.Client): Promise<AppliedMigration[]> {
+  const { rows: found } = await client.query<{ exists: boolean }>(
+    `select to_regclass('schema_migrations') is not null as exists`,
+  )
+  if (found[0]?.exists !== true) return []
+  const { rows } = await client.query<AppliedMigration>(
+    'select version, name, checksum from schema_migrations order by version',
+  )
+  return rows
 }
 
 async function applyOne(client: pg.Client, migration: Migration, known: Migration[]): Promise<boolean> {
@@ -88,11 +137,12 @@ async function applyOne(client: pg.Client, migration: Migration, known: Migratio
   }
 }
 
-function verify(applied: readonly AppliedMigration[], known: readonly Migration[]): void {
+function verify(applied: readonly AppliedMigration[], known: readonly Migration[], { newerIsFine = false } = {}): void {
   for (const row of applied) {
     const file = known[row.version - 1]
     if (file === undefined) {
-      throw new SchemaVersionError(
+      if (newerIsFine) continue
+      throw new NewerSchemaError(
         `The database has migration ${row.name}, which this version does not know. Run a version of Askonce at least as new.`,
       )
     }
@@ -104,28 +154,52 @@ function verify(applied: readonly AppliedMigration[], known: readonly Migration[
   }
 }
 
-/** Refuses an older or newer schema. Rejects with {@link SchemaVersionError}, or with the driver's error when Postgres is away. */
-export async function assertSchema(url: string): Promise<void> {
+/**
+ * Refuses an older or newer schema: what a process asks before it starts. Rejects with {@link SchemaVersionError}, or with the driver's
+ * error when Postgres is away or does not let the role look.
+ *
+ * @param options.newerIsFine for a process that runs already: migrations are harmless to the version before.
+ */
+export async function assertSchema(url: string, options: { newerIsFine?: boolean } = {}): Promise<void> {
   const known = await loadMigrations()
   const client = new Client(sessionOptions(url, 'askonce schema check'))
   await client.connect()
   try {
-    const { rows: found } = await client.query<{ exists: boolean }>(
-      `select to_regclass('schema_migrations') is not null as exists`,
-    )
-    const { rows: applied } = found[0]?.exists
-      ? await client.query<AppliedMigration>('select version, name, checksum from schema_migrations order by version')
-      : { rows: [] }
-    verify(applied, known)
-    if (applied.length < known.length) {
-      const missing = known.slice(applied.length).map(({ name }) => name)
+    const applied = await readApplied(client)
+    verify(applied, known, options)
+    const missing = known.filter(({ version }) => !applied.some((row) => row.version === version))
+    if (missing.length === 0) return
+    const names = missing.map(({ name }) => name).join(', ')
+    if (applied.length > 0) {
       throw new SchemaVersionError(
-        `The database schema is ${applied.length === 0 ? 'missing' : 'older than this version'} (${missing.join(', ')} not applied). Run: askonce migrate`,
+        `The database schema is older than this version (${names} not applied). Run: askonce migrate`,
       )
     }
+    throw new SchemaVersionError(
+      `The database schema is missing (${names} not applied). ${await elsewhere(client)}Run: askonce migrate`,
+    )
   } finally {
     await client.end()
   }
+}
+
+/** Where tables of ours are that this session does not see, and why not, for whoever is told that there are none. */
+async function elsewhere(client: pg.Client): Promise<string> {
+  const { rows } = await client.query<{ schema: string; usable: boolean }>(
+    `select n.nspname::text as schema, has_schema_privilege(n.oid, 'usage') as usable
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relname = 'schema_migrations' and c.relkind = 'r'
+       and exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'checksum')
+     order by 1`,
+  )
+  const [first] = rows
+  if (first === undefined) return ''
+  const { role } = await readPlace(client)
+  const names = rows.map(({ schema }) => quoteIdentifier(schema)).join(', ')
+  const why = rows.some(({ usable }) => usable)
+    ? 'which search_path does not name'
+    : `which the role ${quoteIdentifier(role)} may not use (what it needs is printed by: ${grantsCommand({ role, schema: first.schema })})`
+  return `There are tables of Askonce in the schema ${names}, ${why}. If those are not meant: `
 }
 
 /** The identity of this database, as spool records name it. */

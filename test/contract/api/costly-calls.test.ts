@@ -16,7 +16,7 @@ afterAll(async () => {
 
 /** What takes long where there is much: here because somebody holds the table. */
 async function whileHeld(table: string, work: () => Promise<void>): Promise<void> {
-  const client = new pg.Client({ connectionString: harness.databaseUrl })
+  const client = new pg.Client({ connectionString: harness.adminUrl })
   await client.connect()
   try {
     await client.query(`begin; lock table ${table}`)

@@ -8,7 +8,6 @@ import {
   claimJobs,
   createApiKey,
   endAttempts,
-  migrate,
   openDatabase,
   registerWorker,
   type AttemptEndRecord,
@@ -20,6 +19,7 @@ import {
 import { createLog, createMetrics, type Metrics } from '@askonce/telemetry'
 import { startTestPostgres, type TestPostgres, type TestPostgresOptions } from '@askonce/testkit'
 import pg from 'pg'
+import { migratedDatabase } from '../../migrated-database.ts'
 import type { Body } from './body.ts'
 
 export const bootstrapKey = 'contract-test-key-0001'
@@ -55,6 +55,8 @@ export interface Harness {
   readonly postgres: TestPostgres
   readonly database: Database
   readonly databaseUrl: string
+  /** For what the processes may not do. */
+  readonly adminUrl: string
   /** What was handed to BullMQ, in order. */
   readonly dispatched: DispatchItem[]
   /** Log lines, parsed. */
@@ -81,8 +83,7 @@ export function chat(content = 'hello', extra: object = {}): { operation: string
 
 export async function startHarness(options: HarnessOptions = {}): Promise<Harness> {
   const postgres = await startTestPostgres(options.postgres)
-  const { url } = await postgres.createDatabase()
-  await migrate(url)
+  const { url, adminUrl } = await migratedDatabase(postgres)
   const database = openDatabase({ url, name: 'test', poolSize: 4 })
   const running = await startOn(url, options)
   const workerId = randomUUID()
@@ -101,6 +102,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     postgres,
     database,
     databaseUrl: url,
+    adminUrl,
     call,
     submit: (idempotencyKey, body, headers = {}) =>
       call('POST', '/v1/jobs', { body, headers: { 'idempotency-key': idempotencyKey, ...headers } }),
@@ -127,7 +129,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
         errorCode: null,
       }),
     async sql(text, values = []) {
-      const client = new pg.Client({ connectionString: url })
+      const client = new pg.Client({ connectionString: adminUrl })
       await client.connect()
       try {
         return (await client.query<Record<string, unknown>>(text, values)).rows

@@ -94,7 +94,7 @@ describe('HEAD', () => {
       )
       return Number(row?.['n'])
     }
-    const client = new pg.Client({ connectionString: harness.databaseUrl })
+    const client = new pg.Client({ connectionString: harness.adminUrl })
     await client.connect()
     await client.query('begin; lock table answer_pieces')
     const head = await harness.call('HEAD', `/v1/jobs/${id}/response`)

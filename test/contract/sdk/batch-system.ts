@@ -6,12 +6,13 @@ import { allScopes, hashKey, startApi } from '@askonce/api'
 import { redisAddress } from '@askonce/address'
 import { loadConfig } from '@askonce/config'
 import { startJanitor } from '@askonce/janitor'
-import { createApiKey, migrate, openDatabase, type Scope } from '@askonce/store'
+import { createApiKey, openDatabase, type Scope } from '@askonce/store'
 import { createLog, createMetrics } from '@askonce/telemetry'
 import { leakCheck, startTestPostgres, startTestRedisForm, startUpstream } from '@askonce/testkit'
 import { startWorker } from '@askonce/worker'
 import OpenAI, { toFile } from 'openai'
 import pg from 'pg'
+import { migratedDatabase } from '../../migrated-database.ts'
 
 const bootstrapKey = 'batch-test-key-0123456789'
 
@@ -23,8 +24,7 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
   const postgres = await startTestPostgres({})
   const redis = await startTestRedisForm()
   const upstream = await startUpstream()
-  const { url } = await postgres.createDatabase()
-  await migrate(url)
+  const { url, adminUrl } = await migratedDatabase(postgres)
   const config = loadConfig({
     PORT: '0',
     ASKONCE_BOOTSTRAP_KEY: bootstrapKey,
@@ -48,7 +48,7 @@ export async function startBatchSystem(env: Record<string, string> = {}) {
   const api = await startApi(context)
   const worker = await startWorker(context)
   const janitor = await startJanitor(context)
-  const pool = new pg.Pool({ connectionString: url, max: 2 })
+  const pool = new pg.Pool({ connectionString: adminUrl, max: 2 })
   const database = openDatabase({ url, name: 'test', poolSize: 2 })
   const clients = (key: string) => ({
     openai: new OpenAI({ apiKey: key, baseURL: `${api.address}/openai/v1`, maxRetries: 0 }),

@@ -5,11 +5,11 @@ import { startApi } from '@askonce/api'
 import { redisAddress } from '@askonce/address'
 import { loadConfig } from '@askonce/config'
 import { startJanitor } from '@askonce/janitor'
-import { migrate } from '@askonce/store'
 import { createLog, createMetrics } from '@askonce/telemetry'
 import { leakCheck, startTestPostgres, startTestRedisForm } from '@askonce/testkit'
 import { startWorker } from '@askonce/worker'
 import pg from 'pg'
+import { migratedDatabase } from '../../migrated-database.ts'
 
 export const apiKey = 'stock-sdk-key-0123456789'
 
@@ -21,8 +21,7 @@ export async function startRunning(providers: { openai: string; anthropic: strin
   const configFile = join(directory, 'config.json')
   await writeFile(configFile, JSON.stringify({ lanes }))
   const [postgres, redis] = await Promise.all([startTestPostgres(), startTestRedisForm()])
-  const { url } = await postgres.createDatabase()
-  await migrate(url)
+  const { url, adminUrl } = await migratedDatabase(postgres)
   const env = {
     PORT: '0',
     DATABASE_URL: url,
@@ -49,7 +48,7 @@ export async function startRunning(providers: { openai: string; anthropic: strin
     startWorker(context),
     startJanitor(context),
   ])
-  const pool = new pg.Pool({ connectionString: url, max: 1 })
+  const pool = new pg.Pool({ connectionString: adminUrl, max: 1 })
   pool.on('error', () => undefined)
   return {
     address: api.address,

@@ -37,6 +37,9 @@ afterAll(async () => {
   await leakCheck()
 })
 
+/** Nobody's database. */
+const question = { prefix: '{askonce}', databaseId: null }
+
 const named = (path: string) => ({ path, from: 'the test' })
 
 function targetOf(url: string, { ca, cert }: { ca?: string; cert?: Certificate } = {}): RedisAddress {
@@ -47,7 +50,7 @@ function targetOf(url: string, { ca, cert }: { ca?: string; cert?: Certificate }
 }
 
 const adviceOn = async (target: RedisAddress): Promise<string | null> =>
-  await checkRedis(target).then(
+  await checkRedis(target, question).then(
     () => 'connected',
     (error: unknown) => tlsAdvice(error, 'redis'),
   )
@@ -56,7 +59,7 @@ describe('rediss:// with a private authority', () => {
   it('works with its file, and says without it what to set', async () => {
     const port = await start(['tls-auth-clients no', 'requirepass p#ss'])
     const url = `rediss://:p%23ss@localhost:${port}/1`
-    expect((await checkRedis(targetOf(url, { ca: authority.ca }))).summary).toMatch(/^Redis \d/)
+    expect((await checkRedis(targetOf(url, { ca: authority.ca }), question)).summary).toMatch(/^Redis \d/)
     expect(await adviceOn(targetOf(url))).toMatch(/not trusted here: set ASKONCE_REDIS_CA_FILE=/)
     expect(await adviceOn(targetOf(url, { ca: stranger.ca }))).toMatch(/not trusted here/)
   })
@@ -93,7 +96,7 @@ describe('with client certificates', () => {
     const info = async (): Promise<string> => (await nodes.at(-1)?.command('CLUSTER INFO')) ?? ''
     await expect.poll(info, { timeout: 20_000 }).toMatch(/cluster_state:ok/)
     const url = `rediss+cluster://localhost:${port}`
-    const { summary } = await checkRedis(targetOf(url, { ca: authority.ca, cert: client }))
+    const { summary } = await checkRedis(targetOf(url, { ca: authority.ca, cert: client }), question)
     expect(summary).toContain('cluster of 1 primaries')
     expect(await adviceOn(targetOf(url, { ca: authority.ca }))).not.toBe('connected')
   })
@@ -104,7 +107,7 @@ describe('with client certificates', () => {
       sentinel: true,
     })
     const url = `rediss+sentinel://localhost:${port}/one`
-    const { summary } = await checkRedis(targetOf(url, { ca: authority.ca, cert: client }))
+    const { summary } = await checkRedis(targetOf(url, { ca: authority.ca, cert: client }), question)
     expect(summary).toContain('by sentinels')
     expect(await adviceOn(targetOf(url, { ca: authority.ca }))).not.toBe('connected')
   })

@@ -2,6 +2,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startSystem, type System } from '../../fault/system.ts'
+import { asRole } from '../../migrated-database.ts'
 
 // A process that cannot work says what and where, and what to do; it changes nothing.
 describe('what a role refuses to start with', () => {
@@ -58,6 +59,38 @@ describe('what a role refuses to start with', () => {
     url.password = 'wrong'
     const { code, text } = await refused('janitor', { DATABASE_URL: url.href })
     expect([code, text]).toEqual([1, expect.stringMatching(/password authentication failed.*DATABASE_URL/)])
+  })
+
+  test('a database that is not there, and a role that may not connect: each with what helps', async () => {
+    const url = new URL(system.database.url)
+    url.pathname = '/nowhere'
+    const absent = await refused('worker', { DATABASE_URL: url.href })
+    expect([absent.code, absent.text]).toEqual([
+      1,
+      expect.stringMatching(/database "nowhere" does not exist\. Create it \(create database .*UTF8/) as string,
+    ])
+    await system.sql(`create role stranger login password 'stranger'`)
+    await system.sql('revoke connect on database test_1 from public')
+    const stranger = await refused('worker', { DATABASE_URL: asRole(system.database.url, 'stranger') })
+    expect([stranger.code, stranger.text]).toEqual([
+      1,
+      expect.stringMatching(/permission denied for database.*askonce grants --role/) as string,
+    ])
+    await system.sql('grant connect on database test_1 to public')
+    const poor = await refused('worker', { DATABASE_URL: asRole(system.database.url, 'stranger') })
+    expect([poor.code, poor.text]).toEqual([
+      1,
+      expect.stringMatching(/permission denied for table schema_migrations.*askonce grants --role/) as string,
+    ])
+    await system.sql('revoke usage on schema public from public')
+    const blind = await refused('worker', { DATABASE_URL: asRole(system.database.url, 'stranger') })
+    expect([blind.code, blind.text]).toEqual([
+      1,
+      expect.stringMatching(
+        /There are tables of Askonce in the schema "public", which the role "stranger" may not use \(.*askonce grants --role stranger/,
+      ) as string,
+    ])
+    await system.sql('grant usage on schema public to public')
   })
 
   test('a port in use', async () => {

@@ -2,7 +2,6 @@ import { createHash, randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jobError, type Billing, type EndAction, type JobState, type Outcome } from '@askonce/core'
 import {
-  migrate,
   openDatabase,
   registerWorker,
   type AttemptEndRecord,
@@ -10,19 +9,22 @@ import {
   type DecisionRequest,
   type NewJob,
 } from '@askonce/store'
-import { leakCheck, startTestPostgres, type TestDatabase, type TestPostgres } from '@askonce/testkit'
+import { leakCheck, startTestPostgres, type TestPostgres } from '@askonce/testkit'
 import { sql, type RawBuilder } from 'kysely'
 import pg from 'pg'
 import { afterAll, beforeAll } from 'vitest'
+import { migratedDatabase, type MigratedDatabase } from '../../migrated-database.ts'
 
 type Row = Record<string, unknown>
 
 /** A migrated database on a server of this test file's own. */
 export interface Fixture {
   server: TestPostgres
-  database: TestDatabase
+  database: MigratedDatabase
   url: string
   db: Database['db']
+  /** For what a test does behind the back of the statements. */
+  adminDb: Database['db']
   query<Result = Row>(text: string, values?: readonly unknown[]): Promise<Result[]>
 }
 
@@ -34,22 +36,22 @@ export async function ping(db: Database['db']): Promise<void> {
 /** Starts the server before the tests of the file and stops it after them. The members are there from then on. */
 export function useStore(options: { poolSize?: number } = {}): Fixture {
   const fixture = {} as Fixture
-  let opened: Database | undefined
+  let opened: Database[] = []
   beforeAll(async () => {
     const server = await startTestPostgres()
-    const database = await server.createDatabase()
-    await migrate(database.url)
-    opened = openDatabase({ url: database.url, name: 'test', poolSize: options.poolSize ?? 8 })
-    const { db, url } = opened
+    const database = await migratedDatabase(server)
+    const { url, adminUrl } = database
+    opened = [url, adminUrl].map((one) => openDatabase({ url: one, name: 'test', poolSize: options.poolSize ?? 8 }))
+    const [db, adminDb] = opened.map((one) => one.db) as [Database['db'], Database['db']]
     const query = async <Result>(text: string, values: readonly unknown[] = []): Promise<Result[]> => {
       const parameters = [...text.matchAll(/\$(\d+)/g)].map(([, number]) => values[Number(number) - 1])
       const statement = sql<Result>(text.split(/\$\d+/) as unknown as TemplateStringsArray, ...parameters)
-      return (await statement.execute(db)).rows
+      return (await statement.execute(adminDb)).rows
     }
-    Object.assign(fixture, { server, database, url, db, query })
+    Object.assign(fixture, { server, database, url, db, adminDb, query })
   })
   afterAll(async () => {
-    await opened?.close()
+    for (const one of opened) await one.close()
     await fixture.server?.stop()
     await leakCheck()
   })
@@ -167,9 +169,9 @@ export async function insertAttempt(fixture: Fixture, jobId: string, given: Row 
   })
 }
 
-async function insertRow({ db }: Fixture, table: string, row: Row): Promise<void> {
+async function insertRow({ adminDb }: Fixture, table: string, row: Row): Promise<void> {
   const names = sql.join(Object.keys(row).map((name) => sql.ref(name)))
-  await sql`insert into ${sql.table(table)} (${names}) values (${sql.join(Object.values(row))})`.execute(db)
+  await sql`insert into ${sql.table(table)} (${names}) values (${sql.join(Object.values(row))})`.execute(adminDb)
 }
 
 /** A running job with its open attempt, as a claim leaves it. */
@@ -220,11 +222,11 @@ export interface OpenTransaction {
 
 /** A transaction on a connection of its own, with its first statement done: what it locks stays locked until `finish`. */
 export async function openTransaction(
-  { url }: Fixture,
+  { database }: Fixture,
   text: string,
   values: readonly unknown[] = [],
 ): Promise<OpenTransaction> {
-  const client = new pg.Client({ connectionString: url })
+  const client = new pg.Client({ connectionString: database.adminUrl })
   client.on('error', () => undefined)
   await client.connect()
   const query = async (statement: string, parameters: readonly unknown[] = []): Promise<Row[]> =>

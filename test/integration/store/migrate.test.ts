@@ -1,5 +1,6 @@
 import {
   assertSchema,
+  CannotMigrateError,
   isUnavailable,
   loadMigrations,
   migrate,
@@ -7,25 +8,12 @@ import {
   SchemaVersionError,
 } from '@askonce/store'
 import { reapAll, spawnNode } from '@askonce/testkit'
-import pg from 'pg'
 import { afterAll, describe, expect, it } from 'vitest'
+import { asRole, makeRole, run } from '../../migrated-database.ts'
 import { openTransaction, untilBlocked, useStore } from './fixture.ts'
 
 const store = useStore()
 afterAll(reapAll)
-
-/** Runs statements on a database of its own URL, one after the other; rows of the last one. */
-async function run(url: string, ...statements: string[]): Promise<Record<string, unknown>[]> {
-  const client = new pg.Client({ connectionString: url })
-  await client.connect()
-  try {
-    let rows: Record<string, unknown>[] = []
-    for (const statement of statements) rows = (await client.query<Record<string, unknown>>(statement)).rows
-    return rows
-  } finally {
-    await client.end()
-  }
-}
 
 async function refusal(promise: Promise<unknown>): Promise<string> {
   const error: unknown = await promise.then(
@@ -103,6 +91,8 @@ describe('migrate', () => {
     const wanted = 'The database has migration 9999_future.sql, which this version does not know.'
     expect(await refusal(migrate(url))).toContain(wanted)
     expect(await refusal(assertSchema(url))).toContain(wanted)
+    // What runs already goes on.
+    await assertSchema(url, { newerIsFine: true })
   })
 
   it('rejects as unavailable when Postgres is away', async () => {
@@ -128,6 +118,74 @@ describe('migrate', () => {
       await holder.finish('rollback')
     },
   )
+})
+
+describe('a database that cannot be migrated', () => {
+  const cannot = async (url: string): Promise<string> => {
+    const error: unknown = await migrate(url).catch((reason: unknown) => reason)
+    expect(error).toBeInstanceOf(CannotMigrateError)
+    return (error as Error).message
+  }
+
+  it.each(['SQL_ASCII', 'LATIN1'])(
+    'has the encoding %s: nothing is applied, and it says how to make one',
+    async (encoding) => {
+      const name = `in_${encoding.toLowerCase()}`
+      await run(store.server.url, `create database ${name} encoding '${encoding}' locale 'C' template template0`)
+      const url = new URL(store.server.url)
+      url.pathname = `/${name}`
+      const message = await cannot(url.href)
+      expect(message).toContain(`The database "${name}" has the encoding ${encoding}, and UTF8 is needed.`)
+      expect(await run(url.href, tables)).toEqual([])
+      const made = /create database .*?;/.exec(message)?.[0] ?? ''
+      await run(store.server.url, made)
+      url.pathname = `/${name}_utf8`
+      expect(await migrate(url.href)).toHaveLength((await loadMigrations()).length)
+    },
+  )
+
+  it('has a schema in which the role may not make tables: every grant that is missing is named, and is enough', async () => {
+    const admin = await emptyDatabase()
+    await makeRole(admin, 'poor migrator')
+    await run(admin, 'revoke all on schema public from public')
+    const url = asRole(admin, 'poor migrator')
+    expect(await cannot(url)).toContain('askonce grants --migrator')
+    await run(admin, 'grant usage on schema public to "poor migrator"')
+    const message = await cannot(url)
+    expect(message).toContain('grant create on schema "public" to "poor migrator";')
+    expect(await run(admin, tables)).toEqual([])
+    await run(admin, /grant create .*?;/.exec(message)?.[0] ?? '')
+    expect(await migrate(url)).toHaveLength((await loadMigrations()).length)
+  })
+
+  it('has tables of another role: says whose, and a member of that role can', async () => {
+    const admin = await emptyDatabase()
+    await makeRole(admin, 'second migrator')
+    await migrate(admin)
+    await run(
+      admin,
+      'grant all on schema public to "second migrator"; grant select on schema_migrations to "second migrator"',
+    )
+    const url = asRole(admin, 'second migrator')
+    expect(await migrate(url)).toEqual([])
+    const latest = (await loadMigrations()).length
+    await run(admin, `delete from schema_migrations where version = ${latest}`)
+    const [owner] = await run(admin, 'select current_user::text as name')
+    expect(await cannot(url)).toContain(`belong to "${String(owner?.['name'])}", and only their owner may change them`)
+  })
+})
+
+describe('a database of another collation', () => {
+  it('is migrated, and its keys are as ever bytes', async () => {
+    const create = `create database turkish encoding 'UTF8' locale_provider icu icu_locale 'tr-TR' locale 'C' template template0`
+    await run(store.server.url, create)
+    const url = new URL(store.server.url)
+    url.pathname = '/turkish'
+    await migrate(url.href)
+    const names = `insert into tenants (id) values ('i'), ('zz'), ('a-b') returning id`
+    expect(await run(url.href, names)).toHaveLength(3)
+    await expect(run(url.href, `insert into tenants (id) values ('\u0131')`)).rejects.toThrow('tenants_id_check')
+  })
 })
 
 describe('assertSchema', () => {

@@ -3,6 +3,7 @@ import { tlsAdvice } from '@askonce/address'
 import type { Config } from '@askonce/config'
 import type { ConnectionLimit, Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl, unreadNotice } from '../database.ts'
+import { checkGrants, schemaTodo } from './grants.ts'
 import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
@@ -39,7 +40,7 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
       await checkWrites(database),
     ]
     const schema = await checkSchema(url, config)
-    checks.push(...schema)
+    checks.push(...(await checkGrants(url, config)), ...schema)
     if (schema[0]?.status === 'ok')
       checks.push(...(await checkPooler(config, url)), ...(await contentChecks(database, config)))
     return checks
@@ -131,7 +132,7 @@ async function verdict(name: string, fine: string, assert: () => Promise<void>):
     await assert()
     return ok(name, fine)
   } catch (error) {
-    return problem(name, reasonOf(error), 'With a newer program: askonce migrate. With an older one: upgrade it.')
+    return problem(name, reasonOf(error), await schemaTodo(error))
   }
 }
 

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tlsAdvice } from '@askonce/address'
-import { assertQueueSchema, migrateQueueSchema, QueueSchemaError } from '@askonce/queue'
+import { assertQueueSchema, QueueSchemaError } from '@askonce/queue'
 import {
   assertSchema,
   findRefusal,
+  GrantsError,
   isUnavailable,
-  migrate,
   PoolerError,
   readPoolerFacts,
   ReadOnlySettingError,
@@ -14,15 +14,16 @@ import {
 } from '@askonce/store'
 import { errorReason, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
+import { migrateBoth, requireGrants } from './grants.ts'
 import { WaitNotice } from './wait-notice.ts'
 
 const retryMs = 500
 
 /** What waiting does not mend, in our own words. */
-const ownRefusals = [SchemaVersionError, QueueSchemaError, PoolerError, SessionSettingsError]
+const ownRefusals = [SchemaVersionError, GrantsError, QueueSchemaError, PoolerError, SessionSettingsError]
 
 /**
- * Waits for Postgres, then refuses a schema that is not this program's: roles never migrate. BullMQ's schema is only looked at
+ * Waits for Postgres, then refuses a schema that is not this program's, and a role that may not work on it: roles never migrate. BullMQ's schema is only looked at
  * where BullMQ uses it.
  */
 export async function requireSchema(
@@ -34,14 +35,19 @@ export async function requireSchema(
   await whenAvailable(url, log, signal, async () => {
     await assertSchema(url)
     if (queueInPostgres) await assertQueueSchema(url)
+    await requireGrants(url, queueInPostgres)
   })
 }
 
-/** Applies both sets of migrations once Postgres answers; returns the names of ours that were missing. */
-export async function migrateAll(url: string, log: Log, signal: AbortSignal): Promise<string[]> {
+/** Applies our migrations, and BullMQ's where BullMQ is on Postgres, once Postgres answers; returns the names of ours that were missing. */
+export async function migrateAll(
+  url: string,
+  queueInPostgres: boolean,
+  log: Log,
+  signal: AbortSignal,
+): Promise<string[]> {
   return whenAvailable(url, log, signal, async () => {
-    const applied = await migrate(url)
-    await migrateQueueSchema(url)
+    const applied = await migrateBoth(url, queueInPostgres)
     if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
     return applied
   })

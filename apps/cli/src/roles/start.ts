@@ -13,7 +13,7 @@ import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.t
 import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
 import { warnOfOpenFiles } from './open-files.ts'
-import { migrateAll, requirePooler } from './schema.ts'
+import { migrateAll, requirePooler, requireSchema } from './schema.ts'
 import { catchSignals, untilAborted } from './signals.ts'
 
 interface Base {
@@ -40,7 +40,9 @@ export async function runStart(): Promise<void> {
   const base = await openBase(config)
   let lost: string[] = []
   try {
-    await migrateAll(base.databaseUrl, log, signals.first)
+    const queue = queueOf(config, base.databaseUrl)
+    await migrateAll(base.databaseUrl, queue.kind === 'postgres', log, signals.first)
+    await requireSchema(base.databaseUrl, queue.kind === 'postgres', log, signals.first)
     const poolerUrl = poolerUrlOf(config)
     if (poolerUrl !== null) await requirePooler(poolerUrl, base.databaseUrl, log, signals.first)
     const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
@@ -49,7 +51,7 @@ export async function runStart(): Promise<void> {
       config: { ...config, bootstrapKey: new Secret(key) },
       databaseUrl: base.databaseUrl,
       poolerUrl,
-      queue: queueOf(config, base.databaseUrl),
+      queue,
       log,
       metrics,
     }

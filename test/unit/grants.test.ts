@@ -1,0 +1,63 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { redisCommands } from '@askonce/queue'
+import { tablePrivileges } from '@askonce/store'
+import { describe, expect, it } from 'vitest'
+
+// The lists behind `askonce grants`, against what they speak of.
+
+const folder = 'packages/store/src'
+const statements = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts'))
+  .map((name) => readFileSync(`${folder}/${name}`, 'utf8'))
+  .join('\n')
+
+/** Whether some statement does this to the table. A lock of a row counts as its update. */
+const patterns: Record<string, (table: string) => RegExp> = {
+  select: (table) => new RegExp(`(?:from|join) ${table}\\b|selectFrom\\('${table}'`),
+  insert: (table) => new RegExp(`insert into ${table}\\b|insertInto\\('${table}'`),
+  update: (table) =>
+    new RegExp(`update ${table}\\b|updateTable\\('${table}'|from ${table}\\b[^\`;]*for (?:update|share)`),
+  delete: (table) => new RegExp(`delete from ${table}\\b|deleteFrom\\('${table}'`),
+}
+
+describe('the privileges on tables', () => {
+  it('are of every table of the schema, and of no other', () => {
+    const schema = readFileSync('schema.sql', 'utf8')
+    const tables = [...schema.matchAll(/^create table (\w+)/gm)].map(([, name = '']) => name)
+    expect(tables.length).toBeGreaterThan(10)
+    expect(Object.keys(tablePrivileges).toSorted()).toEqual(tables.toSorted())
+  })
+
+  it.each(Object.entries(tablePrivileges))('on %s are those that a statement uses', (table, privileges) => {
+    for (const privilege of privileges)
+      expect(statements, `${privilege} on ${table}`).toMatch(patterns[privilege]?.(table) ?? /^$/)
+  })
+
+  it.each(Object.entries(tablePrivileges))('on %s are all that statements use', (table, privileges) => {
+    // The migrator's own table: it alone writes there.
+    const used = ['insert', 'delete'].filter((privilege) => patterns[privilege]?.(table).test(statements) === true)
+    expect(used.filter((privilege) => !(privileges as string[]).includes(privilege))).toEqual(
+      table === 'schema_migrations' ? ['insert'] : [],
+    )
+  })
+})
+
+describe('the commands of Redis', () => {
+  it('hold every command of BullMQ’s scripts', () => {
+    const scripts = 'node_modules/bullmq/dist/esm/scripts'
+    const text = readdirSync(scripts)
+      .filter((name) => name.endsWith('.js'))
+      .map((name) => readFileSync(`${scripts}/${name}`, 'utf8'))
+      .join('\n')
+    const called = [...text.matchAll(/(?:rcall|redis\.call)\(\s*\\?["'](\w+)/g)].map(([, command = '']) =>
+      command.toLowerCase(),
+    )
+    expect(new Set(called).size).toBeGreaterThan(40)
+    expect([...new Set(called)].filter((command) => !redisCommands.includes(command))).toEqual([])
+  })
+
+  it('hold none that reaches beyond the keys of the prefix', () => {
+    const beyond = /^(?:flush|keys|scan|config|acl|shutdown|debug|swapdb|migrate|sort|publish|subscribe)/
+    expect(redisCommands.filter((command) => beyond.test(command))).toEqual([])
+  })
+})
