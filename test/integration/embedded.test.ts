@@ -316,6 +316,7 @@ describe('npm ci --ignore-scripts', () => {
     symlinkSync(dirname(dirname(require.resolve('pg'))), join(modules, 'pg'))
     const copy = join(modules, '@askonce', 'embedded')
     cpSync(embedded, copy, { recursive: true })
+    cpSync(join(embedded, '../address'), join(modules, '@askonce', 'address'), { recursive: true })
     cpSync(startScript, join(project, 'embedded-start.ts'))
     writeFileSync(join(project, 'package.json'), '{"type": "module"}')
 
