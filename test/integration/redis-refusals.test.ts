@@ -20,7 +20,7 @@ const kept = <T extends { stop: () => Promise<unknown> }>(server: T): T => {
 }
 const redisWith = async (...settings: string[]): Promise<TestRedis> => kept(await startTestRedis({ settings }))
 afterEach(async () => {
-  for (const server of opened.splice(0).reverse()) await server.stop()
+  for (const server of opened.splice(0).toReversed()) await server.stop()
 })
 afterAll(leakCheck)
 
@@ -35,7 +35,7 @@ async function said(url: string): Promise<string> {
     return [(error as Error).constructor.name.startsWith('Queue') ? message : '', ...text].join(' ')
   }
   const facts: RedisFacts | Error = await checkRedis(target, { prefix, databaseId: 'ours' }).catch(
-    (error: Error) => error,
+    (error: unknown) => error as Error,
   )
   const byDoctor =
     facts instanceof Error
@@ -118,7 +118,13 @@ describe('a Redis that says no', () => {
   test('not a Redis at all, TLS where there is none, and none where there is', async () => {
     const http = createServer((_request, response) => response.end('hello'))
     await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-    kept({ stop: () => new Promise((resolve) => (http.closeAllConnections(), http.close(resolve))) })
+    kept({
+      stop: () =>
+        new Promise((resolve) => {
+          http.close(resolve)
+          http.closeAllConnections()
+        }),
+    })
     expectBoth(await said(`redis://127.0.0.1:${(http.address() as AddressInfo).port}`), /not Redis/)
     expect(await said((await redisWith()).url.replace('redis:', 'rediss:'))).toMatch(/doctor: .*asks for TLS/)
     const tls = createTlsServer(() => undefined).on('tlsClientError', () => undefined)

@@ -39,5 +39,7 @@ export function poolerUrlOf({ database: { directUrl, url } }: Config): string | 
 /** Where BullMQ keeps its queues: Redis if there is one, else the same Postgres. */
 export function queueOf(config: Config, postgresUrl: string): QueueConnection {
   const redis = config.redis.url?.reveal()
-  return redis === undefined ? { kind: 'postgres', url: postgresUrl } : { ...redisAddress(redis), prefix: config.redis.prefix }
+  return redis === undefined
+    ? { kind: 'postgres', url: postgresUrl }
+    : { ...redisAddress(redis), prefix: config.redis.prefix }
 }
