@@ -118,7 +118,7 @@ describe('a server whose log nobody reads', () => {
       const [code, signal] = (await ended) as [number | null, string | null]
       clearTimeout(late)
       expect({ code, signal }).toEqual({ code: 0, signal: null })
-      if (hanging === 'stderr') expect(heard).toContain('Stopped.')
+      expect(heard.includes('Stopped.')).toBe(hanging === 'stderr')
     },
     120_000,
   )
