@@ -4,8 +4,7 @@ import { join } from 'node:path'
 import type { AddressInfo } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { redisAddress } from '@askonce/address'
-import { checkRedis, openDispatcher, type RedisFacts } from '@askonce/queue'
-
+import { checkRedis, openConsumer, openDispatcher, type RedisFacts } from '@askonce/queue'
 import { explainCode, innermostCode } from '@askonce/telemetry'
 import { leakCheck, startTestRedis, startTestRedisCluster, type TestRedis } from '@askonce/testkit'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
@@ -21,7 +20,7 @@ const kept = <T extends { stop: () => Promise<unknown> }>(server: T): T => {
 }
 const redisWith = async (...settings: string[]): Promise<TestRedis> => kept(await startTestRedis({ settings }))
 afterEach(async () => {
-  for (const server of opened.splice(0).reverse()) await server.stop()
+  for (const server of opened.splice(0).toReversed()) await server.stop()
 })
 afterAll(leakCheck)
 
@@ -36,7 +35,7 @@ async function said(url: string): Promise<string> {
     return [(error as Error).constructor.name.startsWith('Queue') ? message : '', ...text].join(' ')
   }
   const facts: RedisFacts | Error = await checkRedis(target, { prefix, databaseId: 'ours' }).catch(
-    (error: Error) => error,
+    (error: unknown) => error as Error,
   )
   const byDoctor =
     facts instanceof Error
@@ -119,7 +118,13 @@ describe('a Redis that says no', () => {
   test('not a Redis at all, TLS where there is none, and none where there is', async () => {
     const http = createServer((_request, response) => response.end('hello'))
     await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve))
-    kept({ stop: () => new Promise((resolve) => (http.closeAllConnections(), http.close(resolve))) })
+    kept({
+      stop: () =>
+        new Promise((resolve) => {
+          http.close(resolve)
+          http.closeAllConnections()
+        }),
+    })
     expectBoth(await said(`redis://127.0.0.1:${(http.address() as AddressInfo).port}`), /not Redis/)
     expect(await said((await redisWith()).url.replace('redis:', 'rediss:'))).toMatch(/doctor: .*asks for TLS/)
     const tls = createTlsServer(() => undefined).on('tlsClientError', () => undefined)
@@ -151,6 +156,47 @@ describe('a Redis that says no', () => {
     expectBoth(await said(redis.url), /reads its data/)
     await up
     expect(await said(redis.url)).toBe('doctor: |\nping: works|')
+  })
+
+  test('a consumer does not ask as fast as it can, and goes on once it may', async () => {
+    const redis = await redisWith('min-replicas-to-write 1')
+    const connection = { ...redisAddress(redis.url), prefix }
+    const delivered: string[] = []
+    const refusals: Error[] = []
+    const consumer = openConsumer(connection, {
+      lane: 'simulated',
+      concurrency: 50,
+      handle: async (jobId) => void delivered.push(jobId),
+      onError: (error) => void refusals.push(error),
+    })
+    const commands = async (): Promise<number> =>
+      Number(/total_commands_processed:(\d+)/.exec((await redis.command('INFO stats')).join(''))?.[1])
+    await until(
+      () => Promise.resolve(refusals.length),
+      (count) => count > 0,
+      10_000,
+    )
+    const before = await commands()
+    await until(
+      () => Promise.resolve(refusals.length),
+      (count) => count > 2,
+      10_000,
+    )
+    expect((await commands()) - before).toBeLessThan(100)
+    await redis.command('CONFIG SET min-replicas-to-write 0')
+    const dispatcher = openDispatcher(connection, {
+      onError: () => undefined,
+      databaseId: () => Promise.resolve('ours'),
+      onShared: () => undefined,
+    })
+    const id = '01890000-0000-7000-8000-000000000000'
+    await dispatcher.dispatch([{ id, dispatch: 1, lane: 'simulated', priority: 0 }])
+    await until(
+      () => Promise.resolve(delivered),
+      (ids) => ids.includes(id),
+      10_000,
+    )
+    await Promise.all([consumer.close(1_000), dispatcher.close()])
   })
 
   test('nothing at the address, and a name that nobody knows', async () => {

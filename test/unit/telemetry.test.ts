@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { PassThrough } from 'node:stream'
 import {
   createLog,
   createMetrics,
@@ -9,7 +10,8 @@ import {
   logFields,
   renderEvents,
 } from '@askonce/telemetry'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { patientLines } from '../../packages/telemetry/src/patient-lines.ts'
 
 const page = readFileSync(new URL('../../docs/events.md', import.meta.url), 'utf8')
 
@@ -64,6 +66,24 @@ describe('log', () => {
 
   it('refuses an event that is not in the list', () => {
     expect(() => recorded().log.event('no.such' as 'api.started')).toThrow('no.such')
+  })
+})
+
+describe('lines that nobody reads', () => {
+  it('wait up to a bound, are then dropped, and are counted once they are read again', async () => {
+    const slow = new PassThrough({ highWaterMark: 1 })
+    const dropped: number[] = []
+    const lines = patientLines(slow, (count) => void dropped.push(count))
+    const line = `${'x'.repeat(1023)}\n`
+    for (let times = 0; times < 3_000; times += 1) lines.write(line)
+    let read = 0
+    slow.on('data', (bytes: Buffer) => (read += bytes.length))
+    await vi.waitFor(() => expect(dropped).toHaveLength(1))
+    expect(read / line.length + (dropped[0] ?? 0)).toBe(3_000)
+    expect(read).toBeGreaterThan(1_000_000)
+    lines.write(line)
+    slow.destroy()
+    lines.write(line)
   })
 })
 

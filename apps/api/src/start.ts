@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { version } from '@askonce/config'
+import { apiDrainMs } from '@askonce/core'
 import { openDispatcher, type Dispatcher } from '@askonce/queue'
 import { isDataError, readDatabaseId } from '@askonce/store'
 import { errorReason } from '@askonce/telemetry'
@@ -14,8 +15,6 @@ import { atMost, patiently } from './patience.ts'
 import { allRoutes } from './routes/index.ts'
 import { addRoutes, createServer } from './server.ts'
 
-/** How long requests under way may finish when the API closes. */
-const drainMs = 10_000
 const bootstrapRetryMs = 1_000
 
 export interface RunningApi {
@@ -89,7 +88,7 @@ function dispatcherOf({ queue, databaseUrl, log }: ApiContext): Dispatcher {
 async function closeServer(app: FastifyInstance): Promise<void> {
   const drained = app.close()
   try {
-    await patiently(drained, undefined, drainMs)
+    await patiently(drained, undefined, apiDrainMs)
   } catch {
     app.server.closeAllConnections()
     await drained

@@ -22,6 +22,7 @@ import {
   type Swept,
 } from '@askonce/store'
 import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
+import { within } from '@askonce/timing'
 import { BatchDriver } from './batches/driver.ts'
 import { startLoop, type Loop } from './loop.ts'
 import { Reconciler } from './reconcile.ts'
@@ -48,6 +49,10 @@ const dispatchBatch = 500
 /** A stop waits no longer for a sweep that rests. */
 const longestRestMs = 1_000
 const batch = 500
+/** How long rounds under way may take when the janitor stops. */
+const roundEndsMs = 5_000
+/** A server that does not answer must not keep the process from its end. */
+const closeLimitMs = 2_000
 /** A worker ends its call for its timeout; this long after that something is wrong with it. */
 const overdueGraceMs = 60_000
 
@@ -209,12 +214,20 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     async stop() {
       const startedAt = performance.now()
       log.event('janitor.stopping')
-      await Promise.all(loops.map((running) => running.stop()))
-      await batches.close()
-      await listener.close()
-      await dispatcher.close()
-      await close()
+      // What a round has begun and Postgres does not answer is rolled back there.
+      await atMost(roundEndsMs, Promise.all(loops.map((running) => running.stop())))
+      await Promise.all([
+        atMost(closeLimitMs, batches.close()),
+        atMost(closeLimitMs, listener.close()),
+        dispatcher.close(),
+      ])
+      await atMost(closeLimitMs, close())
       log.event('janitor.stopped', { duration_ms: Math.round(performance.now() - startedAt) })
     },
   })
+}
+
+/** Waits at most so long for something whose failure does not matter any more. */
+async function atMost(limitMs: number, step: Promise<unknown>): Promise<void> {
+  await within(step, limitMs, () => new Error('too late')).catch(() => undefined)
 }

@@ -13,6 +13,7 @@ import {
   type OpenAttempt,
 } from '@askonce/store'
 import { errorReason, Outage } from '@askonce/telemetry'
+import { within } from '@askonce/timing'
 import { hostname } from 'node:os'
 import { BackPressure } from './back-pressure.ts'
 import { Claims } from './claims.ts'
@@ -31,6 +32,8 @@ import { StreamWriter } from './stream-writer.ts'
 
 /** How long the ends of aborted calls may take to be written when the worker stops. */
 const lastWritesMs = 5_000
+/** A server that does not answer must not keep the process from its end. */
+const closeLimitMs = 2_000
 
 export interface Worker {
   /** Attempts in hand. */
@@ -192,7 +195,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await held.untilIdle(lastWritesMs)
     recorder.stop()
     safekeeping.stop()
-    await streams.stop()
+    await atMost(closeLimitMs, streams.stop())
     for (const { fields } of safekeeping.unsafe) {
       const reason = 'the process ended, and neither Postgres nor the spool had taken it'
       log.event('answer.lost', { ...fields, worker: heartbeat.id, reason })
@@ -201,10 +204,9 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
     await dispatcher.close()
     watch.close()
-    await heartbeat.stop()
-    await listener.close()
-    await Promise.all([...providers.values()].map((provider) => provider.close()))
-    await close()
+    await Promise.all([atMost(closeLimitMs, heartbeat.stop()), atMost(closeLimitMs, listener.close())])
+    await Promise.all([...providers.values()].map((provider) => atMost(closeLimitMs, provider.close())))
+    await atMost(closeLimitMs, close())
     log.event('worker.stopped', { worker: heartbeat.id, count, duration_ms: Math.round(performance.now() - startedAt) })
   }
   return {
@@ -230,6 +232,11 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     hurry: () => hurrying.abort(),
     lost: () => lost,
   }
+}
+
+/** Waits at most so long for something whose failure does not matter any more. */
+async function atMost(limitMs: number, step: Promise<unknown>): Promise<void> {
+  await within(step, limitMs, () => new Error('too late')).catch(() => undefined)
 }
 
 function once<T>(run: () => Promise<T>): () => Promise<T> {

@@ -1,6 +1,6 @@
 import { Worker, type IQueueBackend } from 'bullmq'
 import { bullConnection, jobIdOf, queueName, type BullConnection, type QueueConnection } from './connection.ts'
-import { inOwnWords } from './errors.ts'
+import { inOwnWords, isRefusal } from './errors.ts'
 import { within } from './within.ts'
 
 /** A worker on either backend; its results carry nothing. */
@@ -28,6 +28,8 @@ export interface Consumer {
 
 const readyTimeoutMs = 10_000
 const rebuildDelayMs = 1_000
+/** BullMQ asks again at once whatever Redis refuses, thousands of times a second: so long it is kept from that. */
+const refusedRestMs = 1_000
 /** How long a close waits for connecting to end. */
 const buildEndsMs = 2_000
 
@@ -36,14 +38,33 @@ const buildEndsMs = 2_000
  * word, so this one is thrown away and built again until it is ready.
  */
 export function openConsumer(connection: QueueConnection, options: ConsumerOptions): Consumer {
-  let current: { worker: BullWorker; bull: BullConnection } | null = null
+  let current: { worker: BullWorker; bull: BullConnection; isReady: boolean } | null = null
   let paused = false
   let closed = false
   let timer: NodeJS.Timeout | undefined
+  let resting = false
 
+  const resumeNow = (): void => {
+    if (paused || resting || current?.isReady !== true) return
+    current.worker.resume().catch(options.onError)
+    // Paused before its first run: resume() alone does not start the loop.
+    if (!current.worker.isRunning()) current.worker.run().catch(options.onError)
+  }
+  const rest = (): void => {
+    if (paused || resting || closed || current === null) return
+    resting = true
+    current.worker.pause(true).catch(options.onError)
+    setTimeout(() => {
+      resting = false
+      if (!closed) resumeNow()
+    }, refusedRestMs).unref()
+  }
   const build = async (): Promise<void> => {
     const bull = bullConnection(connection, 'consumer', 6, options.onError)
-    const onError = (error: Error): void => options.onError(bull.failure() ?? inOwnWords(error))
+    const onError = (error: Error): void => {
+      options.onError(bull.failure() ?? inOwnWords(error))
+      if (isRefusal(error)) rest()
+    }
     const worker: BullWorker = new Worker<null, void, string, IQueueBackend>(
       queueName(options.lane),
       async (job) => {
@@ -66,11 +87,13 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       bull.backend,
     )
     worker.on('error', onError)
-    current = { worker, bull }
+    const building = { worker, bull, isReady: false }
+    current = building
     try {
       await within(worker.waitUntilReady(), readyTimeoutMs, `connecting the consumer of ${options.lane}`)
       if (closed) return
-      if (paused) await worker.pause(true)
+      building.isReady = true
+      if (paused || resting) await worker.pause(true)
       worker.run().catch(onError)
     } catch (error) {
       onError(error as Error)
@@ -93,9 +116,7 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     resume() {
       if (!paused) return
       paused = false
-      current?.worker.resume().catch(options.onError)
-      // Paused before its first run: resume() alone does not start the loop.
-      if (current !== null && !current.worker.isRunning()) current.worker.run().catch(options.onError)
+      resumeNow()
     },
     async close(deadlineMs) {
       closed = true

@@ -103,15 +103,15 @@ export function openDispatcher(
     return opening
   }
 
-  let id: string | null = null
+  let ownId: string | null = null
   let closed = false
   const tell = async (): Promise<void> => {
     if (connection.kind === 'postgres') return
-    id ??= await databaseId()
+    ownId ??= await databaseId()
     if (closed) return
     const { redis } = (await get(commonLane)).connection
     if (redis === null) return
-    const others = await within(tellDatabase(redis, connection.prefix, id), timeoutMs, 'telling of our database')
+    const others = await within(tellDatabase(redis, connection.prefix, ownId), timeoutMs, 'telling of our database')
     if (others.length > 0 === shared) return
     shared = others.length > 0
     onShared(shared ? sharedMessage : null)
@@ -127,6 +127,13 @@ export function openDispatcher(
   }
   const telling = setInterval(tellQuietly, tellEveryMs).unref()
   tellQuietly()
+
+  const look = async (): Promise<void> => {
+    const { queue, connection: connected } = await get(commonLane)
+    const { redis } = connected
+    if (connection.kind !== 'postgres' && redis !== null) await tryWrite(redis, connection.prefix)
+    await queue.getJobState('ping')
+  }
 
   return {
     async dispatch(items) {
@@ -166,12 +173,6 @@ export function openDispatcher(
       return states
     },
     async ping() {
-      const look = async (): Promise<void> => {
-        const { queue, connection: connected } = await get(commonLane)
-        const { redis } = connected
-        if (connection.kind !== 'postgres' && redis !== null) await tryWrite(redis, connection.prefix)
-        await queue.getJobState('ping')
-      }
       try {
         await within(look(), lookMs, 'asking the queue')
       } catch (error) {

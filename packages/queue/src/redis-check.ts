@@ -38,7 +38,7 @@ const timeoutMs = 3_000
 export async function checkRedis(target: RedisAddress, { prefix, databaseId }: RedisQuestion): Promise<RedisFacts> {
   const watched = openRedis(target, 'consumer', () => undefined)
   try {
-    const infos = await answer(watched, readInfos(watched.redis, prefix), 'asking Redis').catch((error: Error) => {
+    const infos = await answer(watched, readInfos(watched.redis, prefix), 'asking Redis').catch((error: unknown) => {
       // A server without TLS reads what opens TLS as the beginning of a command, and waits for the rest.
       throw error instanceof QueueTimeoutError && target.login.tls
         ? new QueueUnavailableError('no answer, and REDIS_URL asks for TLS', {
@@ -68,7 +68,7 @@ export async function checkRedis(target: RedisAddress, { prefix, databaseId }: R
         if (missing.length > 0) findings.push(grave(missingCommands(missing)))
         return null
       },
-      (error: Error) => error,
+      (error: unknown) => error as Error,
     )
     if (refusal === null && databaseId !== null) {
       const databases = await answer(watched, readDatabases(watched.redis, prefix), 'reading from Redis')

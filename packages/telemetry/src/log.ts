@@ -1,6 +1,7 @@
 import { pino, type DestinationStream, type Logger } from 'pino'
 import { events, type EventName, type LogLevel } from './events.ts'
 import { allowedFields, type LogFields } from './fields.ts'
+import { patientLines } from './patient-lines.ts'
 
 export interface Log {
   /** Writes one line. The level is the event's own unless given. */
@@ -29,7 +30,9 @@ export function createLog({ level, role, destination }: LogOptions): Log {
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
   }
-  return wrap(destination === undefined ? pino(options) : pino(options, destination), { role })
+  const standard = patientLines(process.stdout, (count) => log.event('log.dropped', { count }))
+  const log = wrap(pino(options, destination ?? standard), { role })
+  return log
 }
 
 function wrap(logger: Logger, bound: LogFields): Log {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startSystem, type System } from '../../fault/system.ts'
 
+const neverCloses = new URL('never-closes.js', import.meta.url).href
 const leaveOpen = new URL('leave-open.js', import.meta.url).href
 
 // A process that its supervisor stops has to end, whatever is left open in it.
@@ -17,6 +18,18 @@ describe('a server that is stopped', () => {
     child.signal('SIGTERM')
     expect(await child.exited).toMatchObject({ code: 0, signal: null })
     expect(child.stderr.join('\n')).toMatch(/stopped, with something left open: .*Timeout/)
+  })
+
+  test('a stop that has no end is cut short, and says what it was waiting for', async () => {
+    const child = system.spawn('api', { NODE_OPTIONS: `--import=${neverCloses}` })
+    await child.waitForLine(/"event":"api\.started"/, 60_000)
+    const sinceMs = performance.now()
+    child.signal('SIGTERM')
+    expect(await child.exited).toMatchObject({ code: 1, signal: null })
+    // The API's drain of 10 s, and 15 s for closing.
+    expect(performance.now() - sinceMs).toBeLessThan(30_000)
+    expect(child.stdout.join('\n')).toMatch(/"event":"process\.stopped_late".*still under way: the api; still open: /)
+    expect(child.stderr.join('\n')).toMatch(/stopping took longer than it may \(25 s\); still under way: the api/)
   })
 
   test('a worker that is stopped while BullMQ still connects ends as well', async () => {

@@ -18,18 +18,29 @@ export async function checkRedis(config: Config): Promise<Check[]> {
     const ours = error instanceof QueueUnavailableError ? error : null
     const reason = [ours?.message, code, known?.meaning].filter((part) => part !== undefined).join(', ')
     const todo = ours?.todo ?? tlsAdvice(error, 'redis') ?? known?.todo ?? 'Is it running, and is REDIS_URL right?'
-    return problem('redis', `${subject}: ${reason === '' ? 'a bug, please report it' : reason}`, `${todo} ${untilThen}`)
+    return problem(
+      'redis',
+      `${subject}: ${reason === '' ? 'a bug, please report it' : reason}`,
+      `${sentence(todo)} ${untilThen}`,
+    )
   }
   try {
     const question = { prefix: redis.prefix, databaseId: await ownDatabaseId(config) }
     const { summary, findings, refusal } = await ask(redisAddress(redis.url.reveal(), redis.files), question)
-    const checks = findings.map(({ grave, todo }) => (grave ? problem : warn)('redis', summary, todo))
+    const checks = findings.map(({ grave, todo }) =>
+      grave ? problem('redis', `${summary}, but the queue cannot rely on it`, todo) : warn('redis', summary, todo),
+    )
     if (refusal !== null) checks.unshift(refused(refusal, `${summary}, but it refuses what the queue needs`))
     return checks.length === 0 ? [ok('redis', summary)] : checks
   } catch (error) {
     const away = isAway(innermostCode(error)) ? 'does not answer' : 'cannot be used'
     return [refused(error, `${String(redis.url)} ${away}`)]
   }
+}
+
+/** The table's halves of sentences as whole ones. */
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? '' : '.'}`
 }
 
 /** Codes of the system and of the network, rather than words of a Redis that answered. */

@@ -1,4 +1,5 @@
 import type { Config } from '@askonce/config'
+import { apiDrainMs } from '@askonce/core'
 import type { QueueConnection } from '@askonce/queue'
 import { createMetrics, type Log, type Metrics } from '@askonce/telemetry'
 import { databaseUrlOf, poolerUrlOf, queueOf, readConfig } from './environment.ts'
@@ -7,7 +8,7 @@ import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
 import { warnOfOpenFiles } from './open-files.ts'
 import { requirePooler, requireSchema } from './schema.ts'
-import { catchSignals, untilAborted } from './signals.ts'
+import { catchSignals, openLastResort, untilAborted } from './signals.ts'
 
 export type SeparateRole = 'api' | 'worker' | 'janitor'
 
@@ -37,6 +38,7 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
   const metrics = createMetrics()
   const signals = catchSignals()
   warnOfOpenFiles(role, config, log)
+  const lastResort = openLastResort(signals, drainOf(role, config), log)
   await requireSchema(databaseUrl, queue.kind === 'postgres', log, signals.first)
   if (poolerUrl !== null) await requirePooler(poolerUrl, databaseUrl, log, signals.first)
   const context = { config, databaseUrl, poolerUrl, queue, log, metrics }
@@ -49,9 +51,14 @@ export async function runSeparate(role: SeparateRole): Promise<void> {
       : await startHealthServer({ host: config.http.host, port, metrics, problems: running.problems })
   await untilAborted(signals.first)
   void untilAborted(signals.second).then(() => running.hurry?.())
-  await running.stop()
+  await lastResort.during(`the ${role}`, running.stop())
   await health?.close()
   refuseToLose(running.lost?.() ?? [])
+}
+
+/** How long what is under way may go on after the first signal. */
+function drainOf(role: SeparateRole, { worker }: Config): number {
+  return { api: apiDrainMs, worker: worker.drainMs, janitor: 0 }[role]
 }
 
 // Imported where they are needed: a worker does not wait for the HTTP server's code to load.

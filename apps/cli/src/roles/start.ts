@@ -2,6 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { newApiKey, startApi } from '@askonce/api'
 import { configTable, Secret, type Config } from '@askonce/config'
+import { apiDrainMs } from '@askonce/core'
 import { acquireOwner, EmbeddedPostgresError, startEmbedded, type Owner } from '@askonce/embedded'
 import { startJanitor } from '@askonce/janitor'
 import { createMetrics } from '@askonce/telemetry'
@@ -14,7 +15,7 @@ import { openLog } from './log.ts'
 import { refuseToLose } from './lost.ts'
 import { warnOfOpenFiles } from './open-files.ts'
 import { migrateAll, requirePooler, requireSchema } from './schema.ts'
-import { catchSignals, untilAborted } from './signals.ts'
+import { catchSignals, openLastResort, untilAborted } from './signals.ts'
 
 interface Base {
   databaseUrl: string
@@ -37,6 +38,7 @@ export async function runStart(): Promise<void> {
   const log = openLog(level, 'start')
   const signals = catchSignals()
   warnOfOpenFiles('start', config, log)
+  const lastResort = openLastResort(signals, Math.max(apiDrainMs, config.worker.drainMs), log)
   const base = await openBase(config)
   let lost: string[] = []
   try {
@@ -68,11 +70,12 @@ export async function runStart(): Promise<void> {
     const calls = worker.inFlight()
     say(calls === 0 ? '\nStopping.' : `\nDraining ${calls} running calls; Ctrl-C again stops now (they may be billed).`)
     void untilAborted(signals.second).then(() => worker.hurry())
-    await Promise.all([api.close(), worker.stop()])
-    await janitor.stop()
+    await Promise.all([lastResort.during('the API', api.close()), lastResort.during('the worker', worker.stop())])
+    await lastResort.during('the janitor', janitor.stop())
     lost = worker.lost()
   } finally {
-    await base.stop()
+    // Should this be cut short, the next start takes the database over as it does after a kill.
+    await lastResort.during('the database', base.stop())
   }
   refuseToLose(lost)
   say('Stopped. `npm start` goes on where this ended.')
