@@ -1,15 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { PassThrough } from 'node:stream'
-import {
-  createLog,
-  createMetrics,
-  errorReason,
-  eventNames,
-  events,
-  explainCode,
-  logFields,
-  renderEvents,
-} from '@askonce/telemetry'
+import { explainCode } from '@askonce/core'
+import { createLog, createMetrics, errorReason, eventNames, events, logFields, renderEvents } from '@askonce/telemetry'
 import { describe, expect, it, vi } from 'vitest'
 import { patientLines } from '../../packages/telemetry/src/patient-lines.ts'
 

@@ -1,4 +1,4 @@
-import { explainCode } from './reason-codes.ts'
+import { explainCode } from '@askonce/core'
 
 /** Error classes of ours whose messages hold only our own words. Others' messages may hold a prompt, a row or a password. */
 const ownErrors = new Set([
@@ -27,8 +27,9 @@ const maxCauses = 3
 export function errorReason(error: unknown): string {
   const chain = chainOf(error)
   if (chain.length === 0) return String(error)
-  const known = explainCode(innermostCode(error) ?? '')
-  return `${chain.map(describe).join(' <- ')}${known === undefined ? '' : ` (${known.meaning})`}`
+  const told = chain.map(describe).join(' <- ')
+  const meaning = explainCode(innermostCode(error) ?? '')?.meaning
+  return meaning === undefined || told.includes(meaning) ? told : `${told} (${meaning})`
 }
 
 /** The code of the innermost cause that has one; {@link explainCode} may know it. */

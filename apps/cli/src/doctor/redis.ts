@@ -1,6 +1,7 @@
 import { redisAddress, tlsAdvice } from '@askonce/address'
 import type { Config } from '@askonce/config'
-import { explainCode, innermostCode } from '@askonce/telemetry'
+import { explainCode } from '@askonce/core'
+import { innermostCode } from '@askonce/telemetry'
 import { databaseUrl } from '../database.ts'
 import { type Check, ok, problem, warn } from './check.ts'
 
@@ -18,11 +19,7 @@ export async function checkRedis(config: Config): Promise<Check[]> {
     const ours = error instanceof QueueUnavailableError ? error : null
     const reason = [ours?.message, code, known?.meaning].filter((part) => part !== undefined).join(', ')
     const todo = ours?.todo ?? tlsAdvice(error, 'redis') ?? known?.todo ?? 'Is it running, and is REDIS_URL right?'
-    return problem(
-      'redis',
-      `${subject}: ${reason === '' ? 'a bug, please report it' : reason}`,
-      `${sentence(todo)} ${untilThen}`,
-    )
+    return problem('redis', `${subject}: ${reason === '' ? 'a bug, please report it' : reason}`, `${todo} ${untilThen}`)
   }
   try {
     const question = { prefix: redis.prefix, databaseId: await ownDatabaseId(config) }
@@ -36,11 +33,6 @@ export async function checkRedis(config: Config): Promise<Check[]> {
     const away = isAway(innermostCode(error)) ? 'does not answer' : 'cannot be used'
     return [refused(error, `${String(redis.url)} ${away}`)]
   }
-}
-
-/** The table's halves of sentences as whole ones. */
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!]$/.test(text) ? '' : '.'}`
 }
 
 /** Codes of the system and of the network, rather than words of a Redis that answered. */

@@ -1,6 +1,8 @@
-/** What a code in a `reason` says to an operator: half a sentence each, without a full stop. */
+/** What a code in a `reason` says to an operator. */
 export interface CodeMeaning {
+  /** Half a sentence. */
   meaning: string
+  /** A whole one. */
   todo: string
 }
 
@@ -75,25 +77,37 @@ const groups: readonly CodeGroup[] = [
         'the database must have the encoding UTF8: dump it, create it anew with it, restore',
       ],
       '25006': [
-        'the server is read-only: a standby, or default_transaction_read_only',
-        'let DATABASE_URL name the primary; after a failover see that the address followed it',
+        'the sessions are read-only: the server is a standby, or default_transaction_read_only is on',
+        '`askonce doctor` says which of the two, and what to do; after a failover the address has to follow the primary',
       ],
       '28000': [
-        'the server does not let this user in from here',
-        'see pg_hba.conf: user, database, address, and whether TLS is asked for',
+        'the login is not allowed',
+        'does the role exist, may it log in, and does pg_hba.conf let it in from this address, with TLS or without?',
       ],
-      '28P01': ['the password is wrong', 'correct it in DATABASE_URL (percent-encode special characters)'],
-      '3D000': ['the database does not exist', 'correct the name in DATABASE_URL, or create it'],
+      '28P01': [
+        'user or password is wrong',
+        'correct them in DATABASE_URL, and in DATABASE_DIRECT_URL if it is set; what an address cannot hold as it is (/ # @ : %) is percent-encoded',
+      ],
+      '3D000': [
+        'the database does not exist',
+        "create it (create database NAME encoding 'UTF8' template template0;), or correct its name in DATABASE_URL",
+      ],
       '3F000': ['the schema does not exist', 'create it, or correct the search_path of the role'],
       '40001': ['two transactions met', 'nothing: it is tried again'],
       '40P01': ['two transactions waited for each other', 'nothing: it is tried again'],
-      '42501': ['the role lacks a grant', 'give it the missing grant; `askonce doctor` checks'],
+      '42501': [
+        'the role lacks a privilege',
+        '`askonce doctor` names it; `askonce grants --role NAME` prints what the processes need, `--migrator NAME` what `askonce migrate` needs',
+      ],
       '42P01': ['a table is missing', 'run: askonce migrate'],
-      '53100': ['the disk of Postgres is full', 'make room; accepted jobs are safe'],
-      '53200': ['Postgres is out of memory', 'lower its work_mem or its connections, or give it more memory'],
+      '53100': [
+        'the disk of PostgreSQL is full',
+        'make room on it, or enlarge it: everything goes on by itself then, and accepted jobs are safe; `askonce sweep` frees space only inside of the database',
+      ],
+      '53200': ['PostgreSQL is out of memory', 'give it more, or lower shared_buffers, work_mem or max_connections'],
       '53300': [
-        'Postgres has no connection left: max_connections, or the limit of the role or database',
-        'raise the limit, lower ASKONCE_DATABASE_POOL, or put a pooler in between',
+        'too many connections',
+        'close others, raise the limit of the server, role or database, lower ASKONCE_DATABASE_POOL, or put a pooler in between',
       ],
       '53400': ['a limit in the configuration of Postgres is reached', 'its log names the limit'],
       '55P03': ['a lock was not free within lock_timeout', 'nothing if it is rare; else look who holds it: pg_locks'],
@@ -101,11 +115,14 @@ const groups: readonly CodeGroup[] = [
         'a statement was cancelled: statement_timeout, or by a person',
         'nothing if it is rare; else see what slows Postgres down',
       ],
-      '57P01': ['an administrator ended the connection, as a restart does', 'nothing: it reconnects'],
-      '57P02': ['Postgres crashed and restarts', 'look at its log; everything reconnects'],
-      '57P03': ['Postgres is starting or shutting down', 'wait; it ends by itself'],
+      '57P01': [
+        'PostgreSQL is being shut down, or an administrator ended the connection',
+        'start it again; everything reconnects by itself',
+      ],
+      '57P02': ['PostgreSQL restarts after a crash', 'wait; its log says why it crashed'],
+      '57P03': ['PostgreSQL is starting up or shutting down', 'wait; its log says what takes so long'],
       '57P05': ['Postgres ended a session that was idle', 'nothing: it reconnects'],
-      '58030': ['Postgres has trouble with its disk', 'look at its log and its disk'],
+      '58030': ['PostgreSQL cannot read or write its disk', 'look at its log and at the disk'],
     },
   },
   {
@@ -137,20 +154,20 @@ const groups: readonly CodeGroup[] = [
     codes: {
       DEPTH_ZERO_SELF_SIGNED_CERT: [
         'the server’s certificate is signed by itself',
-        'name it as the CA: sslrootcert of DATABASE_URL; docs/config.md has the variable for Redis',
+        'name it as the CA: sslrootcert= in DATABASE_URL, ASKONCE_REDIS_CA_FILE for Redis',
       ],
       SELF_SIGNED_CERT_IN_CHAIN: [
         'the server’s certificate comes from a CA that this machine does not know',
-        'name the CA: sslrootcert of DATABASE_URL; docs/config.md has the variable for Redis',
+        'name the CA: sslrootcert= in DATABASE_URL, ASKONCE_REDIS_CA_FILE for Redis',
       ],
       UNABLE_TO_VERIFY_LEAF_SIGNATURE: [
         'the certificate comes from a CA that this machine does not know, or the server does not send the certificates in between',
-        'name the CA: sslrootcert of DATABASE_URL; docs/config.md has the variable for Redis',
+        'name the CA: sslrootcert= in DATABASE_URL, ASKONCE_REDIS_CA_FILE for Redis',
       ],
       UNABLE_TO_GET_ISSUER_CERT: ['a certificate of the chain is missing', 'give the whole chain of the CA'],
       UNABLE_TO_GET_ISSUER_CERT_LOCALLY: [
         'the certificate comes from a CA that this machine does not know',
-        'name the CA: sslrootcert of DATABASE_URL; docs/config.md has the variable for Redis',
+        'name the CA: sslrootcert= in DATABASE_URL, ASKONCE_REDIS_CA_FILE for Redis',
       ],
       CERT_HAS_EXPIRED: ['the server’s certificate has expired', 'renew it'],
       CERT_NOT_YET_VALID: ['the server’s certificate is not valid yet', 'look at the clocks of both machines'],
@@ -164,7 +181,7 @@ const groups: readonly CodeGroup[] = [
       ],
       ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED: [
         'the server asks for a client certificate',
-        'name certificate and key, see docs/config.md',
+        'name certificate and key: sslcert= and sslkey= in DATABASE_URL, ASKONCE_REDIS_CERT_FILE and ASKONCE_REDIS_KEY_FILE for Redis',
       ],
       ERR_SSL_TLSV1_ALERT_UNKNOWN_CA: [
         'the server does not know the CA of our client certificate',
@@ -176,7 +193,7 @@ const groups: readonly CodeGroup[] = [
 
 const pageHead = `# Codes in \`reason\`
 
-Made from the code: change \`packages/telemetry/src/reason-codes.ts\`, then \`npm run docs\`.
+Made from the code: change \`packages/core/src/reason-codes.ts\`, then \`npm run docs\`.
 
 \`reason\` in the log and in \`/readyz\` is our own words, or the class and code of an error, then those of its cause, and what the
 innermost code means: \`QueueUnavailableError: … <- ReplyError WRONGPASS (user or password is wrong …)\`. The text that a server sent is never
@@ -184,12 +201,18 @@ in it. An error without a code has the file and line where it was thrown instead
 answers and jobs are on [another page](errors.md).`
 
 const meanings = new Map<string, CodeMeaning>(
-  groups.flatMap(({ codes }) => Object.entries(codes).map(([code, [meaning, todo]]) => [code, { meaning, todo }])),
+  groups.flatMap(({ codes }) =>
+    Object.entries(codes).map(([code, [meaning, todo]]) => [code, { meaning, todo: sentence(todo) }]),
+  ),
 )
 
 /** What a code of Redis, Postgres, the system or TLS means and what to do about it; undefined for one that the table does not have. */
 export function explainCode(code: string): CodeMeaning | undefined {
   return meanings.get(code)
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?!;]$/.test(text) ? '' : '.'}`
 }
 
 /** The page docs/reasons.md. */
