@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { renderConfigDocs } from '@askonce/config'
-import { renderTransitions } from '@askonce/core'
-import { renderReasonCodes } from '@askonce/core'
+import { renderReasonCodes, renderTransitions } from '@askonce/core'
 import { between } from './markdown.ts'
 
 const BEGIN = '<!-- transitions:begin -->'
