@@ -269,7 +269,7 @@ describe('docs', () => {
     rmSync(join(root, 'README.md'), { force: true })
     const { problems } = checkDocs(root, commands)
     expect(problems).toEqual(expect.arrayContaining(['README.md is missing', 'docs/errors.md is missing']))
-    expect(problems.join('\n')).toContain('docs/lifecycle.md')
+    expect(problems.join('\n')).toContain('docs/config.md')
   })
 })
 
