@@ -51,6 +51,12 @@ export function postgresParts(url: string, settings: Readonly<Record<string, str
   }
 }
 
+/** What an address says of where tables are and who works on them: a session without it would work on other ones, and nobody would notice. */
+export function placeSettings(url: string): Record<string, string> {
+  const { settings } = postgresAddress(url)
+  return Object.fromEntries([...settings].filter(([name]) => name === 'search_path' || name === 'role'))
+}
+
 function tlsOptions({ mode, files }: PostgresTls): ConnectionOptions {
   const options: ConnectionOptions = readTlsFiles(files)
   if (mode === 'require') options.rejectUnauthorized = false
