@@ -1,5 +1,6 @@
 export type { Parsed } from './grammar.ts'
 export { completePostgresUrl, parsePostgresUrl, showPostgresAddress, type PostgresAddress } from './postgres-address.ts'
+export { NoPasswordError } from './password-file.ts'
 export { placeSettings, postgresParts } from './postgres-connection.ts'
 export { parseRedisUrl, redisAddress, showRedisAddress, type RedisAddress } from './redis-address.ts'
 export { groundSettings } from './session-settings.ts'
