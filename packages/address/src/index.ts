@@ -1,6 +1,7 @@
 export type { Parsed } from './grammar.ts'
 export { completePostgresUrl, parsePostgresUrl, showPostgresAddress, type PostgresAddress } from './postgres-address.ts'
-export { postgresParts } from './postgres-connection.ts'
+export { NoPasswordError } from './password-file.ts'
+export { placeSettings, postgresParts } from './postgres-connection.ts'
 export { parseRedisUrl, redisAddress, showRedisAddress, type RedisAddress } from './redis-address.ts'
 export { groundSettings } from './session-settings.ts'
 export { tlsAdvice } from './tls-advice.ts'

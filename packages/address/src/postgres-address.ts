@@ -21,7 +21,7 @@ export interface PostgresAddress {
   readonly settings: ReadonlyMap<string, string>
 }
 
-const expectedForm = `postgres://user:password@host:port/database, and after it ?name=value&name=value with each name once; ${encodingRule}, and in a value + and & too`
+const expectedForm = `postgres://user:password@host:port/database without quotes, psql or jdbc: before it, and after it ?name=value&name=value with each name once; ${encodingRule}, and in a value + and & too`
 const expectedHost =
   'a host: a name, an IP address (IPv6 in brackets), or the directory of a socket as ?host=/run/postgresql, with a port from 1 to 65535'
 const severalHosts =

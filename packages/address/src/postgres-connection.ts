@@ -1,5 +1,6 @@
 import { userInfo } from 'node:os'
 import type { ConnectionOptions } from 'node:tls'
+import { passwordOfFile } from './password-file.ts'
 import { parsePostgresUrl, type PostgresAddress } from './postgres-address.ts'
 import type { PostgresTls } from './postgres-tls.ts'
 import { formatOptions } from './session-settings.ts'
@@ -11,7 +12,8 @@ export interface PostgresParts {
   port: number
   user: string
   database: string
-  password?: string
+  /** Asked for only when the server does. */
+  password: string | (() => string)
   ssl: false | ConnectionOptions
   sslnegotiation: 'postgres' | 'direct'
   enableChannelBinding: boolean
@@ -37,18 +39,23 @@ export function postgresParts(url: string, settings: Readonly<Record<string, str
   const address = postgresAddress(url)
   const user = address.user ?? userInfo().username
   const { host, port, password, database, tls } = address
+  const wanted = { host, port, user, database: database ?? user }
   return {
-    host,
-    port,
-    user,
-    database: database ?? user,
-    ...(password === null ? {} : { password }),
+    ...wanted,
+    // pg would read the file too, and warn of it in each process.
+    password: password ?? (() => passwordOfFile(wanted)),
     ssl: tls === null ? false : tlsOptions(tls),
     sslnegotiation: tls?.negotiation ?? 'postgres',
     enableChannelBinding: tls?.channelBinding ?? false,
     client_encoding: 'UTF8',
     ...(settings === null ? {} : { options: formatOptions([...address.settings, ...Object.entries(settings)]) }),
   }
+}
+
+/** What an address says of where tables are and who works on them: a session without it would work on other ones, and nobody would notice. */
+export function placeSettings(url: string): Record<string, string> {
+  const { settings } = postgresAddress(url)
+  return Object.fromEntries([...settings].filter(([name]) => name === 'search_path' || name === 'role'))
 }
 
 function tlsOptions({ mode, files }: PostgresTls): ConnectionOptions {

@@ -56,6 +56,7 @@ export const refusedParameters: ReadonlyMap<string, string> = new Map(
     sslsni: 'the host name is always sent',
     // Of other drivers and of providers' own tools.
     schema: 'write options=-csearch_path%3Dname',
+    search_path: 'write options=-csearch_path%3Dname',
     currentSchema: 'write options=-csearch_path%3Dname',
     pgbouncer: `${ofPrisma}; a pooler in transaction mode needs DATABASE_DIRECT_URL beside it`,
     connection_limit: `${ofPrisma}; ${ownPool}`,

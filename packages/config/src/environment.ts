@@ -1,5 +1,5 @@
 import type { z } from 'zod'
-import { completeDatabaseUrl, type Given, libpqVariables } from './libpq.ts'
+import { completeDatabaseUrl, type Given, libpqProblems, libpqVariables } from './libpq.ts'
 import { didYouMean } from './problems.ts'
 import { databaseProblems, redisProblems } from './servers.ts'
 import { variableDocs, type VariableDoc } from './variable.ts'
@@ -77,6 +77,12 @@ export function readEnvironment(env: Given): { values: Environment; problems: st
   }
   return {
     values,
-    problems: [...problems, ...databaseProblems(values), ...redisProblems(values), ...unknownVariables(env)],
+    problems: [
+      ...problems,
+      ...databaseProblems(values),
+      ...redisProblems(values),
+      ...libpqProblems(env),
+      ...unknownVariables(env),
+    ],
   }
 }

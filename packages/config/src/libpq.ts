@@ -28,6 +28,12 @@ export function libpqVariables(env: Given): string[] {
   return Object.values({ ...variables, ...fileVariables }).filter((name) => (env[name] ?? '') !== '')
 }
 
+/** What `pg` reads behind our back, and no address can take back. */
+export function libpqProblems(env: Given): string[] {
+  if ((env['PGREPLICATION'] ?? '') === '') return []
+  return ['PGREPLICATION is set: it would make sessions that no statement works in. Unset it']
+}
+
 function valuesOf(names: Readonly<Record<string, string>>, env: Given): Record<string, string | undefined> {
   return Object.fromEntries(Object.entries(names).map(([parameter, name]) => [parameter, env[name]]))
 }

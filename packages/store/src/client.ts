@@ -60,7 +60,11 @@ class CarefulClient extends pg.Client {
             this.connection.stream.destroy(new Error('no connection to Postgres in time'))
           })
     try {
-      await super.connect()
+      await super.connect().catch((error: unknown) => {
+        // Where the login failed on our side, the server would wait for more.
+        this.connection.stream.destroy()
+        throw error
+      })
       if (this.rules !== undefined) await this.check(this.rules)
       return this
     } catch (error) {

@@ -1,4 +1,4 @@
-import { groundSettings, postgresParts } from '@askonce/address'
+import { groundSettings, placeSettings, postgresParts } from '@askonce/address'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
 import { within } from '@askonce/timing'
@@ -74,7 +74,7 @@ export function sessionOptions(url: string, name: string, { pooled = false } = {
     connectLimitMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    rules: { settings: sessionSettings, pooled },
+    rules: { settings: pooled ? sessionSettings : { ...placeSettings(url), ...sessionSettings }, pooled },
     types: parsers,
   }
 }

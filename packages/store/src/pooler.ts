@@ -30,6 +30,36 @@ export async function readPoolerFacts(poolerUrl: string, url: string): Promise<P
   return { missing: seen.missing, remedy: seen.remedy }
 }
 
+/** So often two connections are compared: a pooler may happen to have two sessions at hand. */
+const looks = 5
+
+/**
+ * Refuses a pooler in transaction mode where sessions have to be ours alone: listeners would hear nothing, and statements that are prepared
+ * in one session be asked for in another. It gives itself away by handing one session to two connections, or two to one.
+ *
+ * @throws PoolerError, or the driver's error.
+ */
+export async function assertOwnSessions(url: string): Promise<void> {
+  const clients = [1, 2].map(() => new Client({ ...sessionOptions(url, 'askonce pooler check'), queryLimitMs: 5_000 }))
+  try {
+    await Promise.all(clients.map((client) => client.connect()))
+    const pids = clients.map(() => new Set<unknown>())
+    for (let round = 0; round < looks; round += 1) {
+      for (const [index, client] of clients.entries()) {
+        const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+        pids[index]?.add(rows[0]?.pid)
+      }
+    }
+    const all = new Set(pids.flatMap((each) => [...each]))
+    if (pids.some(({ size }) => size !== 1) || all.size !== clients.length) throw new PoolerError(transactionModeText)
+  } finally {
+    await Promise.all(clients.map((client) => client.end()))
+  }
+}
+
+const transactionModeText =
+  'The address leads through a pooler in transaction mode: connections of ours shared a session. Let DATABASE_URL be the pooler, and set DATABASE_DIRECT_URL to the server itself; or use the pooler in session mode.'
+
 interface Seen extends PoolerFacts {
   databaseId: string
 }

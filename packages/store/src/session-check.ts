@@ -44,19 +44,24 @@ export function refuseAgain(rules: SessionRules): void {
 export async function checkSession(client: pg.Client, rules: SessionRules): Promise<Seen> {
   const { settings, pooled } = rules
   const { rows } = await client.query<{ role: string; name: string; setting: string }>(
-    `select quote_ident(current_user) as role, name, setting from pg_settings where name in (${[
+    `select quote_ident(session_user) as role, name, setting from pg_settings where name in (${[
       ...Object.keys(settings),
       'synchronous_standby_names',
     ]
       .map((name) => client.escapeLiteral(name))
-      .join(', ')})`,
+      .join(', ')})
+     union all select quote_ident(session_user), 'role', current_setting('role')`,
   )
   const found = new Map(rows.map(({ name, setting }) => [name, setting]))
   const deviations = Object.entries(settings)
     .map(([setting, wanted]) => ({ setting, wanted, found: found.get(setting) ?? 'unknown' }))
-    .filter((one) => one.found !== one.wanted)
+    .filter((one) => one.found !== one.wanted && !(one.setting === 'search_path' && sameList(one.found, one.wanted)))
   const remedy = deviations
-    .map(({ setting, wanted }) => `alter role ${rows[0]?.role ?? 'current_user'} set ${setting} = '${wanted}';`)
+    .map(({ setting, wanted }) => {
+      // In quotes, a list would be one name.
+      const value = setting === 'search_path' ? wanted : `'${wanted}'`
+      return `alter role ${rows[0]?.role ?? 'session_user'} set ${setting} = ${value};`
+    })
     .join(' ')
   const weak = isWeak(found.get('synchronous_commit') ?? 'unknown', found.get('synchronous_standby_names') ?? '')
   if (weak || (!pooled && deviations.length > 0)) {
@@ -67,15 +72,26 @@ export async function checkSession(client: pg.Client, rules: SessionRules): Prom
   return { deviations, remedy }
 }
 
+/** The server writes a list in its own way when it comes from a role. */
+function sameList(one: string, other: string): boolean {
+  const [first, second] = [one, other].map((list) => list.replaceAll(/[\s"']/g, ''))
+  return first === second
+}
+
 function refusalOf(deviations: Deviation[], weak: boolean, pooled: boolean, remedy: string): SessionSettingsError {
   const named = deviations
     .slice(0, mostNamed)
     .map(({ setting, found, wanted }) => `${setting} is ${found} instead of ${wanted}`)
   const more = deviations.length > mostNamed ? `, and ${deviations.length - mostNamed} more` : ''
-  const risk = weak ? 'what is acknowledged could be lost' : 'statements could wait for ever'
+  const elsewhere = deviations.some(({ setting }) => setting === 'search_path' || setting === 'role')
+  const risk = weak
+    ? 'what is acknowledged could be lost'
+    : elsewhere
+      ? 'it would work on other tables, or as another role'
+      : 'statements could wait for ever'
   const todo = pooled
     ? `As the role or a superuser run: ${remedy} Then let the pooler reconnect (RECONNECT in its console).`
-    : `Something between this process and PostgreSQL drops the start-up options: a pooler, or a proxy. Set DATABASE_DIRECT_URL to the server itself, or give the role the settings: ${remedy}`
+    : `Something between this process and PostgreSQL drops the start-up options: a pooler, or a proxy. Set DATABASE_DIRECT_URL to the server itself, or give the role the settings: ${remedy} Then let a pooler reconnect (RECONNECT in PgBouncer’s console): its open sessions keep what they began with.`
   const where = pooled ? ' behind the pooler of DATABASE_URL' : ' in a new session'
   return new SessionSettingsError(`${named.join(', ')}${more}${where}: ${risk}`, todo)
 }

@@ -10,6 +10,8 @@ export interface TestPgbouncerOptions {
   readonly url: string
   /** Connections that it makes to the server, at most. */
   readonly poolSize: number
+  /** Startup parameters that it drops instead of refusing them. */
+  readonly ignore?: string
 }
 
 /** A private PgBouncer in transaction mode on a port that it keeps. */
@@ -30,7 +32,7 @@ export interface TestPgbouncer {
 }
 
 /** Starts a private PgBouncer. It must be stopped by the end of the test file, see leakCheck. */
-export async function startTestPgbouncer({ url, poolSize }: TestPgbouncerOptions): Promise<TestPgbouncer> {
+export async function startTestPgbouncer({ url, poolSize, ignore = '' }: TestPgbouncerOptions): Promise<TestPgbouncer> {
   const program = findPgbouncer()
   const server = new URL(url)
   const folder = mkdtempSync(join(tmpdir(), 'askonce-pgbouncer-'))
@@ -49,6 +51,7 @@ export async function startTestPgbouncer({ url, poolSize }: TestPgbouncerOptions
     max_client_conn: 500,
     // Its default, and well above any wait of these tests.
     query_wait_timeout: 120,
+    ignore_startup_parameters: ignore,
   }
   const ini = [
     '[databases]',

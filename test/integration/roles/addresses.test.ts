@@ -98,6 +98,33 @@ describe('settings of sessions', { timeout: 180_000 }, () => {
   })
 })
 
+describe('a login', { timeout: 180_000 }, () => {
+  test('without a password says so, and one of ~/.pgpass is used without a warning', async () => {
+    const bare = new URL(url)
+    bare.password = ''
+    const env = { DATABASE_URL: bare.href, HOME: folder }
+    const { code, stderr } = await run(['migrate'], env)
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/PostgreSQL asks for a password, and DATABASE_URL has none/),
+    ])
+    expect(stderr).not.toMatch(/left open|SASL/)
+    expect((await doctor(env))('postgres')?.detail).toMatch(/refuses: PostgreSQL asks for a password/)
+    writeFileSync(join(folder, '.pgpass'), `*:*:*:*:${decodeURIComponent(url.password)}\n`, { mode: 0o600 })
+    expect(await run(['migrate'], env)).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  test('that asks for a role which it may not have is refused with its name', async () => {
+    const env = { DATABASE_URL: withQuery('options=-crole%3Dno_such_role') }
+    expect((await doctor(env))('postgres')?.detail).toMatch(/refuses: .*no_such_role/)
+  })
+
+  test('for replication is none of ours', async () => {
+    const { code, stderr } = await run(['migrate'], { DATABASE_URL: url.href, PGREPLICATION: 'database' })
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/PGREPLICATION is set.*Unset it/)])
+  })
+})
+
 describe('TLS', { timeout: 180_000 }, () => {
   let verified: string
   beforeAll(async () => {

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { readPoolerFacts, SessionSettingsError, sessionSettings } from '@askonce/store'
-import { leakCheck, startTestPostgres, type TestPostgres } from '@askonce/testkit'
+import { assertOwnSessions, PoolerError, readPoolerFacts, SessionSettingsError, sessionSettings } from '@askonce/store'
+import { leakCheck, startTestPgbouncer, startTestPostgres, type TestPostgres } from '@askonce/testkit'
 import pg from 'pg'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
@@ -39,6 +39,18 @@ describe('what sessions behind a pooler must be like', () => {
     expect(remedy).toMatch(/^alter role \w+ set lock_timeout = '5000';$/)
     await sql(remedy)
     expect((await readPoolerFacts(url, url)).missing).toEqual([])
+  })
+
+  test('one that stands where sessions have to be ours alone gives itself away', async () => {
+    await setAll(sessionSettings)
+    const pooler = await startTestPgbouncer({ url, poolSize: 4, ignore: 'options' })
+    try {
+      await expect(assertOwnSessions(pooler.url)).rejects.toThrow(PoolerError)
+      await expect(assertOwnSessions(pooler.url)).rejects.toThrow(/set DATABASE_DIRECT_URL to the server itself/)
+      await assertOwnSessions(url)
+    } finally {
+      await pooler.stop()
+    }
   })
 
   test('operations.md has every statement that the role needs', async () => {

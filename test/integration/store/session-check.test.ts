@@ -70,6 +70,27 @@ describe('a session that has not the settings it was asked for', () => {
     await expect.poll(() => failure(ping(db)), { timeout: 5_000 }).toBe(null)
   })
 
+  it('is refused when the search_path of the address was dropped: it would work on other tables', async () => {
+    for (const [name, value] of Object.entries(sessionOptions(database.url, '').rules?.settings ?? {}))
+      await client.query(`alter role current_user set ${name} = '${value}'`)
+    const own = (url: string): string => `${url}?options=-csearch_path%3Down%2Cpublic`
+    const { db } = open(own(through))
+    const error = (await failure(ping(db))) as SessionSettingsError
+    expect(error.message).toMatch(/^search_path is "\$user", public instead of own,public .*on other tables.*RECONNECT/)
+    expect(await failure(ping(open(own(database.url)).db))).toBe(null)
+    for (const [statement] of error.message.matchAll(/alter role [^;]*;/g)) await client.query(statement)
+    await expect.poll(() => failure(ping(db)), { timeout: 5_000 }).toBe(null)
+  })
+
+  it('names the role that logs in, which its settings come from, and not the one that it acts as', async () => {
+    await client.query('create role acted nologin; alter role current_user set role = acted')
+    const error = (await failure(ping(open(through).db))) as SessionSettingsError
+    expect(error.message).toContain(`alter role ${client.user ?? ''} set lock_timeout`)
+    await client.query('alter role current_user reset all; drop role acted')
+    const as = `${through}?options=-crole%3Dpg_monitor`
+    expect(((await failure(ping(open(as).db))) as Error).message).toMatch(/^role is none instead of pg_monitor/)
+  })
+
   it('of a role with weaker ones is ours all the same where nothing drops what we ask for', async () => {
     await client.query('alter role current_user set synchronous_commit = off')
     await client.query('alter role current_user set lock_timeout = 0')

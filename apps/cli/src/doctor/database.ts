@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { tlsAdvice } from '@askonce/address'
+import { NoPasswordError, tlsAdvice } from '@askonce/address'
 import type { Config } from '@askonce/config'
 import type { ConnectionLimit, Database, LaneReading, ServerFacts, Statistics } from '@askonce/store'
 import { databaseUrl, unreadNotice } from '../database.ts'
@@ -21,6 +21,8 @@ const skewWarnMs = 5_000
 /** Workers beat twice a second; one that has not in this time does not live. */
 const beatWatchMs = 1_500
 
+const refusedTodo = 'Correct that in DATABASE_URL, or at the server.'
+
 /** Everything that the database can tell. Stops early where the rest would only repeat the first problem. */
 export async function checkDatabase(config: Config): Promise<Check[]> {
   const url = databaseUrl(config)
@@ -28,9 +30,10 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
     const detail = `no embedded PostgreSQL runs on ${config.dataDir}, and DATABASE_URL is not set`
     return [problem('postgres', detail, `Start it with: npm start (or set DATABASE_URL).${unreadNotice(config)}`)]
   }
-  const { openDatabase, readServerFacts } = await import('@askonce/store')
+  const { assertOwnSessions, openDatabase, PoolerError, readServerFacts } = await import('@askonce/store')
   const database = openDatabase({ url, name: 'askonce doctor', poolSize: 2 })
   try {
+    await assertOwnSessions(url)
     const askedMs = Date.now()
     const facts = await readServerFacts(database.db)
     const checks = [
@@ -49,13 +52,22 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
       config.database.url === null
         ? 'the embedded PostgreSQL'
         : String(config.database.directUrl ?? config.database.url)
-    const { findRefusal, SessionSettingsError } = await import('@askonce/store')
+    if (error instanceof PoolerError) return [problem('sessions', error.message, 'Until then no process starts.')]
+    const { findRefusal, SessionSettingsError, sqlState } = await import('@askonce/store')
+    const said = reasonOf(error)
     const found = await findRefusal(url, error)
     if (found instanceof SessionSettingsError) return [problem('sessions', found.what, found.todo)]
+    if (sqlState(error) === '42501') return [problem('postgres', `${what} refuses: ${said}`, refusedTodo)]
     if (found !== null) return [problem('postgres', `${what} refuses: ${found.message}`, found.todo)]
-    const detail = `${what} does not answer: ${reasonOf(error)}`
+    const advice = tlsAdvice(error, 'postgres')
+    if (sqlState(error) !== '' || error instanceof NoPasswordError) {
+      const todo = /unsupported startup parameter/.test(said)
+        ? 'That is a pooler. Set DATABASE_DIRECT_URL to the server behind it.'
+        : refusedTodo
+      return [problem('postgres', `${what} refuses: ${said}`, advice ?? todo)]
+    }
     const todo = 'Is it running, and are address, user and password in DATABASE_URL right?'
-    return [problem('postgres', detail, tlsAdvice(error, 'postgres') ?? todo)]
+    return [problem('postgres', `${what} does not answer: ${said}`, advice ?? todo)]
   } finally {
     await database.close()
   }

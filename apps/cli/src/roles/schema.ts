@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { tlsAdvice } from '@askonce/address'
 import { assertQueueSchema, QueueSchemaError } from '@askonce/queue'
 import {
+  assertOwnSessions,
   assertSchema,
   findRefusal,
   GrantsError,
@@ -33,6 +34,7 @@ export async function requireSchema(
   signal: AbortSignal,
 ): Promise<void> {
   await whenAvailable(url, log, signal, async () => {
+    await assertOwnSessions(url)
     await assertSchema(url)
     if (queueInPostgres) await assertQueueSchema(url)
     await requireGrants(url, queueInPostgres)
@@ -47,6 +49,7 @@ export async function migrateAll(
   signal: AbortSignal,
 ): Promise<string[]> {
   return whenAvailable(url, log, signal, async () => {
+    await assertOwnSessions(url)
     const applied = await migrateBoth(url, queueInPostgres)
     if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
     return applied
