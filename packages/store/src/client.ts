@@ -1,5 +1,6 @@
 import { timeLimit, within } from '@askonce/timing'
 import pg from 'pg'
+import { StoreTimeoutError } from './errors.ts'
 import { connectionRefusal } from './refusals.ts'
 import { checkSession, refuseAgain, type SessionRules } from './session-check.ts'
 
@@ -59,7 +60,7 @@ class CarefulClient extends pg.Client {
       this.connectLimitMs === undefined
         ? () => undefined
         : timeLimit(this.connectLimitMs, () => {
-            this.connection.stream.destroy(new Error('no connection to Postgres in time'))
+            this.connection.stream.destroy(new StoreTimeoutError('no connection to Postgres in time'))
           })
     try {
       await super.connect()
@@ -98,7 +99,7 @@ class CarefulClient extends pg.Client {
     if (this.queryLimitMs === undefined) return result as never
     return within(result, this.queryLimitMs, () => {
       void this.end()
-      return new Error('no reply of Postgres in time: timeout')
+      return new StoreTimeoutError('no reply of Postgres in time: timeout')
     }) as never
   }
 

@@ -139,6 +139,15 @@ describe('a pool', () => {
     expect(errorReason(error)).toMatch(/25006 \(the sessions are read-only/)
   })
 
+  it('says that a server takes connections and never answers', async () => {
+    const { proxy, url } = await behindProxy()
+    proxy.stallReplies()
+    const { db } = open(url)
+    const error = await failure(ping(db))
+    expect(isUnavailable(error)).toBe(true)
+    expect(errorReason(error)).toBe('StoreTimeoutError: no connection to Postgres in time')
+  })
+
   it('breaks a connection whose reply does not come, so that nothing waits behind it', async () => {
     const { proxy, url } = await behindProxy()
     const { db } = open(url)
