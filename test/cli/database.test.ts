@@ -279,6 +279,11 @@ describe('doctor', () => {
       const { of } = await doctor({ REDIS_URL: redis.url })
       expect(of('redis')?.detail).toMatch(/^Redis \d+\.\d+/)
       expect(of('queue schema')).toBeUndefined()
+      // The client's own line about it is part of the report, and not above it.
+      const withPassword = redis.url.replace('//', '//:secret@')
+      const { stdout, stderr } = await runCli(['doctor'], { env: { DATABASE_URL: '', REDIS_URL: withPassword } })
+      expect(stdout).toMatch(/warn +redis +Redis needs no password, and REDIS_URL has one/)
+      expect(stderr).not.toContain('WARN')
     } finally {
       await redis.stop()
     }

@@ -200,6 +200,33 @@ describe('a Redis that says no', () => {
     await Promise.all([consumer.close(1_000), dispatcher.close()])
   })
 
+  test('a server that becomes a replica while a consumer waits: the first that is said is what keeps it from working', async () => {
+    const redis = await redisWith()
+    const refusals: Error[] = []
+    const consumer = openConsumer(
+      { ...redisAddress(redis.url), prefix },
+      {
+        lane: 'simulated',
+        concurrency: 1,
+        handle: () => Promise.resolve(),
+        onError: (error) => void refusals.push(error),
+      },
+    )
+    await until(
+      () => redis.command('INFO clients'),
+      ([info = '']) => /blocked_clients:1/.test(info),
+      10_000,
+    )
+    await redis.command('REPLICAOF 127.0.0.1 1')
+    await until(
+      () => Promise.resolve(refusals.length),
+      (count) => count > 0,
+      10_000,
+    )
+    expect(innermostCode(refusals[0])).toBe('READONLY')
+    await consumer.close(1_000)
+  })
+
   test('nothing at the address, and a name that nobody knows', async () => {
     expectBoth(await said('redis://127.0.0.1:1'), /ECONNREFUSED/)
     expectBoth(await said('redis://no-such-host.invalid'), /ENOTFOUND|EAI_AGAIN/)

@@ -1,7 +1,16 @@
 import { readFileSync } from 'node:fs'
 import { PassThrough } from 'node:stream'
 import { explainCode } from '@askonce/core'
-import { createLog, createMetrics, errorReason, eventNames, events, logFields, renderEvents } from '@askonce/telemetry'
+import {
+  createLog,
+  createMetrics,
+  errorReason,
+  eventNames,
+  events,
+  logFields,
+  renderEvents,
+  tellQueueShared,
+} from '@askonce/telemetry'
 import { describe, expect, it, vi } from 'vitest'
 import { patientLines } from '../../packages/telemetry/src/patient-lines.ts'
 
@@ -31,6 +40,13 @@ describe('log', () => {
         cost_usd: null,
       },
     ])
+  })
+
+  it('says once that the queue is shared, however many parts of the process notice', () => {
+    const { lines, log } = recorded()
+    for (const reason of ['another system', 'another system', null, null, 'another system'])
+      tellQueueShared(log, reason)
+    expect(lines.map(({ event }) => event)).toEqual(['queue.shared', 'queue.unshared', 'queue.shared'])
   })
 
   it('drops fields that are not listed and values of another kind, and cuts long texts', () => {

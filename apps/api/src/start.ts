@@ -5,7 +5,7 @@ import { version } from '@askonce/config'
 import { apiDrainMs } from '@askonce/core'
 import { openDispatcher, type Dispatcher } from '@askonce/queue'
 import { isDataError, readDatabaseId } from '@askonce/store'
-import { errorReason } from '@askonce/telemetry'
+import { errorReason, tellQueueShared } from '@askonce/telemetry'
 import type { FastifyInstance } from 'fastify'
 import { assemble, type Assembly } from './assemble.ts'
 import type { ApiContext } from './context.ts'
@@ -81,7 +81,7 @@ function dispatcherOf({ queue, databaseUrl, log }: ApiContext): Dispatcher {
   return openDispatcher(queue, {
     onError: () => undefined,
     databaseId: () => readDatabaseId(databaseUrl),
-    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+    onShared: (reason) => tellQueueShared(log, reason),
   })
 }
 

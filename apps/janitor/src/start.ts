@@ -21,7 +21,7 @@ import {
   takeDueJobs,
   type Swept,
 } from '@askonce/store'
-import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
+import { errorReason, tellQueueShared, type Log, type Metrics } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { BatchDriver } from './batches/driver.ts'
 import { startLoop, type Loop } from './loop.ts'
@@ -69,7 +69,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   const dispatcher = openDispatcher(queue, {
     onError: () => undefined,
     databaseId: () => readDatabaseId(databaseUrl),
-    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+    onShared: (reason) => tellQueueShared(log, reason),
   })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)

@@ -12,7 +12,7 @@ import {
   StoreProbe,
   type OpenAttempt,
 } from '@askonce/store'
-import { errorReason, Outage } from '@askonce/telemetry'
+import { errorReason, Outage, tellQueueShared } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { hostname } from 'node:os'
 import { BackPressure } from './back-pressure.ts'
@@ -93,7 +93,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const dispatcher = openDispatcher(queue, {
     onError: () => undefined,
     databaseId,
-    onShared: (reason) => (reason === null ? log.event('queue.unshared') : log.event('queue.shared', { reason })),
+    onShared: (reason) => tellQueueShared(log, reason),
   })
   const consumers = new Map<string, Consumer>()
   const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeFailed })

@@ -62,6 +62,8 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
   const build = async (): Promise<void> => {
     const bull = bullConnection(connection, 'consumer', 6, options.onError)
     const onError = (error: Error): void => {
+      // The server ended a wait, because it became a replica perhaps: the next command tells.
+      if (isRefusal(error) && error.message.startsWith('UNBLOCKED')) return
       options.onError(bull.failure() ?? inOwnWords(error))
       if (isRefusal(error)) rest()
     }

@@ -1,5 +1,6 @@
 import { timeLimit, within } from '@askonce/timing'
 import pg from 'pg'
+import { StoreTimeoutError } from './errors.ts'
 import { connectionRefusal } from './refusals.ts'
 import { checkSession, refuseAgain, type SessionRules } from './session-check.ts'
 
@@ -26,6 +27,8 @@ class CarefulClient extends pg.Client {
   private readonly connectLimitMs: number | undefined
   private readonly queryLimitMs: number | undefined
   private readonly rules: SessionRules | undefined
+  /** The error after which this connection was ended. */
+  private endedBy: Error | null = null
 
   constructor(config: ClientOptions = {}) {
     super(config)
@@ -57,7 +60,7 @@ class CarefulClient extends pg.Client {
       this.connectLimitMs === undefined
         ? () => undefined
         : timeLimit(this.connectLimitMs, () => {
-            this.connection.stream.destroy(new Error('no connection to Postgres in time'))
+            this.connection.stream.destroy(new StoreTimeoutError('no connection to Postgres in time'))
           })
     try {
       await super.connect().catch((error: unknown) => {
@@ -87,15 +90,20 @@ class CarefulClient extends pg.Client {
   override query(...parameters: unknown[]): never {
     const result = (super.query as (...parameters: unknown[]) => unknown).apply(this, this.prepare(parameters))
     if (!(result instanceof Promise)) return result as never
+    const { endedBy } = this
     result.catch((error: unknown) => {
+      // The rollback that follows says no more than that there is no connection, and hides why.
+      if (endedBy !== null && error instanceof Error) error.cause ??= endedBy
       if (!(error instanceof pg.DatabaseError)) return
       // A session that is read-only stays so after the role, the database or the address has been put right; a new one is not.
-      if (/^(?:FATAL|PANIC)$/.test(error.severity ?? '') || error.code === '25006') void this.end()
+      if (!/^(?:FATAL|PANIC)$/.test(error.severity ?? '') && error.code !== '25006') return
+      this.endedBy = error
+      void this.end()
     })
     if (this.queryLimitMs === undefined) return result as never
     return within(result, this.queryLimitMs, () => {
       void this.end()
-      return new Error('no reply of Postgres in time: timeout')
+      return new StoreTimeoutError('no reply of Postgres in time: timeout')
     }) as never
   }
 

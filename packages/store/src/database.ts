@@ -3,6 +3,7 @@ import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
 import { within } from '@askonce/timing'
 import { Client, UnnamedClient, type ClientOptions } from './client.ts'
+import { StoreTimeoutError } from './errors.ts'
 import type { Tables } from './tables.ts'
 
 /** How long a statement may wait for a row lock, and run, in milliseconds. */
@@ -110,7 +111,7 @@ function impatient(pool: pg.Pool): Pick<pg.Pool, 'end'> & { connect: () => Promi
       const connecting = pool.connect()
       return within(connecting, connectLimitMs, () => {
         connecting.then((client) => client.release()).catch(() => undefined)
-        return new Error('no connection to Postgres in time')
+        return new StoreTimeoutError('no connection to Postgres in time')
       })
     },
     end: () => pool.end(),

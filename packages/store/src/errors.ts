@@ -32,6 +32,9 @@ export class SessionSettingsError extends StoreRefusalError {
 /** Somebody has made our sessions read-only: that does not mend itself. */
 export class ReadOnlySettingError extends StoreRefusalError {}
 
+/** Postgres let something wait for too long. The message is our own words. */
+export class StoreTimeoutError extends Error {}
+
 export function sqlState(error: unknown): string {
   const code = (error as { code?: unknown } | null)?.code
   // Without E…: EPIPE is the network's, and no class of SQLSTATE begins so.

@@ -5,6 +5,7 @@ const ownErrors = new Set([
   'OverloadedError',
   'StoreUnavailableError',
   'StoreRefusalError',
+  'StoreTimeoutError',
   'SessionSettingsError',
   'ReadOnlySettingError',
   'SchemaVersionError',

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isContention, isDataError, isUnavailable, openDatabase, retryContention, type Database } from '@askonce/store'
+import { errorReason } from '@askonce/telemetry'
 import { startTcpProxy, type TcpProxy } from '@askonce/testkit'
 import type * as timing from '@askonce/timing'
 import { sql } from 'kysely'
@@ -125,6 +126,26 @@ describe('a pool', () => {
     proxy.cutAll()
     expect(isUnavailable(await running)).toBe(true)
     await ping(db)
+  })
+
+  it('says why a transaction failed whose connection was ended before its rollback', async () => {
+    const { db } = open(store.url)
+    const writing = db
+      .transaction()
+      .setAccessMode('read only')
+      .execute((trx) => sql`update settings set database_id = database_id`.execute(trx))
+    const error = await failure(writing)
+    expect(isUnavailable(error)).toBe(true)
+    expect(errorReason(error)).toMatch(/25006 \(the sessions are read-only/)
+  })
+
+  it('says that a server takes connections and never answers', async () => {
+    const { proxy, url } = await behindProxy()
+    proxy.stallReplies()
+    const { db } = open(url)
+    const error = await failure(ping(db))
+    expect(isUnavailable(error)).toBe(true)
+    expect(errorReason(error)).toBe('StoreTimeoutError: no connection to Postgres in time')
   })
 
   it('breaks a connection whose reply does not come, so that nothing waits behind it', async () => {

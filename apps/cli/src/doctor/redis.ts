@@ -3,12 +3,29 @@ import type { Config } from '@askonce/config'
 import { explainCode } from '@askonce/core'
 import { innermostCode } from '@askonce/telemetry'
 import { databaseUrl } from '../database.ts'
+import { libraryWords } from '../roles/library-lines.ts'
 import { type Check, ok, problem, warn } from './check.ts'
 
 const untilThen = 'Until then jobs are accepted and wait.'
 
 /** Redis, if there is one: reachable, lets the queue work, new enough, never evicting, on disk, and no other system's. */
 export async function checkRedis(config: Config): Promise<Check[]> {
+  if (config.redis.url === null) return []
+  const printed = console.warn
+  const words = new Set<string>()
+  // What the client prints would stand above our own report.
+  console.warn = (text: unknown): void => {
+    words.add(libraryWords(text) ?? 'its client gave a warning, which is not repeated here')
+  }
+  try {
+    const checks = await askRedis(config)
+    return [...checks, ...[...words].map((text) => warn('redis', text, 'Correct REDIS_URL, or the server.'))]
+  } finally {
+    console.warn = printed
+  }
+}
+
+async function askRedis(config: Config): Promise<Check[]> {
   const { redis } = config
   if (redis.url === null) return []
   const { checkRedis: ask, QueueUnavailableError } = await import('@askonce/queue')

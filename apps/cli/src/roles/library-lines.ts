@@ -7,11 +7,16 @@ const known: readonly (readonly [RegExp, string])[] = [
   [/^IMPORTANT! Eviction policy is/, 'maxmemory-policy of Redis is not noeviction: it may drop queue entries'],
 ]
 
+/** What we say instead of a library's line; undefined: it is not known. */
+export function libraryWords(text: unknown): string | undefined {
+  return known.find(([pattern]) => pattern.test(String(text)))?.[1]
+}
+
 /** Turns what libraries write to the console into lines of our log, each once: between lines of JSON nobody reads it. */
 export function catchLibraryLines(log: Log): void {
   const said = new Set<string>()
   const catchLine = (text: unknown): void => {
-    const ours = known.find(([pattern]) => pattern.test(String(text)))?.[1]
+    const ours = libraryWords(text)
     const here = new Error('from the console')
     // The place that called, as errorReason names it for what has no code.
     Error.captureStackTrace(here, catchLine)

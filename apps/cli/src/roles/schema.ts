@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tlsAdvice } from '@askonce/address'
+import { explainCode } from '@askonce/core'
 import { assertQueueSchema, QueueSchemaError } from '@askonce/queue'
 import {
   assertOwnSessions,
@@ -13,7 +14,7 @@ import {
   SchemaVersionError,
   SessionSettingsError,
 } from '@askonce/store'
-import { errorReason, type Log } from '@askonce/telemetry'
+import { errorReason, innermostCode, type Log } from '@askonce/telemetry'
 import { exitCodes, refusal } from '../errors.ts'
 import { migrateBoth, requireGrants } from './grants.ts'
 import { WaitNotice } from './wait-notice.ts'
@@ -93,7 +94,9 @@ async function whenAvailable<T>(url: string, log: Log, signal: AbortSignal, run:
       if (!isUnavailable(error)) {
         throw refusal(`Postgres refuses: ${message}. ${found?.todo ?? 'Check DATABASE_URL and DATABASE_DIRECT_URL.'}`)
       }
-      notice.say(found?.message ?? errorReason(error), found?.todo ?? null)
+      const todo =
+        found?.todo ?? explainCode(innermostCode(error) ?? '')?.todo ?? 'Is it running, and is the way to it open?'
+      notice.say(found?.message ?? errorReason(error), todo)
       await sleep(retryMs, undefined, { signal }).catch(() => undefined)
     }
   }
