@@ -53,12 +53,15 @@ interface AppliedMigration {
 
 /**
  * Applies what is missing, each migration in its own transaction; returns the names applied. Safe to run in parallel. Where nothing is
- * missing it only reads, so that any role that may read the tables can.
+ * missing it only reads, so that any role that may read the tables can. `signal` ends it, also while it waits for a lock; what is under way
+ * is rolled back then, and it rejects.
  */
-export async function migrate(url: string): Promise<string[]> {
+export async function migrate(url: string, signal?: AbortSignal): Promise<string[]> {
   const migrations = await loadMigrations()
   const client = new Client(sessionOptions(url, 'askonce migrate'))
   await client.connect()
+  const onAbort = (): void => void cancelStatement(url, client)
+  signal?.addEventListener('abort', onAbort)
   try {
     if (!(await isIncomplete(client, migrations))) return []
     const needs = await readMigrationNeeds(client, Object.keys(tablePrivileges))
@@ -67,11 +70,28 @@ export async function migrate(url: string): Promise<string[]> {
     await client.query(`set statement_timeout = 0; set lock_timeout = '${migrationLockTimeoutMs}ms'`)
     const done: string[] = []
     for (const migration of migrations) {
+      signal?.throwIfAborted()
       if (await applyOne(client, migration, migrations)) done.push(migration.name)
     }
     return done
   } finally {
+    signal?.removeEventListener('abort', onAbort)
     await client.end()
+  }
+}
+
+/** A statement that waits for a lock keeps those behind it waiting, also after its client has gone: the server has to be told. */
+async function cancelStatement(url: string, client: pg.Client): Promise<void> {
+  const { processID } = client as unknown as { processID: number }
+  const other = new Client(sessionOptions(url, 'askonce migrate'))
+  try {
+    await other.connect()
+    await other.query('select pg_cancel_backend($1)', [processID])
+  } catch {
+    // The server does not answer: our side at least ends.
+    void client.end()
+  } finally {
+    void other.end()
   }
 }
 

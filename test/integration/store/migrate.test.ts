@@ -53,6 +53,21 @@ describe('migrate', () => {
     await assertSchema(url)
   })
 
+  it('ends when it is told to while it waits for another migrator, and nobody waits behind it any more', async () => {
+    const url = await emptyDatabase()
+    const database = { ...store.database, adminUrl: url }
+    const holder = await openTransaction({ ...store, database }, 'select pg_advisory_xact_lock($1)', [0x61_73_6b_31])
+    const waiting = `select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    const stopping = new AbortController()
+    const ended = migrate(url, stopping.signal).catch((reason: unknown) => reason)
+    await expect.poll(() => run(url, waiting), { timeout: 20_000 }).toHaveLength(1)
+    stopping.abort()
+    expect(await ended).toMatchObject({ code: '57014' })
+    expect(await run(url, waiting)).toEqual([])
+    await holder.finish('commit')
+    expect(await run(url, tables)).toEqual([])
+  })
+
   it('waits as long as it takes for its own statements, and at most a minute for a lock', async () => {
     const url = await emptyDatabase()
     const spy = `

@@ -17,11 +17,12 @@ export async function requireGrants(url: string, queueInPostgres: boolean): Prom
 }
 
 /** Applies what is missing of both schemas, once nothing stands in the way of either; returns the names of ours. */
-export async function migrateBoth(url: string, queueInPostgres: boolean): Promise<string[]> {
+export async function migrateBoth(url: string, queueInPostgres: boolean, signal: AbortSignal): Promise<string[]> {
   const needs = await readMigrateNeeds(url)
   if (queueInPostgres) needs.push(...(await readQueueMigrateNeeds(url)))
   if (needs.length > 0) throw new CannotMigrateError(cannotMigrateText(needs))
-  const applied = await migrate(url)
+  const applied = await migrate(url, signal)
+  signal.throwIfAborted()
   if (queueInPostgres) await migrateQueueSchema(url)
   return applied
 }

@@ -51,7 +51,7 @@ export async function migrateAll(
 ): Promise<string[]> {
   return whenAvailable(url, log, signal, async () => {
     await assertOwnSessions(url)
-    const applied = await migrateBoth(url, queueInPostgres)
+    const applied = await migrateBoth(url, queueInPostgres, signal)
     if (applied.length > 0) log.event('schema.migrated', { count: applied.length })
     return applied
   })
@@ -88,8 +88,8 @@ async function whenAvailable<T>(url: string, log: Log, signal: AbortSignal, run:
       // Waiting renews no certificate, and brings no encryption.
       const advice = tlsAdvice(error, 'postgres')
       if (advice !== null) throw refusal(`Postgres cannot be used: ${advice}. (${message})`)
+      if (signal.aborted) throw refusal('stopped before Postgres was ready for work', exitCodes.interrupted)
       const found = await findRefusal(url, error)
-      if (signal.aborted) throw refusal('stopped while waiting for Postgres', exitCodes.interrupted)
       if (found instanceof ReadOnlySettingError) throw refusal(`${found.message}. ${found.todo}`)
       if (!isUnavailable(error)) {
         throw refusal(`Postgres refuses: ${message}. ${found?.todo ?? 'Check DATABASE_URL and DATABASE_DIRECT_URL.'}`)
