@@ -424,8 +424,9 @@ async function waitLong(quiet: readonly (readonly [Name, Front])[], behind: read
       text += piece
     }
     expect(JSON.parse(text)).toHaveProperty('choices')
-    expect([name, blankAfterMs.length]).toEqual([name, 2])
-    expect(blankAfterMs[0]).toBeLessThan(20_000)
+    // Long before the end of a call of 40 s: measured by it, since a busy machine is late with both.
+    expect([name, blankAfterMs.length >= 2]).toEqual([name, true])
+    expect(performance.now() - sinceMs - (blankAfterMs[0] ?? Infinity)).toBeGreaterThan(10_000)
   }
   async function afterSilence(front: Front, seconds: number): Promise<void> {
     const { name } = front.proxy
