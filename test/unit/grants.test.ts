@@ -56,6 +56,14 @@ describe('the commands of Redis', () => {
     expect([...new Set(called)].filter((command) => !redisCommands.includes(command))).toEqual([])
   })
 
+  it('hold every command of our own scripts', () => {
+    const called = [...readFileSync('packages/queue/src/look.ts', 'utf8').matchAll(/redis\.call\('(\w+)'/g)].map(
+      ([, command = '']) => command.toLowerCase(),
+    )
+    expect(called.length).toBeGreaterThan(3)
+    expect(called.filter((command) => !redisCommands.includes(command))).toEqual([])
+  })
+
   it('hold none that reaches beyond the keys of the prefix', () => {
     const beyond = /^(?:flush|keys|scan|config|acl|shutdown|debug|swapdb|migrate|sort|publish|subscribe)/
     expect(redisCommands.filter((command) => beyond.test(command))).toEqual([])

@@ -6,18 +6,24 @@ const schema = 'bullmq'
 
 /**
  * What the role of the processes needs where BullMQ is on Postgres. Where BullMQ's schema is not there it does nothing. BullMQ makes one
- * sequence for each lane by itself, and temporary tables while it takes several jobs at once.
+ * sequence for each lane by itself, and temporary tables while it takes several jobs at once. Those sequences belong to this role: the
+ * owner of the others could not grant them.
  *
  * @param role as an SQL identifier.
  */
 export function queueRoleGrants(role: string): string {
   const mark = role.includes('$$') ? '$askonce$' : '$$'
-  return `do ${mark} begin
+  const literal = `'${role.replaceAll("'", "''")}'`
+  return `do ${mark} declare one record; begin
   if to_regnamespace('${schema}') is not null then
-    execute format('grant temporary on database %I to %s', current_database(), '${role.replaceAll("'", "''")}');
+    execute format('grant temporary on database %I to %s', current_database(), ${literal});
     grant usage, create on schema ${schema} to ${role};
     grant select, insert, update, delete on all tables in schema ${schema} to ${role};
-    grant usage on all sequences in schema ${schema} to ${role};
+    for one in select oid::regclass as name from pg_class
+      where relnamespace = '${schema}'::regnamespace and relkind = 'S' and relowner <> ${literal}::regrole
+    loop
+      execute format('grant usage on sequence %s to %s', one.name, ${literal});
+    end loop;
   end if;
 end ${mark};`
 }

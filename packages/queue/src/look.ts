@@ -15,7 +15,7 @@ const tell = `
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] * 1000)
 return redis.call('ZRANGE', KEYS[1], 0, -1)`
 
 const databasesKey = (prefix: string): string => `${prefix}:databases`

@@ -38,10 +38,10 @@ const connecting = '+@connection -@admin -@dangerous'
 /** Every command that the user of the processes needs besides connecting, as Redis' ACL names it. */
 export const redisCommands: readonly string[] = [...scriptCommands, ...otherCommands]
 
-/** The line of Redis' ACL that makes the user of the processes. `prefix` is without the braces that keep all keys in one slot of a cluster. */
+/** The line of Redis' ACL that makes the user of the processes. `prefix` has its braces. */
 export function redisAcl({ user, prefix }: { user: string; prefix: string }): string {
   const commands = redisCommands.map((command) => `+${command}`).join(' ')
-  return `ACL SETUSER ${word(user)} on >PASSWORD resetkeys ~{${prefix}}:* resetchannels -@all ${connecting} ${commands}`
+  return `ACL SETUSER ${word(user)} on >PASSWORD resetkeys ~${prefix}:* resetchannels -@all ${connecting} ${commands}`
 }
 
 /** As redis-cli reads it. */

@@ -38,11 +38,15 @@ function mayConnect(role: string): string {
   return block(`execute format('grant connect on database %I to %I', current_database(), ${quoteLiteral(role)});`)
 }
 
-/** `public` is on everybody's path. A path that the role has already is left alone: only some may alter a role. */
+/** `public` is on everybody's path. A path that begins with the schema already is left alone: only some may alter a role. */
 function ownSearchPath({ role, schema }: GrantNames): string[] {
   if (schema === 'public') return []
-  const name = quoteLiteral(role)
-  const has = `(select from pg_db_role_setting where setrole = quote_ident(${name})::regrole and setconfig::text like '%search_path=%')`
+  const [name, path] = [quoteLiteral(role), `'search_path=' || quote_ident(${quoteLiteral(schema)})`]
+  // Of this database, or of all: the same roles may have other paths elsewhere.
+  const has =
+    `(select from pg_db_role_setting, unnest(setconfig) as one where setrole = quote_ident(${name})::regrole ` +
+    `and setdatabase in (0, (select oid from pg_database where datname = current_database())) ` +
+    `and (one = ${path} or starts_with(one, ${path} || ',')))`
   const alter = `format('alter role %I in database %I set search_path = %I', ${name}, current_database(), ${quoteLiteral(schema)})`
   return [block(`if not exists ${has} then execute ${alter}; end if;`)]
 }

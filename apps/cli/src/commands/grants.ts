@@ -9,7 +9,7 @@ interface Options {
   migrator?: string
   schema: string
   redis?: boolean
-  redisPrefix: string
+  redisPrefix?: string
 }
 
 /** `askonce grants`: offline, so that it can be run where no database can be reached, and read before it is. */
@@ -31,7 +31,7 @@ export function addGrants(program: Command): void {
       'public',
     )
     .option('--redis', 'instead: what the user --role needs in Redis')
-    .option('--redis-prefix <prefix>', 'ASKONCE_REDIS_PREFIX of the processes', readPrefix, 'askonce')
+    .option('--redis-prefix <prefix>', 'the prefix of the keys (default: ASKONCE_REDIS_PREFIX)', readPrefix)
     .addHelpText(
       'after',
       examples([
@@ -44,14 +44,14 @@ export function addGrants(program: Command): void {
     .action(grants)
 }
 
-async function grants({ role, migrator, schema, redis = false, redisPrefix }: Options): Promise<void> {
+async function grants({ role, migrator, schema, redis = false, redisPrefix: prefix }: Options): Promise<void> {
   if (role === undefined && migrator === undefined) {
     throw usageError('for whom?', 'Name a role: --role for the processes, --migrator for askonce migrate.')
   }
   const queue = await import('@askonce/queue')
   if (redis) {
     if (role === undefined) throw usageError('the migrator needs nothing in Redis', 'Name the user with --role.')
-    return print(queue.redisAcl({ user: role, prefix: redisPrefix }))
+    return print(queue.redisAcl({ user: role, prefix: prefix ?? (await configuredPrefix()) }))
   }
   const store = await import('@askonce/store')
   if (migrator !== undefined) {
@@ -81,7 +81,14 @@ function readName(text: string): string {
   throw new InvalidArgumentError('A name has 1 to 63 bytes, on one line.')
 }
 
+/** As the processes here would have it: another one than theirs would lock them out. */
+async function configuredPrefix(): Promise<string> {
+  const { loadConfig } = await import('@askonce/config')
+  return loadConfig().redis.prefix
+}
+
+/** With the braces that keep all keys in one slot of a cluster. */
 function readPrefix(text: string): string {
-  if (/^[\w.:-]{1,64}$/.test(text)) return text
-  throw new InvalidArgumentError('Expected letters, digits and . _ : - (without the braces).')
+  if (/^[\w.:-]{1,40}$/.test(text)) return `{${text}}`
+  throw new InvalidArgumentError('Expected 1 to 40 letters, digits, -, _, . and : (without the braces).')
 }
