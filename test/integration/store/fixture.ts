@@ -26,6 +26,8 @@ export interface Fixture {
   /** For what a test does behind the back of the statements. */
   adminDb: Database['db']
   query<Result = Row>(text: string, values?: readonly unknown[]): Promise<Result[]>
+  /** The same on the connections of `db`. */
+  ownQuery<Result = Row>(text: string, values?: readonly unknown[]): Promise<Result[]>
 }
 
 /** A statement; rejects when Postgres does not answer. */
@@ -43,12 +45,14 @@ export function useStore(options: { poolSize?: number } = {}): Fixture {
     const { url, adminUrl } = database
     opened = [url, adminUrl].map((one) => openDatabase({ url: one, name: 'test', poolSize: options.poolSize ?? 8 }))
     const [db, adminDb] = opened.map((one) => one.db) as [Database['db'], Database['db']]
-    const query = async <Result>(text: string, values: readonly unknown[] = []): Promise<Result[]> => {
-      const parameters = [...text.matchAll(/\$(\d+)/g)].map(([, number]) => values[Number(number) - 1])
-      const statement = sql<Result>(text.split(/\$\d+/) as unknown as TemplateStringsArray, ...parameters)
-      return (await statement.execute(adminDb)).rows
-    }
-    Object.assign(fixture, { server, database, url, db, adminDb, query })
+    const queryOn =
+      (on: Database['db']) =>
+      async <Result>(text: string, values: readonly unknown[] = []): Promise<Result[]> => {
+        const parameters = [...text.matchAll(/\$(\d+)/g)].map(([, number]) => values[Number(number) - 1])
+        const statement = sql<Result>(text.split(/\$\d+/) as unknown as TemplateStringsArray, ...parameters)
+        return (await statement.execute(on)).rows
+      }
+    Object.assign(fixture, { server, database, url, db, adminDb, query: queryOn(adminDb), ownQuery: queryOn(db) })
   })
   afterAll(async () => {
     for (const one of opened) await one.close()

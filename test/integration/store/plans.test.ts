@@ -43,13 +43,13 @@ interface Plan {
 
 /** The kept plan of every statement that the connection has prepared. */
 async function keptPlans(): Promise<Map<string, Plan>> {
-  const prepared = await fixture.query<{ name: string; types: string[] }>(
+  const prepared = await fixture.ownQuery<{ name: string; types: string[] }>(
     'select name, parameter_types::text[] as types from pg_prepared_statements order by name',
   )
   const plans = new Map<string, Plan>()
   for (const { name, types } of prepared) {
     const nulls = types.map((type) => `null::${type}`).join(', ')
-    const [row] = await fixture.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
+    const [row] = await fixture.ownQuery<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
       `explain (format json) execute ${name} (${nulls})`,
     )
     plans.set(name, row?.['QUERY PLAN'][0].Plan as Plan)
@@ -85,8 +85,8 @@ function hotOnes(): string[] {
 const fromTheBeginning = new Set(['reclaim_attempts: attempts_open', 'take_due_jobs: jobs_to_dispatch'])
 
 async function entriesRead(): Promise<number> {
-  await fixture.query('select pg_stat_force_next_flush()')
-  const [row] = await fixture.query<{ entries: number }>(
+  await fixture.ownQuery('select pg_stat_force_next_flush()')
+  const [row] = await fixture.ownQuery<{ entries: number }>(
     `select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = any($1))
       + (select sum(seq_tup_read) from pg_stat_user_tables where relname = any($1)) as entries`,
     [tables],
