@@ -24,6 +24,7 @@ describe('what is ready where Postgres answers and takes no writes', () => {
     await system.sql(`create role app login password 'secret'`)
     await system.sql('grant select, insert, update, delete on all tables in schema public to app')
     await system.sql('grant usage on all sequences in schema public to app')
+    for (const name of ['empty', 'empty_too']) await system.sql(`create database ${name} owner app`)
     await system.sql('grant usage on schema bullmq to app')
     await system.sql('grant select on all tables in schema bullmq to app')
   })
@@ -36,6 +37,12 @@ describe('what is ready where Postgres answers and takes no writes', () => {
   const app = ({ port = system.postgres.port } = {}): Record<string, string> => {
     const url = new URL(system.database.url)
     Object.assign(url, { username: 'app', password: 'secret', port: String(port) })
+    return { DATABASE_URL: url.href }
+  }
+  /** Another database of the server, in which there is something to migrate. */
+  const empty = (name = 'empty'): Record<string, string> => {
+    const url = new URL(app()['DATABASE_URL'] ?? '')
+    url.pathname = name
     return { DATABASE_URL: url.href }
   }
   const doctor = async (env: Record<string, string> = app()): Promise<Found[]> => {
@@ -124,7 +131,7 @@ describe('what is ready where Postgres answers and takes no writes', () => {
     // What can be read is no sign that the outage is over.
     expect(events(api, 'store.recovered')).toHaveLength(0)
 
-    const migrating = system.spawn('migrate')
+    const migrating = system.spawn('migrate', empty())
     await migrating.waitForLine(/"event":"store\.unavailable".*this server is a standby \(in recovery\)/, 30_000)
     await system.sql('select pg_promote()')
     expect(await migrating.exited).toMatchObject({ code: 0 })
@@ -151,7 +158,7 @@ describe('what is ready where Postgres answers and takes no writes', () => {
       detail: expect.stringContaining(what) as string,
       todo,
     })
-    const migrating = system.spawn('migrate', app())
+    const migrating = system.spawn('migrate', empty('empty_too'))
     const { code } = await migrating.exited
     expect([code, migrating.stderr.join(' ')]).toEqual([1, expect.stringContaining(`${what}. ${todo}`)])
     await system.sql(todo)
