@@ -65,8 +65,7 @@ function refusalInOwnWords(error: ReplyError): Error {
   if (message.startsWith('NOPERM')) {
     const refused = /the '([\w|-]{1,40})' command/.exec(message)?.[1]
     if (refused === undefined) {
-      const todo =
-        'Run: ACL SETUSER <user of REDIS_URL> ~{askonce}:* (the name in braces is ASKONCE_REDIS_PREFIX), or with +@all -@admin where a command is missing.'
+      const todo = 'Run what this prints: askonce grants --role <user of REDIS_URL> --redis.'
       return new QueueUnavailableError('Redis does not let its user work on the keys of the queue', {
         cause: error,
         todo,
@@ -77,7 +76,7 @@ function refusalInOwnWords(error: ReplyError): Error {
       `Redis does not let its user run ${refused.toUpperCase().replace('|', ' ')}${why}`,
       {
         cause: error,
-        todo: `Run: ACL SETUSER <user of REDIS_URL> +${refused.toLowerCase()}`,
+        todo: `Run: ACL SETUSER <user of REDIS_URL> +${refused.toLowerCase()} (all that the queue needs: askonce grants --role <user> --redis).`,
       },
     )
   }

@@ -38,10 +38,13 @@ const connecting = '+@connection -@admin -@dangerous'
 /** Every command that the user of the processes needs besides connecting, as Redis' ACL names it. */
 export const redisCommands: readonly string[] = [...scriptCommands, ...otherCommands]
 
-/** The line of Redis' ACL that makes the user of the processes. `prefix` has its braces. */
+/**
+ * The line of Redis' ACL that makes the user of the processes. `prefix` has its braces. The password is left to the operator: run again after an
+ * upgrade, the line leaves it as it is, and a user without one cannot log in.
+ */
 export function redisAcl({ user, prefix }: { user: string; prefix: string }): string {
   const commands = redisCommands.map((command) => `+${command}`).join(' ')
-  return `ACL SETUSER ${word(user)} on >PASSWORD resetkeys ~${prefix}:* resetchannels -@all ${connecting} ${commands}`
+  return `ACL SETUSER ${word(user)} on resetkeys ~${prefix}:* resetchannels -@all ${connecting} ${commands}`
 }
 
 /** As redis-cli reads it. */

@@ -58,8 +58,8 @@ describe.each(cases)(
       env = { DATABASE_URL: url }
       if (form === 'redis') {
         env['ASKONCE_REDIS_PREFIX'] = 'staging'
-        const line = (await printed('--role', 'queue', '--redis')).replace('>PASSWORD', '>secret')
-        for (const command of [line, 'ACL LOG RESET']) await redis.command(command)
+        const line = await printed('--role', 'queue', '--redis')
+        for (const command of [line, 'ACL SETUSER queue >secret', 'ACL LOG RESET']) await redis.command(command)
         env['REDIS_URL'] = `redis://queue:secret@127.0.0.1:${redis.port}`
       }
       // The same roles in another system of this server.
