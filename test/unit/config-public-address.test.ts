@@ -71,8 +71,11 @@ describe('ASKONCE_TRUST_PROXY', () => {
     '10.0.0.1,',
     'fe80::1%eth0',
   ])('refuses %s, with an example', (given) => {
-    expect(problemsOf({ ASKONCE_TRUST_PROXY: given })).toEqual([
-      `ASKONCE_TRUST_PROXY is "${given}": expected IP addresses, networks such as 10.0.0.0/8, or loopback, linklocal, uniquelocal, with commas between, for example ASKONCE_TRUST_PROXY=10.0.0.0/8,loopback`,
+    const [problem = '', ...others] = problemsOf({ ASKONCE_TRUST_PROXY: given })
+    expect(others).toEqual([])
+    // What could be a piece of a password is not repeated.
+    expect([problem.replace(/ is (?:".*"|set, but not as needed):/, ':')]).toEqual([
+      `ASKONCE_TRUST_PROXY: expected IP addresses, networks such as 10.0.0.0/8, or loopback, linklocal, uniquelocal, with commas between, for example ASKONCE_TRUST_PROXY=10.0.0.0/8,loopback`,
     ])
   })
 })

@@ -53,7 +53,11 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   const { config, databaseUrl, poolerUrl = null, queue, log, metrics } = context
   const { concurrency, drainMs, leaseMs, spoolDir } = config.worker
   const storeOutage = new Outage(log, 'store')
-  const storeFailed = (error: unknown): void => storeOutage.failed(error)
+  let closing = false
+  const storeFailed = (error: unknown): void => {
+    // `askonce start` stops its database next: what still looks at it then meets no outage.
+    if (!closing) storeOutage.failed(error)
+  }
   const queueOutage = new Outage(log, 'queue')
   const { db, close } = openDatabase({
     url: databaseUrl,
@@ -204,6 +208,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
     await dispatcher.close()
     watch.close()
+    closing = true
     await Promise.all([atMost(closeLimitMs, heartbeat.stop()), atMost(closeLimitMs, listener.close())])
     await Promise.all([...providers.values()].map((provider) => atMost(closeLimitMs, provider.close())))
     await atMost(closeLimitMs, close())
@@ -257,8 +262,8 @@ async function untilDone<T>(run: () => Promise<T>, signal: AbortSignal, onError:
     try {
       return await run()
     } catch (error) {
-      onError(error)
       if (signal.aborted) throw error
+      onError(error)
       await sleep(500, undefined, { signal }).catch(() => undefined)
     }
   }
