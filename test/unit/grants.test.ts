@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { redisCommands } from '@askonce/queue'
-import { tablePrivileges } from '@askonce/store'
+import { lacksText, tablePrivileges } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
 
 // The lists behind `askonce grants`, against what they speak of.
@@ -19,6 +19,16 @@ const patterns: Record<string, (table: string) => RegExp> = {
     new RegExp(`update ${table}\\b|updateTable\\('${table}'|from ${table}\\b[^\`;]*for (?:update|share)`),
   delete: (table) => new RegExp(`delete from ${table}\\b|deleteFrom\\('${table}'`),
 }
+
+describe('what a role lacks', () => {
+  it('is said by table, and of many tables how many more there are', () => {
+    expect(lacksText(['select on jobs', 'insert on jobs', 'usage on schema bullmq'])).toBe(
+      'select, insert on jobs; usage on schema bullmq',
+    )
+    const many = Array.from({ length: 8 }, (_, index) => `select on table_${index}`)
+    expect(lacksText(many)).toMatch(/^select on table_0; .*select on table_4; and likewise on 3 more$/)
+  })
+})
 
 describe('the privileges on tables', () => {
   it('are of every table of the schema, and of no other', () => {

@@ -10,6 +10,7 @@ export * from './pooler.ts'
 export {
   grantsCommand,
   GrantsError,
+  lacksText,
   missingText,
   quoteIdentifier,
   readEncoding,

@@ -80,9 +80,24 @@ export async function readEncoding(url: string): Promise<{ database: string; enc
   }
 }
 
+/** Tables and the like that are named of those on which something is missing. */
+const mostNamed = 5
+
+/** `delete on jobs`, `insert on jobs` … as a person says it: by table, and after some tables how many more there are. */
+export function lacksText(missing: readonly string[]): string {
+  const byPlace = new Map<string, string[]>()
+  for (const one of missing) {
+    const [privilege = '', place = ''] = one.split(/ on (.*)/s)
+    byPlace.set(place, [...(byPlace.get(place) ?? []), privilege])
+  }
+  const named = [...byPlace].slice(0, mostNamed).map(([place, privileges]) => `${privileges.join(', ')} on ${place}`)
+  const more = byPlace.size - named.length
+  return `${named.join('; ')}${more > 0 ? `; and likewise on ${more} more` : ''}`
+}
+
 /** What a role lacks, in one sentence and a command. */
 export function missingText(place: Place, missing: readonly string[]): string {
-  return `The role ${quoteIdentifier(place.role)} lacks ${missing.join(', ')}. Run what this prints: ${grantsCommand(place)}`
+  return `The role ${quoteIdentifier(place.role)} lacks ${lacksText(missing)}. Run what this prints: ${grantsCommand(place)}`
 }
 
 /** The command that prints what the role lacks. */

@@ -67,7 +67,8 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
       return [problem('postgres', `${what} refuses: ${said}`, advice ?? todo)]
     }
     const todo = 'Is it running, and are address, user and password in DATABASE_URL right?'
-    return [problem('postgres', `${what} does not answer: ${said}`, advice ?? todo)]
+    const verb = advice === null ? 'does not answer' : 'cannot be used'
+    return [problem('postgres', `${what} ${verb}: ${said}`, advice ?? todo)]
   } finally {
     await database.close()
   }
