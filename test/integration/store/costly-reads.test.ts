@@ -20,7 +20,7 @@ beforeAll(async () => {
 })
 
 async function entriesRead(): Promise<number> {
-  await store.query('select pg_stat_force_next_flush()')
+  await store.ownQuery('select pg_stat_force_next_flush()')
   const [row] = await store.query<{ entries: number }>(
     `select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'jobs')
       + (select sum(seq_tup_read) from pg_stat_user_tables where relname = 'jobs') as entries`,

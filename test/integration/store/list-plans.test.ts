@@ -25,7 +25,7 @@ beforeAll(async () => {
 })
 
 const read = async (): Promise<number> => {
-  await store.query('select pg_stat_force_next_flush()')
+  await store.ownQuery('select pg_stat_force_next_flush()')
   const [row] = await store.query<{ n: number }>(
     `select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'jobs')::float8
        + (select seq_tup_read from pg_stat_user_tables where relname = 'jobs')::float8 as n`,

@@ -20,7 +20,7 @@ const store = useStore({ poolSize: 1 })
 const kept = { ledgerSeconds: 86_400, batchSeconds: 86_400 }
 
 beforeEach(async () => {
-  await store.query("set statement_timeout = '30s'")
+  await store.ownQuery("set statement_timeout = '30s'")
   await store.query('drop trigger if exists slow on jobs')
   await store.query('truncate jobs, files, file_parts, batches, batch_lines, stream_chunks')
 })
@@ -143,7 +143,7 @@ describe('a statement that takes longer than it may', () => {
     for (let index = 0; index < 16; index += 1) await expired(`slow ${index}`, 10)
     await resist(60)
     // Sixteen of them are too many, four are not.
-    await store.query("set statement_timeout = '400ms'")
+    await store.ownQuery("set statement_timeout = '400ms'")
     expect((await drain('jobs')).skipped).toEqual([])
     expect(await keys()).toEqual([])
   })
@@ -153,7 +153,7 @@ describe('a statement that takes longer than it may', () => {
     await expired('bad', 10, 99)
     for (let index = 0; index < 20; index += 1) await expired(`good ${index}`, 10)
     await resist(1_000)
-    await store.query("set statement_timeout = '200ms'")
+    await store.ownQuery("set statement_timeout = '200ms'")
     expect((await drain('jobs')).skipped).toHaveLength(2)
     expect(await keys()).toEqual(['bad', 'slow'])
   })
