@@ -51,7 +51,8 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     if (!current.worker.isRunning()) current.worker.run().catch(options.onError)
   }
   const rest = (): void => {
-    if (paused || resting || closed || current === null) return
+    // One that is not ready takes nothing yet, and is thrown away if it does not get so.
+    if (paused || resting || closed || current?.isReady !== true) return
     resting = true
     current.worker.pause(true).catch(options.onError)
     setTimeout(() => {
