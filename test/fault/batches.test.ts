@@ -3,8 +3,8 @@ import { apiKey, startSystem, until, type System } from './system.ts'
 
 /** 20,000 before a release; enough here for every process to die in the middle. */
 const lines = Number(process.env['ASKONCE_TEST_BATCH_LINES'] ?? 2_000)
-/** Of a job, unless it was submitted otherwise. */
-const maxPaid = 2
+/** One more than workers die: a line may lose each of them, and one that has used up its budget would wait for a decision. */
+const maxPaid = 4
 const concurrency = 40
 const headers = { authorization: `Bearer ${apiKey}` }
 
@@ -55,7 +55,11 @@ describe('a batch whose processes are killed', () => {
       (await system.sql<{ done: number }>('select done from batches'))[0]?.done ?? 0
     const scanned = async (): Promise<number> =>
       (await system.sql<{ total: number }>('select total from batches'))[0]?.total ?? 0
-    const environment = { ASKONCE_CONCURRENCY: String(concurrency), ASKONCE_LEASE_SECONDS: '3' }
+    const environment = {
+      ASKONCE_CONCURRENCY: String(concurrency),
+      ASKONCE_LEASE_SECONDS: '3',
+      ASKONCE_DEFAULT_MAX_PAID_ATTEMPTS: String(maxPaid),
+    }
 
     // In the middle of the validation, or right behind it.
     let janitor = await system.started('janitor', environment)
