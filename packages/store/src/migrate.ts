@@ -14,6 +14,9 @@ const migrationLock = 0x61_73_6b_31
 /** How long a migrator waits for another one, and for a table that is in use. */
 const migrationLockTimeoutMs = 60_000
 
+/** How long the server may take to cancel a migrator's statement. */
+const cancelLimitMs = 5_000
+
 export interface Migration {
   version: number
   name: string
@@ -83,7 +86,7 @@ export async function migrate(url: string, signal?: AbortSignal): Promise<string
 /** A statement that waits for a lock keeps those behind it waiting, also after its client has gone: the server has to be told. */
 async function cancelStatement(url: string, client: pg.Client): Promise<void> {
   const { processID } = client as unknown as { processID: number }
-  const other = new Client(sessionOptions(url, 'askonce migrate'))
+  const other = new Client({ ...sessionOptions(url, 'askonce migrate'), queryLimitMs: cancelLimitMs })
   try {
     await other.connect()
     await other.query('select pg_cancel_backend($1)', [processID])

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { freePort } from '@askonce/embedded'
 import { startTestRedis, type TestRedis } from '@askonce/testkit'
+import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { apiKey, startSystem, type System } from '../../fault/system.ts'
 
@@ -66,6 +67,28 @@ describe('a server that is stopped while one of its servers is in trouble', () =
     const child = await startedOn(role, [])
     system.postgres.pause()
     expect(await stopped(child)).toBeLessThan(drainMs + 15_000)
+  })
+
+  test('Postgres hangs while migrate waits for another migrator: it ends within 17 s', async () => {
+    await system.sql('create database unmigrated')
+    const url = new URL(system.database.url)
+    url.pathname = 'unmigrated'
+    const other = new pg.Client({ connectionString: url.href })
+    await other.connect()
+    try {
+      await other.query('select pg_advisory_lock($1)', [0x61_73_6b_31])
+      const child = system.spawn('migrate', { DATABASE_URL: url.href })
+      const waiting = `select pid from pg_stat_activity where application_name = 'askonce migrate' and wait_event_type = 'Lock'`
+      await expect.poll(() => system.sql(waiting), { timeout: 30_000 }).toHaveLength(1)
+      system.postgres.pause()
+      const sinceMs = performance.now()
+      child.signal('SIGTERM')
+      expect((await child.exited).signal).toBeNull()
+      expect(performance.now() - sinceMs).toBeLessThan(17_000)
+    } finally {
+      system.postgres.resume()
+      await other.end()
+    }
   })
 })
 
