@@ -4,7 +4,7 @@ export * from './grants.ts'
 export * from './group-commit.ts'
 export * from './health.ts'
 export * from './lane-watch.ts'
-export { encodingText } from './migration-needs.ts'
+export { encodingText, oldestPostgres } from './migration-needs.ts'
 export * from './migrate.ts'
 export * from './pooler.ts'
 export {

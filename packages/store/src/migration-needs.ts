@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { quoteIdentifier, shellWord } from './privileges.ts'
 
 /** The oldest PostgreSQL that the migrations are written for. */
-const oldestPostgres = 15
+export const oldestPostgres = 15
 
 interface Facts {
   database: string

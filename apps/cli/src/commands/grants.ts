@@ -1,3 +1,4 @@
+import { loadConfig, readRedisPrefix } from '@askonce/config'
 import type { Command } from 'commander'
 import { InvalidArgumentError } from 'commander'
 import { usageError } from '../errors.ts'
@@ -51,7 +52,8 @@ async function grants({ role, migrator, schema, redis = false, redisPrefix: pref
   const queue = await import('@askonce/queue')
   if (redis) {
     if (role === undefined) throw usageError('the migrator needs nothing in Redis', 'Name the user with --role.')
-    return print(queue.redisAcl({ user: role, prefix: prefix ?? (await configuredPrefix()) }))
+    // As the processes here would have it: another one than theirs would lock them out.
+    return print(queue.redisAcl({ user: role, prefix: prefix ?? loadConfig().redis.prefix }))
   }
   const store = await import('@askonce/store')
   if (migrator !== undefined) {
@@ -81,14 +83,9 @@ function readName(text: string): string {
   throw new InvalidArgumentError('A name has 1 to 63 bytes, on one line.')
 }
 
-/** As the processes here would have it: another one than theirs would lock them out. */
-async function configuredPrefix(): Promise<string> {
-  const { loadConfig } = await import('@askonce/config')
-  return loadConfig().redis.prefix
-}
-
 /** With the braces that keep all keys in one slot of a cluster. */
 function readPrefix(text: string): string {
-  if (/^[\w.:-]{1,40}$/.test(text)) return `{${text}}`
-  throw new InvalidArgumentError('Expected 1 to 40 letters, digits, -, _, . and : (without the braces).')
+  const read = readRedisPrefix(text)
+  if ('value' in read) return read.value
+  throw new InvalidArgumentError(`Expected ${read.expected} (without the braces).`)
 }

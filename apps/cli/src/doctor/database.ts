@@ -9,7 +9,6 @@ import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
 import { type Check, ok, problem, warn } from './check.ts'
 
-const oldestMajor = 15
 const newestMajor = 18
 /** Processes of one small installation (API, worker, janitor), what they open beside their pools, and BullMQ on Postgres for each lane. */
 const processes = 3
@@ -30,14 +29,15 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
     const detail = `no embedded PostgreSQL runs on ${config.dataDir}, and DATABASE_URL is not set`
     return [problem('postgres', detail, `Start it with: npm start (or set DATABASE_URL).${unreadNotice(config)}`)]
   }
-  const { assertOwnSessions, openDatabase, PoolerError, readServerFacts } = await import('@askonce/store')
+  const { assertOwnSessions, oldestPostgres, openDatabase, PoolerError, readServerFacts } =
+    await import('@askonce/store')
   const database = openDatabase({ url, name: 'askonce doctor', poolSize: 2 })
   try {
     await assertOwnSessions(url)
     const askedMs = Date.now()
     const facts = await readServerFacts(database.db)
     const checks = [
-      ...serverChecks(facts),
+      ...serverChecks(facts, oldestPostgres),
       skew(facts, askedMs, Date.now()),
       ...facts.limits.map((limit) => connections(limit, config)),
       await checkWrites(database),
@@ -74,7 +74,7 @@ export async function checkDatabase(config: Config): Promise<Check[]> {
   }
 }
 
-function serverChecks({ versionNumber, version, synchronousCommit, fsync }: ServerFacts): Check[] {
+function serverChecks({ versionNumber, version, synchronousCommit, fsync }: ServerFacts, oldestMajor: number): Check[] {
   const major = Math.floor(versionNumber / 10_000)
   const supported = `PostgreSQL ${oldestMajor} to ${newestMajor}`
   const checks = [
