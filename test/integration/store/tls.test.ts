@@ -65,6 +65,18 @@ async function seenAt(url: string): Promise<{ ssl: boolean; client: string | nul
   }
 }
 
+async function serverVersion(): Promise<number> {
+  const { db, close } = openDatabase({ url: database.url, name: 'tls test', poolSize: 1 })
+  try {
+    const { rows } = await sql<{ major: number }>`
+      select current_setting('server_version_num')::int / 10000 as major
+    `.execute(db)
+    return rows[0]?.major ?? 0
+  } finally {
+    await close()
+  }
+}
+
 async function adviceOn(query: string, host?: string): Promise<string | null> {
   return await seen(query, host).then(
     () => 'connected',
@@ -83,11 +95,16 @@ describe('a server with a certificate of a private authority', () => {
     ['sslmode=verify-ca&sslrootcert=CA', '127.0.0.1', true],
     ['sslmode=require&sslrootcert=CA', '127.0.0.1', true],
     ['sslmode=verify-full&sslrootcert=CA', 'localhost', true],
-    ['sslmode=verify-full&sslrootcert=CA&sslnegotiation=direct', 'localhost', true],
     ['sslmode=verify-full&sslrootcert=CA&channel_binding=require', 'localhost', true],
     ['sslmode=require&channel_binding=prefer', 'localhost', true],
   ])('%s to %s: encrypted is %s', async (query, host, encrypted) => {
     expect(await seen(query.replace('CA', authority.ca), host)).toEqual({ ssl: encrypted, client: null })
+  })
+
+  it('sslnegotiation=direct is encrypted from PostgreSQL 17 on, and fails at an older one', async () => {
+    const query = `sslmode=verify-full&sslrootcert=${authority.ca}&sslnegotiation=direct`
+    if ((await serverVersion()) >= 17) expect(await seen(query)).toEqual({ ssl: true, client: null })
+    else await expect(seen(query)).rejects.toThrow('before secure TLS connection was established')
   })
 
   it.each([
