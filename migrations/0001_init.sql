@@ -9,7 +9,15 @@ insert into settings default values;
 
 create table tenants (
   id text primary key check (id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
-  created_at timestamptz not null default now()
+  created_at timestamptz not null default now(),
+  -- Whether requests of SDKs that name no key get one that is derived from what they ask.
+  derive_keys boolean not null default false,
+  -- What holds for its submissions that do not say otherwise; null: what the server's variables say.
+  on_uncertain text check (on_uncertain in ('rerun', 'hold', 'fail')),
+  max_attempts integer check (max_attempts between 1 and 100),
+  max_paid_attempts integer check (max_paid_attempts between 1 and 10),
+  ttl_seconds integer check (ttl_seconds > 0),
+  timeout_seconds integer check (timeout_seconds between 1 and 86400)
 );
 insert into tenants (id) values ('default');
 
@@ -21,7 +29,7 @@ create table api_keys (
   key_hash bytea not null unique check (octet_length(key_hash) = 32),
   -- The first characters, for recognising a key in a list.
   hint text not null,
-  scopes text[] not null check (scopes <@ array['submit', 'read', 'admin'] and cardinality(scopes) > 0),
+  scopes text[] not null check (scopes <@ array['submit', 'read', 'admin', 'operator'] and cardinality(scopes) > 0),
   created_at timestamptz not null default now(),
   revoked_at timestamptz
 );
@@ -38,6 +46,14 @@ create table jobs (
   lane text not null,
   -- The exact bytes of the `request` member, as they are sent to the provider.
   request bytea not null,
+  -- Headers of the caller that go to the provider with the request: betas, and those that ASKONCE_FORWARD_HEADERS names.
+  -- An object of texts by lower-case name; null: none.
+  request_headers jsonb,
+  -- The request has "stream": true: its answer is the provider's event stream, byte for byte.
+  streamed boolean not null default false,
+  -- The one batch that alone wants this job; null: somebody else wants it too. A job that was cancelled with this set was
+  -- cancelled because its batch ended, not by a person: submitted again, it runs again.
+  owner_batch uuid,
   metadata jsonb,
   priority smallint not null check (priority between 0 and 9),
   timeout_ms integer not null check (timeout_ms > 0),
@@ -68,12 +84,20 @@ create table jobs (
   deadline_at timestamptz not null,
 
   response bytea,
+  -- The answer in pieces, and its length; null: it is in `response`, or there is none.
+  response_pieces uuid,
+  response_bytes integer check (response_bytes > 0),
   response_status smallint,
   response_content_type text,
   flags text[] not null default '{}',
   answer_attempt integer,
   provider_request_id text,
+  -- The provider's own id of the answer; of a streamed one as soon as it is shown.
+  answer_id text check (length(answer_id) between 1 and 200),
   error jsonb,
+  -- The provider's own error body of the attempt that `error` speaks of, where it sent one.
+  error_response bytea check (octet_length(error_response) <= 262144),
+  error_content_type text,
   input_tokens bigint,
   output_tokens bigint,
   cost_usd numeric(20, 10),
@@ -84,7 +108,6 @@ create table jobs (
   completed_at timestamptz,
   expires_at timestamptz,
 
-  constraint jobs_key unique (tenant_id, idempotency_key),
   constraint jobs_terminal_is_dated check (
     (state in ('succeeded', 'failed', 'cancelled')) = (completed_at is not null)
     and (completed_at is null) = (expires_at is null)
@@ -92,10 +115,13 @@ create table jobs (
   constraint jobs_uncertain_is_dated check ((state = 'uncertain') = (uncertain_since is not null)),
   constraint jobs_running_is_claimed check (state <> 'running' or (attempt > 0 and started_at is not null)),
   constraint jobs_answer_is_whole check (
-    (state = 'succeeded') = (response is not null)
-    and (response is null) = (answer_attempt is null)
-    and (response is null) = (response_status is null)
+    (state = 'succeeded') = (num_nonnulls(response, response_pieces) = 1)
+    and num_nonnulls(response, response_pieces) <= 1
+    and (state = 'succeeded') = (answer_attempt is not null)
+    and (state = 'succeeded') = (response_status is not null)
   ),
+  constraint jobs_pieces_are_counted check ((response_pieces is null) = (response_bytes is null)),
+  constraint jobs_error_response_is_whole check ((error_response is null) = (error_content_type is null)),
   constraint jobs_failed_says_why check (state <> 'failed' or error is not null),
   constraint jobs_queued_may_run check (
     state <> 'queued'
@@ -104,14 +130,39 @@ create table jobs (
   )
 );
 
--- One partial index per reader.
-create index jobs_to_dispatch on jobs (lane, run_at, id) where state = 'queued' and dispatched_at is null;
+-- Statements of the hot path keep their plans, which may have been made while the tables were nearly empty. What looks equally good to
+-- the planner then must not be a choice. Of indexes over `state = 'queued'` each is for one question, so the others are written in a way that
+-- only their own statements match.
+
+-- By model, so that what waits for a paused one is skipped and not walked through.
+create index jobs_to_dispatch on jobs (lane, model, run_at, id) where state = 'queued' and dispatched_at is null;
 create index jobs_dispatched on jobs (dispatched_at, id) where state = 'queued' and dispatched_at is not null;
-create index jobs_deadline on jobs (deadline_at) where state = 'queued';
+-- For the sweep of jobs whose deadline passed while they were queued.
+create index jobs_deadline on jobs ((case when state = 'queued' then deadline_at end))
+where (case when state = 'queued' then deadline_at end) is not null;
 create index jobs_uncertain on jobs (uncertain_since) where state = 'uncertain';
 create index jobs_expiry on jobs (expires_at) where expires_at is not null;
 create index jobs_list on jobs (tenant_id, created_at desc, id desc);
-create index jobs_list_state on jobs (tenant_id, state, created_at desc, id desc) where state <> 'succeeded';
+-- For lists and counts by state. Succeeded jobs, most of the table, are found by jobs_list.
+create index jobs_list_state on jobs (tenant_id, (nullif(state, 'succeeded')), created_at desc, id desc) include (state)
+where nullif(state, 'succeeded') is not null;
+-- For lists and bulk changes by metadata. The tenant is part of what is looked for: entries of others are not even read.
+create index jobs_metadata on jobs using gin (jsonb_set('{}', array[tenant_id], metadata) jsonb_path_ops) where metadata is not null;
+-- For lists of jobs that may have been paid for, and of those that were or may have been paid for twice. The open attempt of a running
+-- job says nothing yet, so rows on the usual path are in neither.
+create index jobs_maybe_paid on jobs (tenant_id, created_at desc, id desc)
+where paid - billed > (case when state = 'running' then 1 else 0 end);
+create index jobs_paid_twice on jobs (tenant_id, created_at desc, id desc)
+where paid > (case when state = 'running' then 2 else 1 end);
+-- For readers by the provider's id: responses, and chat completions that were stored to be found again.
+create index jobs_answer_id on jobs (tenant_id, answer_id)
+where answer_id is not null and (operation = 'responses' or metadata is not null);
+-- For lists of stored completions, which go by id: without it each page reads and sorts all jobs of its tenant.
+create index jobs_stored_completions on jobs (tenant_id, id)
+where operation = 'chat.completions' and state = 'succeeded' and not streamed and metadata is not null;
+-- The unique key as the newest index of the table: of two that look equally good Postgres takes the newer one, and while a table is
+-- small the list of a tenant looks as good as the key.
+alter table jobs add constraint jobs_key unique (tenant_id, idempotency_key);
 
 alter table jobs set (
   autovacuum_vacuum_scale_factor = 0.02,
@@ -146,6 +197,10 @@ create table attempts (
   input_tokens bigint,
   output_tokens bigint,
   cost_usd numeric(20, 10),
+  -- What names an attempt to the provider: random, so that nobody can plant or guess it.
+  mark uuid not null default gen_random_uuid(),
+  -- The metadata of the job, so that what a run or a customer has cost is known after its jobs are gone.
+  metadata jsonb,
   primary key (job_id, attempt),
   constraint attempts_end_is_whole check (
     (finished_at is null) = (outcome is null) and (finished_at is null) = (billing is null)
@@ -153,6 +208,8 @@ create table attempts (
 );
 
 create index attempts_open on attempts (worker_id) where finished_at is null;
+-- For readers of the ledger by key: it outlives the job, whose id is then known to nobody.
+create index attempts_by_key on attempts (tenant_id, idempotency_key, started_at);
 create index attempts_by_tenant on attempts (tenant_id, started_at);
 create index attempts_retention on attempts (finished_at) where finished_at is not null;
 
@@ -172,9 +229,12 @@ create table workers (
 
 create index workers_living on workers (id) where not dead;
 
--- One row per provider endpoint. No row means open.
+-- One row per provider endpoint, and one for each model in it that was closed: a rate limit is of a model, and the others of its lane
+-- go on. No row means open.
 create table lanes (
-  name text primary key check (name ~ '^[a-z0-9-]{1,40}$'),
+  name text not null check (name ~ '^[a-z0-9-]{1,40}$'),
+  -- Empty: the row of the whole lane.
+  model text not null default '' check (length(model) <= 200),
   -- open; paused until a time (rate limited); breaker: closed until a time, then one probe at a time; stopped until resumed.
   state text not null default 'open' check (state in ('open', 'paused', 'breaker', 'stopped')),
   reason text,
@@ -183,6 +243,235 @@ create table lanes (
   -- Overload answers in a row: five of them open the breaker.
   failures integer not null default 0 check (failures >= 0),
   changed_at timestamptz not null default now(),
+  -- After a pause or behind a breaker one job at a time is handed over, until a call is answered: not before this.
+  turn_at timestamptz,
+  primary key (name, model),
   constraint lanes_wait_is_dated check ((state in ('paused', 'breaker')) = (until is not null)),
-  constraint lanes_closed_says_why check (state = 'open' or reason is not null)
+  constraint lanes_closed_says_why check (state = 'open' or reason is not null),
+  -- Money, credentials and overload are of the lane.
+  constraint lanes_models_only_pause check (model = '' or state in ('open', 'paused'))
 );
+
+-- Who decided what about a job, when and why: one row for each change on request, written by the statement that makes the change.
+-- Append-only. Like the ledger it has no foreign key to the job and outlives it.
+create table decisions (
+  -- Orders the decisions about one job: they are made under its row lock.
+  id bigint generated always as identity primary key,
+  at timestamptz not null default now(),
+  tenant_id text not null,
+  job_id uuid not null,
+  idempotency_key text collate "C" not null,
+  action text not null check (action in ('retry', 'fail', 'cancel', 'delete')),
+  accept_duplicate_charge boolean not null,
+  from_state text not null,
+  to_state text not null,
+  -- The job as the decision found it.
+  attempt integer not null,
+  generation integer not null,
+  paid integer not null,
+  -- The key that asked, with its name of that day.
+  api_key_id uuid not null,
+  api_key_name text not null,
+  reason text check (length(reason) between 1 and 500)
+);
+
+create index decisions_by_job on decisions (job_id, id);
+create index decisions_retention on decisions (at);
+-- For erasing what names somebody in the decisions about jobs that are gone.
+create index decisions_by_key on decisions (tenant_id, idempotency_key);
+
+-- What may be shown of a stream while its attempt is open, in pieces of whole events. The stored answer takes their place.
+create table stream_chunks (
+  job_id uuid not null,
+  attempt integer not null check (attempt > 0),
+  -- Bytes of the stream before this piece.
+  "position" integer not null check ("position" >= 0),
+  body bytea not null check (octet_length(body) > 0),
+  created_at timestamptz not null default now(),
+  primary key (job_id, attempt, "position")
+);
+create index stream_chunks_age on stream_chunks (created_at);
+
+alter table stream_chunks set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+
+-- Jobs that were deleted a moment ago. What was copied of their answers into the results of batches is removed after the deletion, and
+-- again a minute later, when nobody can be writing a copy that was read before it. A line that still waits for such a job ends.
+create table forgotten_jobs (
+  job_id uuid primary key,
+  at timestamptz not null default now()
+);
+create index forgotten_jobs_age on forgotten_jobs (at);
+
+-- Answers of more than a mebibyte stand beside their job, in pieces that are written and read one by one: as one value they would hold
+-- up everybody who shares a statement or a connection with them.
+
+-- An answer as one worker brought it. It is the job's from the moment on when the job names it.
+create table large_answers (
+  id uuid primary key,
+  job_id uuid not null,
+  attempt integer not null check (attempt > 0),
+  bytes integer not null check (bytes > 0),
+  -- When a sweeper looks whether the answer is still wanted.
+  check_at timestamptz not null
+);
+create index large_answers_check on large_answers (check_at);
+create index large_answers_job on large_answers (job_id);
+
+create table answer_pieces (
+  -- Held by each piece while it is written: no sweeper takes the row meanwhile, so no piece is left without it.
+  answer uuid not null references large_answers (id),
+  -- Bytes of the answer before this piece.
+  "position" integer not null check ("position" >= 0),
+  body bytea not null check (octet_length(body) between 1 and 1048576),
+  primary key (answer, "position")
+);
+-- Not compressed: a piece is written and read while others wait for the same processor.
+alter table answer_pieces alter column body set storage external;
+
+-- Files and batches, on the same jobs, keys, ledger and workers.
+
+create table files (
+  id uuid primary key,
+  tenant_id text not null,
+  purpose text not null,
+  filename text not null check (length(filename) between 1 and 255),
+  -- uploading: arriving, swept when nothing comes any more; writing: an output that grows; processed: whole, and visible;
+  -- internal: the body of a batch that came as JSON, or its results, which have no file of their own at that API.
+  status text not null check (status in ('uploading', 'writing', 'processed', 'internal')),
+  bytes bigint not null default 0 check (bytes >= 0),
+  -- Of the whole; outputs have none.
+  sha256 bytea check (octet_length(sha256) = 32),
+  created_at timestamptz not null default now(),
+  -- The last sign of life of an upload.
+  touched_at timestamptz not null default now(),
+  expires_at timestamptz
+);
+
+create index files_list on files (tenant_id, created_at desc, id desc) where status = 'processed';
+create index files_expiry on files (expires_at) where expires_at is not null;
+create index files_uploads on files (touched_at) where status = 'uploading';
+
+-- The content, in pieces that follow each other without gaps.
+create table file_parts (
+  file_id uuid not null,
+  -- Bytes of the file before this piece.
+  "position" bigint not null check ("position" >= 0),
+  body bytea not null check (octet_length(body) > 0),
+  primary key (file_id, "position")
+);
+-- Read in slices, and written as fast as it comes: no compression.
+alter table file_parts alter column body set storage external;
+
+create table batches (
+  id uuid primary key,
+  tenant_id text not null,
+  kind text not null check (kind in ('openai', 'anthropic')),
+  operation text not null check (operation in ('chat.completions', 'responses', 'embeddings', 'messages')),
+  endpoint text not null,
+  -- The key that made it.
+  api_key_id uuid not null,
+  input_file_id uuid not null,
+  -- The files that results go to while it runs; shown once it has ended.
+  output_file_id uuid not null,
+  error_file_id uuid not null,
+  output_bytes bigint not null default 0 check (output_bytes >= 0),
+  error_bytes bigint not null default 0 check (error_bytes >= 0),
+  output_ttl_seconds integer check (output_ttl_seconds > 0),
+  metadata jsonb,
+  -- Headers of the caller that go to the provider with every line.
+  request_headers jsonb,
+  -- A line's key is `<key_prefix>/<custom_id>`.
+  key_prefix text collate "C" not null check (length(key_prefix) between 1 and 190),
+  completion_window text not null,
+  window_seconds integer not null check (window_seconds > 0),
+
+  status text not null check (
+    status in ('validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled')
+  ),
+  -- Where `finalizing` leads.
+  ending text check (ending in ('completed', 'expired', 'cancelled')),
+  errors jsonb not null default '[]',
+
+  -- How far the input has been read: bytes of whole lines, and their number.
+  scan_bytes bigint not null default 0 check (scan_bytes >= 0),
+  scan_lines integer not null default 0 check (scan_lines >= 0),
+  total integer not null default 0 check (total >= 0),
+  submitted integer not null default 0 check (submitted between 0 and total),
+  done integer not null default 0 check (done between 0 and total),
+  succeeded integer not null default 0 check (succeeded >= 0),
+  failed integer not null default 0 check (failed >= 0),
+  cancelled integer not null default 0 check (cancelled >= 0),
+  expired integer not null default 0 check (expired >= 0),
+  replayed integer not null default 0 check (replayed >= 0),
+  -- Of the jobs that this batch made run.
+  input_tokens bigint not null default 0,
+  output_tokens bigint not null default 0,
+  cost_usd numeric(20, 10) not null default 0,
+
+  created_at timestamptz not null default now(),
+  expires_at timestamptz not null,
+  in_progress_at timestamptz,
+  finalizing_at timestamptz,
+  cancelling_at timestamptz,
+  -- Of whichever end it was.
+  ended_at timestamptz,
+
+  -- One driver at a time works on it: every write of a driver carries its lease, so an older one changes nothing.
+  lease uuid,
+  leased_until timestamptz,
+  wake_at timestamptz not null default now(),
+
+  constraint batches_done_is_sorted check (done = succeeded + failed + cancelled + expired),
+  constraint batches_end_is_dated check (
+    (status in ('failed', 'completed', 'expired', 'cancelled')) = (ended_at is not null)
+  ),
+  constraint batches_end_is_complete check (status not in ('completed', 'expired', 'cancelled') or done = total)
+);
+
+create index batches_active on batches (wake_at) where ended_at is null;
+create index batches_list on batches (tenant_id, kind, created_at desc, id desc);
+create index batches_ended on batches (ended_at) where ended_at is not null;
+create index batches_input on batches (input_file_id) where ended_at is null;
+
+create table batch_lines (
+  batch_id uuid not null,
+  -- Number of the line in the input, from 1.
+  line integer not null check (line > 0),
+  custom_id text collate "C" not null,
+  -- ready: to be submitted; open: its job is under way; done: its result is written.
+  state text not null default 'ready' check (state in ('ready', 'open', 'done')),
+  fingerprint bytea not null,
+  model text not null,
+  lane text not null,
+  -- Emptied once the result is written: until then the job may be deleted or expire, and the line is submitted again.
+  request bytea not null,
+  -- Chosen before the job exists, so that a submission whose commit was lost is known again. Later the job that has the key.
+  job_id uuid not null,
+  -- This batch made the job run; its key had a stored answer already.
+  started boolean not null default false,
+  replayed boolean not null default false,
+  -- Why it becomes no job: `{code, message}`. The line gets this as its result.
+  refusal jsonb,
+  outcome text check (outcome in ('succeeded', 'failed', 'cancelled', 'expired')),
+  -- Order of the results, from 1, and where the result stands.
+  done_number integer,
+  in_errors boolean,
+  part_position bigint,
+  part_offset integer,
+  length integer,
+  primary key (batch_id, line),
+  constraint batch_lines_done_is_whole check (
+    (state = 'done') = (outcome is not null) and (state = 'done') = (done_number is not null)
+    and (state = 'done') = (length is not null)
+  )
+);
+
+create unique index batch_lines_custom_id on batch_lines (batch_id, custom_id);
+create index batch_lines_ready on batch_lines (batch_id, line) where state = 'ready';
+create index batch_lines_open on batch_lines (batch_id, line) where state = 'open';
+create index batch_lines_open_job on batch_lines (job_id) where state = 'open';
+-- For the removal of copies of answers that were forgotten.
+create index batch_lines_done_job on batch_lines (job_id) where state = 'done';
+create unique index batch_lines_done on batch_lines (batch_id, done_number) where state = 'done';
+
+alter table batch_lines set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);

@@ -207,7 +207,7 @@ async function fill(prefix: string, succeeded: number, queued: number): Promise<
 /**
  * Promise: what a statement of the hot path costs does not depend on how much is stored or waits, although its plan is kept, and was
  * perhaps made when there was nothing. Guards: `checked` and `lockOrder` in fragments.ts, the planner's settings in database.ts, and the order of
- * indexes in 0005_key_index.sql. Does not cover: what the janitor reads to find what is overdue, whose cost grows with what is open.
+ * indexes in 0001_init.sql. Does not cover: what the janitor reads to find what is overdue, whose cost grows with what is open.
  */
 describe('kept plans of hot statements', () => {
   const plans = new Map<string, Map<string, Plan>>()
