@@ -50,6 +50,9 @@ create table attempts (
   cost_usd numeric(20,10),
   mark uuid not null default gen_random_uuid(),
   metadata jsonb,
+  claim bigint not null default 0,
+  reserved_usd numeric(20,10),
+  reserved_tokens integer,
   constraint attempts_attempt_check CHECK ((attempt > 0)),
   constraint attempts_billing_check CHECK ((billing = ANY (ARRAY['none'::text, 'maybe'::text, 'billed'::text]))),
   constraint attempts_end_is_whole CHECK ((((finished_at IS NULL) = (outcome IS NULL)) AND ((finished_at IS NULL) = (billing IS NULL)))),
@@ -58,8 +61,9 @@ create table attempts (
 );
 CREATE INDEX attempts_by_key ON public.attempts USING btree (tenant_id, idempotency_key, started_at);
 CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, started_at);
-CREATE INDEX attempts_open ON public.attempts USING btree (worker_id) WHERE (finished_at IS NULL);
+CREATE INDEX attempts_open ON public.attempts USING btree (worker_id, claim) WHERE (finished_at IS NULL);
 CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+CREATE INDEX attempts_running ON public.attempts USING btree (tenant_id) WHERE (finished_at IS NULL);
 
 create table batch_lines (
   batch_id uuid not null,
@@ -258,6 +262,8 @@ create table jobs (
   dispatched_at timestamp with time zone,
   run_at timestamp with time zone not null,
   deadline_at timestamp with time zone not null,
+  reserve_usd numeric(20,10),
+  reserve_tokens integer,
   response bytea,
   response_pieces uuid,
   response_bytes integer,
@@ -301,6 +307,8 @@ create table jobs (
   constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
   constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
   constraint jobs_reruns_check CHECK ((reruns >= 0)),
+  constraint jobs_reserve_tokens_check CHECK ((reserve_tokens >= 0)),
+  constraint jobs_reserve_usd_check CHECK ((reserve_usd >= (0)::numeric)),
   constraint jobs_response_bytes_check CHECK ((response_bytes > 0)),
   constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
   constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
@@ -338,6 +346,9 @@ END);
 CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
 CREATE INDEX jobs_to_dispatch ON public.jobs USING btree (lane, model, run_at, id) WHERE ((state = 'queued'::text) AND (dispatched_at IS NULL));
 CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
+CREATE TRIGGER jobs_added AFTER INSERT ON public.jobs REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION add_to_ready();
+CREATE TRIGGER jobs_queued_changed AFTER UPDATE ON public.jobs FOR EACH ROW WHEN ((((old.state = 'queued'::text) OR (new.state = 'queued'::text)) AND (NOT ((old.state = 'queued'::text) AND (new.state = 'running'::text))) AND ((((((((old.state IS DISTINCT FROM new.state) OR (old.id IS DISTINCT FROM new.id)) OR (old.lane IS DISTINCT FROM new.lane)) OR (old.tenant_id IS DISTINCT FROM new.tenant_id)) OR (old.model IS DISTINCT FROM new.model)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.run_at IS DISTINCT FROM new.run_at)) OR (old.deadline_at IS DISTINCT FROM new.deadline_at)))) EXECUTE FUNCTION change_ready();
+CREATE TRIGGER jobs_queued_deleted AFTER DELETE ON public.jobs FOR EACH ROW WHEN ((old.state = 'queued'::text)) EXECUTE FUNCTION change_ready();
 
 create table lanes (
   name text not null,
@@ -372,6 +383,22 @@ create table large_answers (
 CREATE INDEX large_answers_check ON public.large_answers USING btree (check_at);
 CREATE INDEX large_answers_job ON public.large_answers USING btree (job_id);
 
+create table ready (
+  lane text collate "C" not null,
+  tenant_id text collate "C" not null,
+  model text collate "C" not null,
+  priority smallint not null,
+  run_at timestamp with time zone not null,
+  job_id uuid not null,
+  deadline_at timestamp with time zone not null,
+  created_at timestamp with time zone not null,
+  reserve_usd numeric(20,10),
+  reserve_tokens integer,
+  constraint ready_pkey PRIMARY KEY (lane, tenant_id, model, priority, run_at, job_id)
+) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE INDEX ready_deadline ON public.ready USING btree (deadline_at);
+CREATE INDEX ready_list ON public.ready USING btree (tenant_id, created_at DESC, job_id DESC);
+
 create table schema_migrations (
   version integer not null,
   name text not null,
@@ -400,6 +427,23 @@ create table stream_chunks (
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE INDEX stream_chunks_age ON public.stream_chunks USING btree (created_at);
 
+create table tenant_days (
+  tenant_id text not null,
+  day date not null,
+  spent_usd numeric(20,10) not null default 0,
+  reserved_usd numeric(20,10) not null default 0,
+  constraint tenant_days_pkey PRIMARY KEY (tenant_id, day)
+);
+
+create table tenant_seconds (
+  tenant_id text not null,
+  second bigint not null,
+  submissions integer not null default 0,
+  calls integer not null default 0,
+  tokens bigint not null default 0,
+  constraint tenant_seconds_pkey PRIMARY KEY (tenant_id, second)
+);
+
 create table tenants (
   id text not null,
   created_at timestamp with time zone not null default now(),
@@ -409,13 +453,29 @@ create table tenants (
   max_paid_attempts integer,
   ttl_seconds integer,
   timeout_seconds integer,
+  weight integer not null default 1,
+  max_running integer,
+  max_queued integer,
+  submissions_per_second integer,
+  calls_per_minute integer,
+  tokens_per_minute bigint,
+  budget_day_usd numeric(20,10),
+  budget_month_usd numeric(20,10),
+  constraint tenants_budget_day_usd_check CHECK (((budget_day_usd >= (0)::numeric) AND (budget_day_usd <= (100000000)::numeric))),
+  constraint tenants_budget_month_usd_check CHECK (((budget_month_usd >= (0)::numeric) AND (budget_month_usd <= (100000000)::numeric))),
+  constraint tenants_calls_per_minute_check CHECK (((calls_per_minute >= 1) AND (calls_per_minute <= 10000000))),
   constraint tenants_id_check CHECK ((id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
   constraint tenants_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 100))),
   constraint tenants_max_paid_attempts_check CHECK (((max_paid_attempts >= 1) AND (max_paid_attempts <= 10))),
+  constraint tenants_max_queued_check CHECK (((max_queued >= 0) AND (max_queued <= 100000000))),
+  constraint tenants_max_running_check CHECK (((max_running >= 0) AND (max_running <= 100000))),
   constraint tenants_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
   constraint tenants_pkey PRIMARY KEY (id),
+  constraint tenants_submissions_per_second_check CHECK (((submissions_per_second >= 1) AND (submissions_per_second <= 1000000))),
   constraint tenants_timeout_seconds_check CHECK (((timeout_seconds >= 1) AND (timeout_seconds <= 86400))),
-  constraint tenants_ttl_seconds_check CHECK ((ttl_seconds > 0))
+  constraint tenants_tokens_per_minute_check CHECK (((tokens_per_minute >= 1) AND (tokens_per_minute <= '1000000000000'::bigint))),
+  constraint tenants_ttl_seconds_check CHECK ((ttl_seconds > 0)),
+  constraint tenants_weight_check CHECK (((weight >= 1) AND (weight <= 100)))
 );
 
 create table workers (
@@ -432,3 +492,36 @@ create table workers (
   constraint workers_pkey PRIMARY KEY (id)
 );
 CREATE INDEX workers_living ON public.workers USING btree (id) WHERE (NOT dead);
+
+CREATE OR REPLACE FUNCTION public.add_to_ready()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at, reserve_usd, reserve_tokens)
+  select lane, tenant_id, model, priority, run_at, id, deadline_at, created_at, reserve_usd, reserve_tokens
+  from added where state = 'queued';
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.change_ready()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if old.state = 'queued' then
+    delete from ready
+    where lane = old.lane and tenant_id = old.tenant_id and model = old.model and priority = old.priority
+      and run_at = old.run_at and job_id = old.id;
+  end if;
+  if tg_op = 'UPDATE' then
+    if new.state = 'queued' then
+      insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at, reserve_usd, reserve_tokens)
+      values (
+        new.lane, new.tenant_id, new.model, new.priority, new.run_at, new.id, new.deadline_at, new.created_at, new.reserve_usd,
+        new.reserve_tokens
+      );
+    end if;
+  end if;
+  return null;
+end $function$;

@@ -17,9 +17,41 @@ create table tenants (
   max_attempts integer check (max_attempts between 1 and 100),
   max_paid_attempts integer check (max_paid_attempts between 1 and 10),
   ttl_seconds integer check (ttl_seconds > 0),
-  timeout_seconds integer check (timeout_seconds between 1 and 86400)
+  timeout_seconds integer check (timeout_seconds between 1 and 86400),
+  -- Its share of the calls where several tenants wait.
+  weight integer not null default 1 check (weight between 1 and 100),
+  -- What it may have at most; null: as much as it likes.
+  max_running integer check (max_running between 0 and 100000),
+  max_queued integer check (max_queued between 0 and 100000000),
+  submissions_per_second integer check (submissions_per_second between 1 and 1000000),
+  calls_per_minute integer check (calls_per_minute between 1 and 10000000),
+  tokens_per_minute bigint check (tokens_per_minute between 1 and 1000000000000),
+  -- US dollars for each day and month of UTC.
+  budget_day_usd numeric(20, 10) check (budget_day_usd between 0 and 100000000),
+  budget_month_usd numeric(20, 10) check (budget_month_usd between 0 and 100000000)
 );
 insert into tenants (id) values ('default');
+
+-- What tenants with a budget have spent, by the day of UTC on which their attempts began. A claim reserves the most that its call can
+-- cost; the end of the attempt settles it. An attempt that may be billed keeps its reservation.
+create table tenant_days (
+  tenant_id text not null,
+  day date not null,
+  spent_usd numeric(20, 10) not null default 0,
+  reserved_usd numeric(20, 10) not null default 0,
+  primary key (tenant_id, day)
+);
+
+-- What tenants with limits by second or minute have used, by the second (of the Unix epoch) in which it began. Old rows are swept.
+create table tenant_seconds (
+  tenant_id text not null,
+  "second" bigint not null,
+  submissions integer not null default 0,
+  calls integer not null default 0,
+  -- Reserved by the claim, and corrected to what the provider counted by the end of the attempt.
+  tokens bigint not null default 0,
+  primary key (tenant_id, "second")
+);
 
 create table api_keys (
   id uuid primary key default gen_random_uuid(),
@@ -82,6 +114,9 @@ create table jobs (
   dispatched_at timestamptz,
   run_at timestamptz not null,
   deadline_at timestamptz not null,
+  -- The most that one call can cost and use; null: nobody knows. What a claim reserves where its tenant has a budget or a limit on tokens.
+  reserve_usd numeric(20, 10) check (reserve_usd >= 0),
+  reserve_tokens integer check (reserve_tokens >= 0),
 
   response bytea,
   -- The answer in pieces, and its length; null: it is in `response`, or there is none.
@@ -170,6 +205,70 @@ alter table jobs set (
   autovacuum_analyze_scale_factor = 0.02
 );
 
+-- What is queued, due or not, as the claim picks it: lane by lane, tenant by tenant, in each by model, then by priority and age. A row is
+-- here exactly while its job is queued: the triggers below see to it, and the claim itself takes rows out. What waits behind a closed lane,
+-- for a later time or for a limit is skipped through the key and not walked through.
+create table ready (
+  lane text collate "C" not null,
+  tenant_id text collate "C" not null,
+  model text collate "C" not null,
+  priority smallint not null,
+  run_at timestamptz not null,
+  job_id uuid not null,
+  deadline_at timestamptz not null,
+  created_at timestamptz not null,
+  reserve_usd numeric(20, 10),
+  reserve_tokens integer,
+  primary key (lane, tenant_id, model, priority, run_at, job_id)
+);
+create index ready_deadline on ready (deadline_at);
+-- For lists of what a tenant has queued, newest first, and their number.
+create index ready_list on ready (tenant_id, created_at desc, job_id desc);
+
+alter table ready set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
+
+create function add_to_ready() returns trigger language plpgsql as $$
+begin
+  insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at, reserve_usd, reserve_tokens)
+  select lane, tenant_id, model, priority, run_at, id, deadline_at, created_at, reserve_usd, reserve_tokens
+  from added where state = 'queued';
+  return null;
+end $$;
+
+create trigger jobs_added after insert on jobs
+referencing new table as added for each statement execute function add_to_ready();
+
+create function change_ready() returns trigger language plpgsql as $$
+begin
+  if old.state = 'queued' then
+    delete from ready
+    where lane = old.lane and tenant_id = old.tenant_id and model = old.model and priority = old.priority
+      and run_at = old.run_at and job_id = old.id;
+  end if;
+  if tg_op = 'UPDATE' then
+    if new.state = 'queued' then
+      insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at, reserve_usd, reserve_tokens)
+      values (
+        new.lane, new.tenant_id, new.model, new.priority, new.run_at, new.id, new.deadline_at, new.created_at, new.reserve_usd,
+        new.reserve_tokens
+      );
+    end if;
+  end if;
+  return null;
+end $$;
+
+-- Only the claim makes a queued job running, and it takes the row out itself: many in one statement.
+create trigger jobs_queued_changed after update on jobs for each row
+when (
+  (old.state = 'queued' or new.state = 'queued') and not (old.state = 'queued' and new.state = 'running')
+  and (old.state, old.id, old.lane, old.tenant_id, old.model, old.priority, old.run_at, old.deadline_at)
+    is distinct from (new.state, new.id, new.lane, new.tenant_id, new.model, new.priority, new.run_at, new.deadline_at)
+)
+execute function change_ready();
+
+create trigger jobs_queued_deleted after delete on jobs for each row
+when (old.state = 'queued') execute function change_ready();
+
 -- The spend ledger: one row per claim, committed before the request leaves. It outlives the job.
 create table attempts (
   job_id uuid not null,
@@ -201,13 +300,19 @@ create table attempts (
   mark uuid not null default gen_random_uuid(),
   -- The metadata of the job, so that what a run or a customer has cost is known after its jobs are gone.
   metadata jsonb,
+  -- Number of the claim, of its worker's. A beat tells by it an attempt whose claim is under way from one whose claim's reply was lost.
+  claim bigint not null default 0,
+  -- What the claim reserved; null: its tenant had no budget, or no limit on tokens.
+  reserved_usd numeric(20, 10),
+  reserved_tokens integer,
   primary key (job_id, attempt),
   constraint attempts_end_is_whole check (
     (finished_at is null) = (outcome is null) and (finished_at is null) = (billing is null)
   )
 );
 
-create index attempts_open on attempts (worker_id) where finished_at is null;
+create index attempts_open on attempts (worker_id, claim) where finished_at is null;
+create index attempts_running on attempts (tenant_id) where finished_at is null;
 -- For readers of the ledger by key: it outlives the job, whose id is then known to nobody.
 create index attempts_by_key on attempts (tenant_id, idempotency_key, started_at);
 create index attempts_by_tenant on attempts (tenant_id, started_at);

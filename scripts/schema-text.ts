@@ -48,6 +48,19 @@ const INDEXES = `
     and not exists (select from pg_constraint o where o.conindid = i.indexrelid and o.conrelid = c.oid)
   order by c.relname, n.relname`
 
+const TRIGGERS = `
+  select c.relname as "tableName", pg_get_triggerdef(t.oid) as line
+  from pg_class c
+  join pg_trigger t on t.tgrelid = c.oid
+  where c.relnamespace = 'public'::regnamespace and not t.tgisinternal
+  order by c.relname, t.tgname`
+
+const FUNCTIONS = `
+  select proname as "tableName", pg_get_functiondef(oid) as line
+  from pg_proc
+  where pronamespace = 'public'::regnamespace and prokind = 'f'
+  order by proname`
+
 // What the queries above would not show. A migration that makes one of these has to teach this file about it first.
 const UNSEEN = `
   select 'relation ' || relname as line from pg_class c
@@ -55,17 +68,16 @@ const UNSEEN = `
     -- The sequence of an identity column is part of the column.
     and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'i')
   union all
-  select 'function ' || proname from pg_proc where pronamespace = 'public'::regnamespace
+  select 'routine ' || proname from pg_proc where pronamespace = 'public'::regnamespace and prokind <> 'f'
   union all
   select 'type ' || typname from pg_type where typnamespace = 'public'::regnamespace and typtype in ('d', 'e', 'r')
-  union all
-  select 'trigger ' || tgname from pg_trigger where not tgisinternal
   union all
   select 'policy ' || polname from pg_policy
   order by line`
 
 /**
- * The schema of a database as SQL: tables, columns, constraints, storage options and indexes of `public`, sorted.
+ * The schema of a database as SQL: tables, columns, constraints, storage options, indexes, triggers and functions of `public`,
+ * sorted.
  * The same text on PostgreSQL 15 and 18.
  * @throws Error when there is a kind of object that the text would leave out
  */
@@ -81,19 +93,16 @@ export async function describeSchema(url: string): Promise<string> {
     const constraints = await read(CONSTRAINTS)
     const options = await read(OPTIONS)
     const indexes = await read(INDEXES)
+    const triggers = await read(TRIGGERS)
+    const functions = await read(FUNCTIONS)
     const tables = [...new Set(columns.map(({ tableName }) => tableName))].map((name) => {
       const of = (lines: Line[]): string[] =>
         lines.filter(({ tableName }) => tableName === name).map(({ line }) => line)
       const body = [...of(columns), ...of(constraints)].map((line) => `  ${line}`).join(',\n')
       const settings = of(options).join(', ')
       const table = `create table ${name} (\n${body}\n)${settings === '' ? '' : ` with (${settings})`};\n`
-      return (
-        table +
-        of(indexes)
-          .map((line) => `${line};\n`)
-          .join('')
-      )
+      return table + [...of(indexes), ...of(triggers)].map((line) => `${line};\n`).join('')
     })
-    return [HEADER, ...tables].join('\n')
+    return [HEADER, ...tables, ...functions.map(({ line }) => `${line.trimEnd()};\n`)].join('\n')
   })
 }

@@ -23,9 +23,12 @@ export const tablePrivileges: Readonly<Record<string, readonly Privilege[]>> = {
   jobs: all,
   lanes: all,
   large_answers: all,
+  ready: all,
   schema_migrations: ['select'],
   settings: ['select'],
   stream_chunks: all,
+  tenant_days: all,
+  tenant_seconds: all,
   tenants: ['select', 'insert', 'update'],
   workers: all,
 }
