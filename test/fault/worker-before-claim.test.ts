@@ -17,16 +17,17 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 3, worker killed before its c
   afterAll(() => system.stop())
 
   test('another worker runs the job within 10 s: one call, one attempt', async () => {
-    const doomed = await system.started('worker', { ASKONCE_TEST_PAUSE: 'worker.delivered' })
-    const { body } = await submit(address, 'delivered', chat('delivered'))
-    await doomed.waitForLine(/paused at worker\.delivered/, 30_000)
+    // It stands before its first claim, and takes the wake-up of the job with it.
+    const doomed = await system.started('worker', { ASKONCE_TEST_PAUSE: 'worker.claiming' })
+    await doomed.waitForLine(/paused at worker\.claiming/, 30_000)
+    const { body } = await submit(address, 'woken', chat('woken'))
     const successor = await system.started('worker')
     await doomed.kill()
     const killedAt = performance.now()
     await untilState(address, body.id, 'succeeded', 10_000)
     expect(performance.now() - killedAt).toBeLessThan(10_000)
     expect(await ledger(system, body.id)).toEqual([{ attempt: 1, outcome: 'answered', billing: 'billed' }])
-    expect((await system.upstream.callsBy())['delivered']).toBe(1)
+    expect((await system.upstream.callsBy())['woken']).toBe(1)
     successor.signal('SIGTERM')
     expect(await successor.exited).toMatchObject({ code: 0 })
   })
@@ -73,7 +74,7 @@ describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
     const { body } = await submit(address, 'reply-lost', chat('reply-lost'))
     const waiting = (): Promise<unknown[]> =>
       system.sql(
-        `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%alive as materialized%'`,
+        `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim_jobs%'`,
       )
     await until(waiting, (rows) => rows.length === 1, 5_000)
     proxy.stallReplies()

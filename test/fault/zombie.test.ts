@@ -61,11 +61,7 @@ describe.each<Form>(['redis', 'embedded'])(
         (rows) => rows.length === cases.length,
         20_000,
       )
-      await system.sql(
-        `update jobs set run_at = now() + interval '1 hour', dispatched_at = null where idempotency_key = $1`,
-        ['answered, queued'],
-      )
-      await loseLocks(system)
+      await system.sql(`update jobs set run_at = now() + interval '1 hour' where idempotency_key = $1`, ['answered, queued'])
       await system.started('worker', env)
       for (const key of withKey('succeeded')) await untilState(address, idOf(key), 'succeeded', 30_000)
       for (const key of withKey('running')) {
@@ -166,19 +162,3 @@ describe.each<Form>(['redis', 'embedded'])(
     })
   },
 )
-
-/** Writes into BullMQ's store that the locks of everything active ran out. */
-async function loseLocks({ form, redis, sql }: System): Promise<void> {
-  if (form === 'embedded') {
-    const rows = await sql(`update bullmq.job set locked_until_ms = 0 where state = 'active' returning id`)
-    assert.equal(rows.length, cases.length)
-    return
-  }
-  const locks = `redis.call('keys', '*:lock')`
-  const [found = []] = [await redis?.command(`EVAL "return #${locks}" 0`)]
-  assert.equal(
-    found.reduce((sum, reply) => sum + Number(reply.replace(':', '')), 0),
-    cases.length,
-  )
-  await redis?.command(`EVAL "for _, lock in ipairs(${locks}) do redis.call('del', lock) end return 0" 0`)
-}
