@@ -72,7 +72,19 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     onShared: (reason) => tellQueueShared(log, reason),
   })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
-  const workers = new WorkerWatch(db, config.worker.leaseMs, log)
+  // One session: what it hears of ends with it, and the watch knows that the server went on.
+  const listener = new Session({
+    url: databaseUrl,
+    name: 'askonce janitor listener',
+    channels: [dueChannel, lanesChannel, settledChannel],
+    onNotification: (channel, payload) => {
+      if (channel !== settledChannel) return dispatch.wake()
+      batches.hint(payload.split(','))
+      results.wake()
+    },
+    queryTimeoutMs: 5_000,
+  })
+  const workers = new WorkerWatch(listener.db, config.worker.leaseMs, log)
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
   const batches = new BatchDriver({ db, config, dispatcher, log })
   const loops: Loop[] = []
@@ -187,17 +199,6 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   loop('sweep files', 30_000, sweep('files', 'batches'))
   loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'workers'))
 
-  const listener = new Session({
-    url: databaseUrl,
-    name: 'askonce janitor listener',
-    channels: [dueChannel, lanesChannel, settledChannel],
-    onNotification: (channel, payload) => {
-      if (channel !== settledChannel) return dispatch.wake()
-      batches.hint(payload.split(','))
-      results.wake()
-    },
-    queryTimeoutMs: 5_000,
-  })
   log.event('janitor.started', { version, pid: process.pid, host: hostname() })
 
   return Promise.resolve({

@@ -18,7 +18,7 @@ export interface HeartbeatOptions {
 
 /**
  * The worker's sign of life, on a connection of its own, so that beats wait behind nothing. Janitors declare a worker dead after a
- * whole lease without a new beat; it learns that from its next beat and goes on under a new id.
+ * whole lease without a new beat (a third of it where the end of that connection shows that the process died); it learns that from its next beat and goes on under a new id.
  */
 export class Heartbeat {
   /** Under which claims are made. */
@@ -100,13 +100,15 @@ export class Heartbeat {
   }
 
   private async beat(): Promise<void> {
-    const { log, onOpenAttempts } = this.options
+    const { leaseMs, log, onOpenAttempts } = this.options
     // Counted from before the statement: the janitor sees the beat later than that, so our half lease ends first.
     const sentAt = performance.now()
+    const { db, localEnd } = this.session
+    const session = { localEnd, leaseMs }
     if (!this.registered) {
-      await registerWorker(this.session.db, { id: this.id, host: hostname(), pid: process.pid, version })
+      await registerWorker(db, { id: this.id, host: hostname(), pid: process.pid, version }, session)
       this.registered = true
-    } else if (!(await beatWorker(this.session.db, this.id))) {
+    } else if (!(await beatWorker(db, this.id, session))) {
       this.acknowledgedAt = -Infinity
       this.registered = false
       this.id = randomUUID()

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { Kysely, PostgresDialect } from 'kysely'
 import type pg from 'pg'
 import { Client } from './client.ts'
@@ -18,6 +19,12 @@ export interface SessionOptions {
   onError?: (error: Error) => void
   /** A statement of this session is given up after this long. */
   queryTimeoutMs: number
+}
+
+/** The address and port of a socket on our side. */
+export interface LocalEnd {
+  address: string
+  port: number
 }
 
 /**
@@ -42,6 +49,13 @@ export class Session {
 
   get connected(): boolean {
     return this.client !== null
+  }
+
+  /** Our end of the connection, as the server sees it too unless something stands between; null: no TCP connection. */
+  get localEnd(): LocalEnd | null {
+    const stream = (this.client as { connection?: { stream?: Partial<Socket> } } | null)?.connection?.stream
+    const { localAddress, localPort } = stream ?? {}
+    return localAddress === undefined || localPort === undefined ? null : { address: localAddress, port: localPort }
   }
 
   async close(): Promise<void> {
