@@ -1,6 +1,7 @@
 import { Intake } from '@askonce/intake'
 import type { Dispatcher } from '@askonce/queue'
 import {
+  batchesChannel,
   dueChannel,
   interruptedChannel,
   LaneWatch,
@@ -28,7 +29,12 @@ import { Submissions } from './submissions.ts'
 import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
 
-const channels = { settled: settledChannel, due: dueChannel, interrupted: interruptedChannel } as const
+const channels = {
+  settled: settledChannel,
+  due: dueChannel,
+  interrupted: interruptedChannel,
+  batches: batchesChannel,
+} as const
 const listenTimeoutMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
 const closeLimitMs = 2_000
@@ -78,6 +84,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     url: databaseUrl,
     name: 'askonce api listens',
     channels: [settledChannel, streamsChannel, lanesChannel],
+    onListening: () => void watch.refresh(),
     onNotification: (channel, payload) => {
       if (channel === lanesChannel) return void watch.refresh()
       const ids = payload.split(',')
@@ -146,7 +153,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   return { parts, unavailable, close }
 }
 
-/** The lanes are read every second: the first to notice that Postgres is back. */
+/** The lanes are read every few seconds, and every second once that failed: the first to notice that Postgres is back. */
 function watchLanes(db: Parts['db'], outage: Pick<Outage, 'failed' | 'worked'>): LaneWatch {
   let failed = false
   return new LaneWatch(db, {

@@ -4,6 +4,7 @@ import { pauseAt, version, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
 import { openDispatcher, type QueueConnection } from '@askonce/queue'
 import {
+  batchesChannel,
   dueChannel,
   failForgotten,
   failOverdue,
@@ -24,7 +25,7 @@ import {
 import { errorReason, tellQueueShared, type Log, type Metrics } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { BatchDriver } from './batches/driver.ts'
-import { startLoop, type Loop } from './loop.ts'
+import { startLoop, type Loop, type LoopOptions } from './loop.ts'
 import { Reconciler } from './reconcile.ts'
 import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
 
@@ -49,6 +50,8 @@ const dispatchBatch = 500
 /** A stop waits no longer for a sweep that rests. */
 const longestRestMs = 1_000
 const batch = 500
+/** A worker that is declared dead wakes the reclaim; this is for what another janitor declared, and did not live to reclaim. */
+const reclaimEveryMs = 2_000
 /** How long rounds under way may take when the janitor stops. */
 const roundEndsMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
@@ -76,8 +79,11 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   const listener = new Session({
     url: databaseUrl,
     name: 'askonce janitor listener',
-    channels: [dueChannel, lanesChannel, settledChannel],
+    channels: [batchesChannel, dueChannel, lanesChannel, settledChannel],
+    onListening: () => batches.lanesChanged(),
     onNotification: (channel, payload) => {
+      if (channel === batchesChannel) return drive.wake()
+      if (channel === lanesChannel) batches.lanesChanged()
       if (channel !== settledChannel) return dispatch.wake()
       batches.hint(payload.split(','))
       results.wake()
@@ -88,7 +94,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   const reconciler = new Reconciler(db, dispatcher, log, metrics)
   const batches = new BatchDriver({ db, config, dispatcher, log })
   const loops: Loop[] = []
-  const loop = (name: string, everyMs: number, round: () => Promise<boolean>): Loop => {
+  const loop = (name: string, everyMs: LoopOptions['everyMs'], round: () => Promise<boolean>): Loop => {
     const started = startLoop({ name, everyMs, round, log, metrics })
     loops.push(started)
     return started
@@ -108,7 +114,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     return jobs.length >= dispatchBatch
   })
   loop('reconcile', 1_000, () => reconciler.round())
-  const reclaim = loop('reclaim', 500, async () => {
+  const reclaim = loop('reclaim', reclaimEveryMs, async () => {
     const ended = await reclaimAttempts(db, JSON.stringify(jobError('worker_lost')), batch, uncertainTtlSeconds)
     const reclaimed = ended.filter(({ recorded }) => recorded)
     metrics.reclaimed.inc(reclaimed.length)
@@ -194,8 +200,12 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     }
   loop('sweep jobs', config.janitor.sweepIntervalMs, sweep('jobs'))
   loop('sweep streams', 60_000, sweep('stream chunks', 'large answers', 'forgotten jobs'))
-  loop('batches', 250, () => batches.round())
-  const results = loop('batch results', 500, () => batches.collectHinted())
+  const drive = loop(
+    'batches',
+    () => batches.everyMs,
+    () => batches.round(),
+  )
+  const results = loop('batch results', 60_000, () => batches.collectHinted())
   loop('sweep files', 30_000, sweep('files', 'batches'))
   loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'workers'))
 

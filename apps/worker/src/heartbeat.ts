@@ -7,6 +7,8 @@ import { errorReason, type Log } from '@askonce/telemetry'
 
 /** Should a cancellation not be heard of otherwise, its call is aborted at the next beat: beats also bound how long it goes on. */
 const beatEveryMs = 500
+/** While there is no call to lose or to abort. A short lease has no room for that. */
+const idleBeatMs = (leaseMs: number): number => Math.max(beatEveryMs, Math.min(2 * beatEveryMs, leaseMs / 6))
 
 export interface HeartbeatOptions {
   databaseUrl: string
@@ -30,6 +32,7 @@ export class Heartbeat {
   private acknowledgedAt = -Infinity
   private lateSince: number | null = performance.now() // the connection is still being made
   private loop: Promise<void> | null = null
+  private idle = false
   private looking = false
   private lookAgain = false
   private readonly waiting: (() => void)[] = []
@@ -95,7 +98,8 @@ export class Heartbeat {
   private async run(): Promise<void> {
     while (!this.stopping.signal.aborted) {
       await this.beat().catch((error: unknown) => this.late(error))
-      await sleep(beatEveryMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
+      const waitMs = this.idle ? idleBeatMs(this.options.leaseMs) : beatEveryMs
+      await sleep(waitMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
     }
   }
 
@@ -118,7 +122,9 @@ export class Heartbeat {
     this.acknowledgedAt = sentAt
     this.lateSince = null
     this.giveUpWaiting()
-    onOpenAttempts(await readOpenAttempts(this.session.db, this.id))
+    const open = await readOpenAttempts(db, this.id)
+    this.idle = open.length === 0
+    onOpenAttempts(open)
   }
 
   private late(error: unknown): void {

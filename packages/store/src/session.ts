@@ -14,6 +14,8 @@ export interface SessionOptions {
   name: string
   /** Channels to LISTEN on, again after every reconnect. */
   channels?: readonly string[]
+  /** It listens, for the first time or again: what was said before was not heard. */
+  onListening?: () => void
   /** A notification. After a reconnect some may have been lost: hints, never facts. */
   onNotification?: (channel: string, payload: string) => void
   onError?: (error: Error) => void
@@ -91,6 +93,7 @@ export class Session {
       if (failed || this.closed) return void client.end()
       this.client = client
       this.delayMs = 50
+      this.options.onListening?.()
     } catch (error) {
       fail(error as Error)
     }
@@ -152,5 +155,7 @@ export const dueChannel = 'askonce_due'
 export const interruptedChannel = 'askonce_interrupted'
 /** Streams that have more to show; payload: ids. */
 export const streamsChannel = 'askonce_streams'
+/** Batches that are new; payload: ids. */
+export const batchesChannel = 'askonce_batches'
 /** Lanes that changed; payload: names. */
 export const lanesChannel = 'askonce_lanes'
