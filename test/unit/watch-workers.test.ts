@@ -139,23 +139,23 @@ describe('a third of the lease is enough for a worker', () => {
     expect(markWorkerDead).not.toHaveBeenCalled()
   })
 
-  test.each<{ what: string; then: Parameters<typeof show>[1]; before?: Parameters<typeof show>[1] }>([
-    { what: 'it is frozen or cut off: its session goes on', then: {} },
-    { what: 'the server, an operator or the worker itself ended its session', then: { connected: false } },
+  test.each<{ what: string; after: Parameters<typeof show>[1]; before?: Parameters<typeof show>[1] }>([
+    { what: 'it is frozen or cut off: its session goes on', after: {} },
+    { what: 'the server, an operator or the worker itself ended its session', after: { connected: false } },
     {
       what: 'its session tells nothing: a pooler, a proxy',
       before: { session: null, connected: false },
-      then: { ...gone, session: null },
+      after: { ...gone, session: null },
     },
-    { what: 'the server restarted: the session of the janitor is another one', then: { ...gone, reader: 2 } },
-    { what: 'its session was never seen while it beat', before: { connected: false }, then: gone },
-  ])('the whole one where $what', async ({ before, then }) => {
+    { what: 'the server restarted: the session of the janitor is another one', after: { ...gone, reader: 2 } },
+    { what: 'its session was never seen while it beat', before: { connected: false }, after: gone },
+  ])('the whole one where $what', async ({ before, after }) => {
     const watching = watch()
     show(6, before)
     await lookFor(watching, 500)
     show(7, before)
     await lookFor(watching, 500)
-    show(7, then)
+    show(7, after)
     await lookFor(watching, leaseMs - 500)
     expect(markWorkerDead).not.toHaveBeenCalled()
     await lookFor(watching, 1_000)
