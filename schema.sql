@@ -484,6 +484,7 @@ create table workers (
   started_at timestamp with time zone not null default now(),
   dead boolean not null default false,
   died_at timestamp with time zone,
+  session integer,
   constraint workers_death_is_dated CHECK ((dead = (died_at IS NOT NULL))),
   constraint workers_pkey PRIMARY KEY (id)
 );

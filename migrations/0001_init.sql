@@ -322,6 +322,8 @@ create table workers (
   started_at timestamptz not null default now(),
   dead boolean not null default false,
   died_at timestamptz,
+  -- The Postgres session of the last beat, where its end is a sign that the process died; null: it is none.
+  session integer,
   constraint workers_death_is_dated check (dead = (died_at is not null))
 );
 

@@ -54,7 +54,7 @@ describe('a worker whose beats are not acknowledged', () => {
     expect(heartbeat.fresh).toBe(false)
 
     // The reply comes late: what counts is when its beat was sent.
-    await vi.waitUntil(() => vi.mocked(beatWorker).mock.calls.length === 1)
+    await vi.waitUntil(() => vi.mocked(beatWorker).mock.calls.length === 1, 10_000)
     const late = beat()
     vi.advanceTimersByTime(1_000)
     acknowledge(true)

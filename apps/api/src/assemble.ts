@@ -1,6 +1,7 @@
 import { Intake } from '@askonce/intake'
 import type { Waker } from '@askonce/queue'
 import {
+  batchesChannel,
   interruptedChannel,
   LaneWatch,
   lanesChannel,
@@ -26,7 +27,7 @@ import { Submissions } from './submissions.ts'
 import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
 
-const channels = { settled: settledChannel, interrupted: interruptedChannel } as const
+const channels = { settled: settledChannel, interrupted: interruptedChannel, batches: batchesChannel } as const
 const listenTimeoutMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
 const closeLimitMs = 2_000
@@ -76,6 +77,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     url: databaseUrl,
     name: 'askonce api listens',
     channels: [settledChannel, streamsChannel, lanesChannel],
+    onListening: () => void watch.refresh(),
     onNotification: (channel, payload) => {
       if (channel === lanesChannel) return void watch.refresh()
       const ids = payload.split(',')
@@ -146,7 +148,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
   return { parts, unavailable, close }
 }
 
-/** The lanes are read every second: the first to notice that Postgres is back. */
+/** The lanes are read every few seconds, and every second once that failed: the first to notice that Postgres is back. */
 function watchLanes(db: Parts['db'], outage: Pick<Outage, 'failed' | 'worked'>): LaneWatch {
   let failed = false
   return new LaneWatch(db, {

@@ -44,10 +44,10 @@ export interface Parts {
   /** Reads the lanes from the database now. */
   refreshLanes: () => Promise<void>
   /**
-   * Tells every process that these jobs have settled, or were taken from a call that is under way. Hints: a lost one costs
-   * half a second.
+   * Tells every process that these jobs have settled, or were taken from a call that is under way, or that these batches are new. Hints:
+   * a lost one costs half a second, that of a batch five.
    */
-  announce: (news: 'settled' | 'interrupted', ids: readonly string[]) => void
+  announce: (news: 'settled' | 'interrupted' | 'batches', ids: readonly string[]) => void
   /** Tells every process that a lane has changed. */
   announceLane: (name: string) => void
   /** Tells workers that there is work in these lanes. */

@@ -215,6 +215,7 @@ export interface WorkerRow {
   started_at: Date
   dead: boolean
   died_at: Date | null
+  session: number | null
 }
 
 interface TenantsTable {

@@ -242,11 +242,12 @@ export const events = {
   'janitor.stopped': event('info', 'A janitor has ended.', 'duration_ms', 'reason'),
   'worker.declared_dead': event(
     'warn',
-    'A worker’s beat stood still for the whole lease.',
+    'A worker’s beat stood still for the whole lease, or for a third of it after its process ended.',
     'worker',
     'host',
     'pid',
     'duration_ms',
+    'reason',
   ),
   'job.redispatched': event('warn', 'BullMQ had lost jobs; they are handed over again.', 'lane', 'count', 'reason'),
   'job.deadline_exceeded': event('warn', 'Queued jobs failed because their deadline passed.', 'count', 'error_code'),

@@ -151,9 +151,9 @@ async function verdict(name: string, fine: string, assert: () => Promise<void>):
 
 async function contentChecks({ db }: Database, config: Config): Promise<Check[]> {
   const { readBeats, readLanes, readStatistics } = await import('@askonce/store')
-  const before = new Map((await readBeats(db)).map(({ id, beat }) => [id, beat]))
+  const before = new Map((await readBeats(db)).beats.map(({ id, beat }) => [id, beat]))
   await sleep(beatWatchMs)
-  const alive = (await readBeats(db)).filter(({ id, beat }) => beat !== before.get(id)).length
+  const alive = (await readBeats(db)).beats.filter(({ id, beat }) => beat !== before.get(id)).length
   const statistics = await readStatistics(db)
   return [workers(alive), ...(await readLanes(db)).flatMap(lane), backlog(statistics), held(statistics, config)]
 }

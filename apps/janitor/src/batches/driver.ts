@@ -26,6 +26,8 @@ const atOnce = 4
 /** How long one of them may submit or end lines before others get their turn. */
 const sliceMs = 1_000
 const idleMs = 300
+const activeEveryMs = 250
+const idleEveryMs = 5_000
 const failedMs = 1_000
 /** Hints may be lost: so many open lines are looked at in each scan. */
 const scanLines = 2_000
@@ -61,6 +63,11 @@ export class BatchDriver {
 
   async close(): Promise<void> {
     await this.intake.close()
+  }
+
+  /** Until the next round. A new batch is said on a channel; while there is none, a round is for what was not heard. */
+  get everyMs(): number {
+    return this.active ? activeEveryMs : idleEveryMs
   }
 
   /** Jobs that have settled, perhaps of a batch. */
