@@ -16,6 +16,7 @@ import {
   streamsChannel,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
+import { BodyDigests } from './body-digests.ts'
 import type { ApiContext, Parts } from './context.ts'
 import { CostlyReads, readConnections } from './costly-reads.ts'
 import { HandOver } from './hand-over.ts'
@@ -113,6 +114,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     db,
     keys: new KeyRing(db),
     intake,
+    digests: new BodyDigests(intake.settingsText),
     submissions,
     jobs: new JobReader(db, metrics),
     reads: new CostlyReads(reads),

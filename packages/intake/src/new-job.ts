@@ -109,6 +109,7 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         tenantId,
         key: typeof key === 'string' ? key : key(digest),
         fingerprint: digest,
+        bodyDigest: null,
         operation,
         model,
         lane: route.lane,
