@@ -2,6 +2,7 @@ import { parsers } from '@askonce/store'
 import fc from 'fast-check'
 import pg from 'pg'
 import { expect, test } from 'vitest'
+import { timeText } from '../../apps/api/src/time-text.ts'
 
 const oid = pg.types.builtins.TIMESTAMPTZ
 const ours = parsers.getTypeParser(oid, 'text') as (text: string) => unknown
@@ -31,4 +32,14 @@ test.each([
   '0001-01-01 00:00:00+00',
 ])('so is %s', (text) => {
   expect(ours(text)).toEqual(theirs(text))
+})
+
+test('a time is written as toISOString writes it', () => {
+  const times = fc.date({ min: new Date(-8.64e15), max: new Date(8.64e15), noInvalidDate: true })
+  fc.assert(
+    fc.property(times, (time) => {
+      expect(timeText(time)).toBe(time.toISOString())
+    }),
+  )
+  expect(timeText(new Date(-1))).toBe('1969-12-31T23:59:59.999Z')
 })
