@@ -72,6 +72,9 @@ create table jobs (
   tenant_id text not null,
   idempotency_key text collate "C" not null check (length(idempotency_key) between 1 and 255),
   fingerprint bytea not null check (octet_length(fingerprint) = 32),
+  -- SHA-256 of the body as it was sent and of all that decides its meaning, and a byte for what it asks of the answer beside the request: the
+  -- same bytes sent again need not be parsed. Null: they are.
+  body_digest bytea check (octet_length(body_digest) = 33),
 
   operation text not null check (operation in ('chat.completions', 'responses', 'embeddings', 'messages')),
   model text not null,

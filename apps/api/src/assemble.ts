@@ -16,6 +16,7 @@ import {
   streamsChannel,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
+import { BodyDigests } from './body-digests.ts'
 import type { ApiContext, Parts } from './context.ts'
 import { CostlyReads, readConnections } from './costly-reads.ts'
 import { JobReader } from './job-reader.ts'
@@ -112,6 +113,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     db,
     keys: new KeyRing(db),
     intake,
+    digests: new BodyDigests(intake.settingsText),
     submissions,
     jobs: new JobReader(db, metrics),
     reads: new CostlyReads(reads),

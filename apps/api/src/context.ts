@@ -2,6 +2,7 @@ import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import type { Db } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import type { BodyDigests } from './body-digests.ts'
 import type { CostlyReads } from './costly-reads.ts'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
@@ -34,6 +35,7 @@ export interface Parts {
   db: Db
   keys: KeyRing
   intake: Intake
+  digests: BodyDigests
   submissions: Submissions
   jobs: JobReader
   reads: CostlyReads

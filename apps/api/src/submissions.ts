@@ -1,12 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
-import { GroupCommit, isUnavailable, lanesToWake, OverloadedError, submitBatch } from '@askonce/store'
-import type { Db, NewJob, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
+import { GroupCommit, isUnavailable, lanesToWake, OverloadedError, recallBatch, submitBatch } from '@askonce/store'
+import type { Db, NewJob, RecallItem, Recalled, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
 const maxRows = 500
 const maxBytes = 8 * 1024 * 1024
+/** Known keys bring their answers with them, each of up to 64 kB. */
+const maxRecalled = 128
 const concurrency = 2
 /** A request that takes Postgres and the way to it noticeably long. */
 const largeBytes = 1024 * 1024
@@ -17,6 +19,11 @@ const retryForMs = 2_000
 const retryEveryMs = 100
 /** For so long a failure says something of the submissions to come. */
 const troubleLastsMs = 5_000
+
+/** To parse a body of so many bytes takes longer than to look for its key in vain. */
+const dearBytes = 16 * 1024
+/** So many keys in a row that were known, or were new, decide what the next ones are taken for. */
+const mostLeaning = 64
 
 /** The word of metrics and logs for what a submission got. */
 export const outcomeNames: Record<SubmitKind, string> = {
@@ -29,6 +36,8 @@ export const outcomeNames: Record<SubmitKind, string> = {
 
 interface Waiting {
   job: NewJob
+  /** The key had no row a moment ago. */
+  isAbsent: boolean
   /** Nobody waits for it any more. */
   abandoned: boolean
 }
@@ -48,10 +57,11 @@ export class Submissions {
   private readonly group: GroupCommit<Waiting, SubmitResult | null>
   /** One at a time, and never where small ones go: two of ten megabytes would keep those waiting for seconds. */
   private readonly largeGroup: GroupCommit<Waiting, SubmitResult | null>
+  private readonly recalls: GroupCommit<RecallItem, Recalled>
   /** The last commit failed: Postgres was away, or took nothing. */
   private failure: { error: Error; atMs: number } | null = null
-  /** What the last batch would have been quickest with. */
-  private order: SubmitOrder = 'insert first'
+  /** Above 0: the keys of late were known rather than new. It decides what is tried first, and nothing else. */
+  private leaning = 0
   private waitingBytes = 0
   private refused = 0
   private refusedLoggedAtMs = Number.NEGATIVE_INFINITY
@@ -70,20 +80,49 @@ export class Submissions {
       })
     this.group = group(concurrency)
     this.largeGroup = group(1)
+    this.recalls = new GroupCommit({
+      commit: (items) => persistently(() => recallBatch(options.db, items)),
+      maxRows: maxRecalled,
+      maxBytes: Number.POSITIVE_INFINITY,
+      maxWaiting: options.maxWaiting,
+      concurrency,
+      bytesOf: () => 0,
+      onBatch: (rows) => options.metrics.groupRows.observe({ group: 'recall' }, rows),
+    })
+  }
+
+  /**
+   * Whether to {@link recall} a body before it is parsed. Where keys are new it would cost each of them a look: then only what takes long to
+   * parse is looked for.
+   */
+  shouldRecall(body: Buffer): boolean {
+    return this.leaning > 0 || body.length >= dearBytes
+  }
+
+  /** What the key has for these bytes; rejects as {@link submit} does. What is not settled by it is to be parsed and submitted. */
+  async recall(item: RecallItem): Promise<Recalled> {
+    const recalled = await patiently(this.recalls.submit(item)).catch((error: unknown) => {
+      throw error instanceof OverloadedError ? this.refuse(error) : error
+    })
+    if (recalled.kind === 'settled') {
+      this.lean(1)
+      this.options.metrics.submissions.inc({ outcome: outcomeNames[recalled.result.kind] })
+    }
+    return recalled
   }
 
   /**
    * Settles one submission; resolves after the commit. Rejects with `OverloadedError` when too much waits (then nothing was
    * accepted), with `StoreUnavailableError` or the driver's error when Postgres is away: then the outcome is unknown, and the
-   * same key finds out.
+   * same key finds out. `isAbsent`: the key had no row a moment ago.
    */
-  async submit(job: NewJob): Promise<SubmitResult> {
+  async submit(job: NewJob, isAbsent = false): Promise<SubmitResult> {
     if (pauseAt !== null) await pauseAt('api.received')
     const size = job.request.length
     if (this.waitingBytes > 0 && this.waitingBytes + size > maxWaitingBytes) {
       throw this.refuse(new OverloadedError(`${this.waitingBytes} bytes are waiting already`))
     }
-    const item: Waiting = { job, abandoned: false }
+    const item: Waiting = { job, isAbsent, abandoned: false }
     this.waitingBytes += size
     try {
       const result = await patiently((size > largeBytes ? this.largeGroup : this.group).submit(item), () => {
@@ -119,31 +158,29 @@ export class Submissions {
     const live = items.filter((item) => !item.abandoned)
     if (live.length === 0) return items.map(() => null)
     const jobs = live.map(({ job }) => job)
-    const settled = await this.persistently(() => submitBatch(this.options.db, jobs, this.order))
-    const known = settled.filter(({ kind }) => kind !== 'created').length
-    this.order = known > settled.length / 2 ? 'look first' : 'insert first'
+    const absent = live.filter(({ isAbsent }) => isAbsent).length
+    const order: SubmitOrder = this.leaning > 0 && absent <= live.length / 2 ? 'look first' : 'insert first'
+    const settled = await this.stored(() => submitBatch(this.options.db, jobs, order))
+    for (const { kind } of settled) this.lean(kind === 'created' ? -1 : 1)
     if (pauseAt !== null) await pauseAt('api.committed')
     this.options.wake(lanesToWake(settled))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))
     return items.map((item) => results.get(item) ?? null)
   }
 
-  /** Again with the same ids: whether the lost statement took effect or not, the result is the same. */
-  private async persistently<T>(run: () => Promise<T>): Promise<T> {
-    const giveUpAtMs = performance.now() + retryForMs
-    for (;;) {
-      try {
-        const result = await run()
-        this.failure = null
-        return result
-      } catch (error) {
-        if (!isUnavailable(error)) throw error
-        if (performance.now() >= giveUpAtMs) {
-          this.failure = { error: error as Error, atMs: performance.now() }
-          throw error
-        }
-        await sleep(retryEveryMs)
-      }
+  private lean(by: 1 | -1): void {
+    this.leaning = Math.max(-mostLeaning, Math.min(mostLeaning, this.leaning + by))
+  }
+
+  /** What it says of the next ones is remembered: that a key can be read says nothing of that. */
+  private async stored<T>(run: () => Promise<T>): Promise<T> {
+    try {
+      const result = await persistently(run)
+      this.failure = null
+      return result
+    } catch (error) {
+      if (isUnavailable(error)) this.failure = { error: error as Error, atMs: performance.now() }
+      throw error
     }
   }
 
@@ -155,5 +192,18 @@ export class Submissions {
       this.refused = 0
     }
     return error
+  }
+}
+
+/** Again with the same ids: whether the lost statement took effect or not, the result is the same. */
+async function persistently<T>(run: () => Promise<T>): Promise<T> {
+  const giveUpAtMs = performance.now() + retryForMs
+  for (;;) {
+    try {
+      return await run()
+    } catch (error) {
+      if (!isUnavailable(error) || performance.now() >= giveUpAtMs) throw error
+      await sleep(retryEveryMs)
+    }
   }
 }

@@ -18,7 +18,8 @@ const maxHeapMb = 256
 /** Makes rows of what was sent: at once where that takes no time, else in a thread, so that nobody waits behind somebody else's large body. */
 export class Intake {
   private readonly settings: IntakeSettings
-  private readonly settingsText: string
+  /** What decides, beside its body, whether a request can become a job, and on which lane. */
+  readonly settingsText: string
   private readonly threads: Threads<ThreadTask, TaskResult<TaskName>>
 
   constructor({ limits, lanes }: IntakeSettings) {

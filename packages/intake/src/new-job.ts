@@ -102,6 +102,7 @@ export function createJobFactory({ limits, lanes }: IntakeSettings): JobFactory 
         tenantId,
         key: typeof key === 'string' ? key : key(digest),
         fingerprint: digest,
+        bodyDigest: null,
         operation,
         model,
         lane: route.lane,

@@ -80,7 +80,7 @@ function follow({ kind, job }: SubmitResult, item: NewJob): SubmitResult | undef
   return { kind: kindOf(job), job }
 }
 
-function kindOf(job: JobRow): SubmitKind {
+export function kindOf(job: JobRow): SubmitKind {
   return isSettled(job.state) && job.state !== 'uncertain' ? 'replayed' : 'attached'
 }
 

@@ -80,6 +80,7 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     tenantId: 'default',
     key,
     fingerprint: sha(body),
+    bodyDigest: null,
     operation: 'chat.completions',
     model: 'simulated/one',
     lane: 'simulated',

@@ -108,6 +108,7 @@ function jobOf(
     tenantId: batch.tenant_id,
     key: `${batch.key_prefix}/${line.custom_id}`,
     fingerprint: line.fingerprint,
+    bodyDigest: null,
     operation: batch.operation,
     model: line.model,
     lane: line.lane,

@@ -11,6 +11,11 @@ export interface NewJob {
   tenantId: string
   key: string
   fingerprint: Buffer
+  /**
+   * What the body as it was sent, and all that decides its meaning, hash to, and a byte for what it asks of the answer beside the request. The same
+   * body sent again is known by it without being parsed. Null: it is parsed.
+   */
+  bodyDigest: Buffer | null
   operation: Operation
   model: string
   lane: string
@@ -42,6 +47,7 @@ export const newJobColumns: ColumnMap<NewJob> = {
   tenant_id: ['text', (job) => job.tenantId],
   idempotency_key: ['text', (job) => job.key],
   fingerprint: ['bytea', (job) => job.fingerprint],
+  body_digest: ['bytea', (job) => job.bodyDigest],
   operation: ['text', (job) => job.operation],
   model: ['text', (job) => job.model],
   lane: ['text', (job) => job.lane],
@@ -74,11 +80,11 @@ export const newRunAt = sql`greatest(n.run_at, now()) + make_interval(secs => n.
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
-      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
+      id, tenant_id, idempotency_key, fingerprint, body_digest, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at
     )
     select
-      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.body_digest, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds)
     from ${new Rows(jobs, newJobColumns, 'n')}

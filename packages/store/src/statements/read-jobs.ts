@@ -16,6 +16,8 @@ import type { Db, JobRow } from '../tables.ts'
 export interface KeyRow extends JobRow {
   expired: boolean
   may_run_unasked: boolean
+  /** See `NewJob`. */
+  body_digest: Buffer | null
 }
 
 /**
@@ -24,7 +26,7 @@ export interface KeyRow extends JobRow {
  */
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const rows = await hot<KeyRow>(db, 'read_by_keys')`
-    select ${jobColumnsWithSmallAnswer}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
+    select ${jobColumnsWithSmallAnswer}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked, j.body_digest
     from unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
     cross join lateral (
       select * from jobs where tenant_id = k.tenant_id and idempotency_key = k.idempotency_key limit 1
