@@ -53,6 +53,8 @@ const narrow = [
   'dispatched_at',
   'run_at',
   'deadline_at',
+  'reserve_usd',
+  'reserve_tokens',
   'response_pieces',
   'response_bytes',
   'response_status',
