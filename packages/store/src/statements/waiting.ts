@@ -130,7 +130,7 @@ export async function listWaiting(db: Db, filter: WaitingFilter): Promise<Waitin
     ...(createdAfter === undefined ? [] : [sql`created_at > ${createdAfter}::timestamptz`]),
     ...(after === undefined ? [] : [sql`(created_at, job_id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
   ]
-  const { rows } = await sql<WaitingJob & { fits: boolean; number: number }>`
+  const { rows } = await sql<WaitingJob & { fits: boolean; number: number; looked_at: string }>`
     with closed as materialized (${closedLanes}),
     u as materialized (${limitUses(sql`t.id = ${tenantId}`)}),
     found as (
@@ -149,14 +149,14 @@ export async function listWaiting(db: Db, filter: WaitingFilter): Promise<Waitin
       order by r.created_at desc, r.job_id desc
       limit ${limit + 1}
     )
-    select ${jobColumnsWithoutResponse}, f.number, f.cause, f.fits, f.created_at::text as cursor_at
-    from found f join jobs j on j.id = f.job_id
+    select ${jobColumnsWithoutResponse}, f.job_id as looked_at, f.number, f.cause, f.created_at::text as cursor_at, f.fits and j.id is not null as fits
+    from found f left join jobs j on j.id = f.job_id
     order by f.created_at desc, f.job_id desc
   `.execute(db)
   const fitting = rows.filter(({ fits }) => fits)
   const jobs = fitting.slice(0, limit)
-  const last = fitting.length > limit ? jobs.at(-1) : rows.find(({ number }) => number === maxLookedAt)
-  return { jobs, next: last === undefined ? null : { createdAt: last.cursor_at, id: last.id } }
+  const last = fitting.length > limit ? fitting[limit - 1] : rows.find(({ number }) => number === maxLookedAt)
+  return { jobs, next: last === undefined ? null : { createdAt: last.cursor_at, id: last.looked_at } }
 }
 
 /** How many jobs of a tenant in a lane wait for the same. */
