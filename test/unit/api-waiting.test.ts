@@ -30,7 +30,7 @@ function dbOf(execute: () => Promise<QueryResult<unknown>>): Db {
       createIntrospector: (db) => new PostgresIntrospector(db),
       createQueryCompiler: () => new PostgresQueryCompiler(),
     },
-  }) as unknown as Db
+  })
 }
 
 const open = { closing: () => null } as unknown as LaneBook

@@ -19,7 +19,7 @@ const todoOf: Record<Exclude<WaitCause, 'schedule' | 'lane'>, (tenant: string) =
 /** What queued jobs wait for that somebody could change: closed lanes, and limits and budgets of tenants. */
 export function waitingChecks(groups: readonly WaitingGroup[], countedOfGroup: number): Check[] {
   const jobs = (amount: number): string =>
-    amount >= countedOfGroup ? `at least ${amount} jobs wait` : `${count(amount, 'job waits', 'jobs wait')}`
+    amount >= countedOfGroup ? `at least ${amount} jobs wait` : count(amount, 'job waits', 'jobs wait')
   const lanes = sums(groups.filter(({ cause }) => cause === 'lane').map(({ lane, count: n }) => [lane, n]))
   const checks = [...lanes].map(([lane, amount]) =>
     warn('waiting', `${jobs(amount)} behind what is closed in lane ${lane}`, 'See that lane: askonce lanes list'),
