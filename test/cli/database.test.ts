@@ -210,6 +210,12 @@ describe('doctor', () => {
     const { db, close } = openDatabase({ url: database.url, name: 'test', poolSize: 1 })
     await stopLane(db, 'openai', 'provider_auth', 'The provider refused the credentials')
     await close()
+    await sql(`insert into tenants (id, max_running, budget_day_usd) values ('full', 0, null), ('spent', null, 0)`)
+    await sql(
+      `insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at)
+       select lane, tenant, 'm', 5, now(), gen_random_uuid(), now(), now()
+       from (values ('openai', 'full'), ('other', 'full'), ('more', 'full'), ('other', 'spent'), ('other', 'default')) j (lane, tenant)`,
+    )
     await mkdir(scratch.path('data/spool'), { recursive: true })
     await writeFile(scratch.path('data/spool/0199c0de-0000-7000-8000-000000000001.1.answer'), '{}')
     const { code, report, of } = await doctor()
@@ -237,6 +243,18 @@ describe('doctor', () => {
       status: 'problem',
       todo: expect.stringContaining('lanes resume openai') as string,
     })
+    expect(of('waiting')).toMatchObject({ status: 'warn', detail: '1 job waits behind what is closed in lane openai' })
+    expect(of('tenant full')).toMatchObject({
+      status: 'warn',
+      detail: '2 jobs wait for max_running',
+      todo: expect.stringContaining('askonce tenants set full --max-running') as string,
+    })
+    expect(of('tenant spent')).toMatchObject({
+      status: 'warn',
+      detail: '1 job waits for the budget of the day',
+      todo: expect.stringContaining('askonce tenants set spent --budget-day') as string,
+    })
+    expect(of('tenant default')).toBeUndefined()
     expect(of('spool')).toMatchObject({ status: 'warn', detail: expect.stringContaining('1 paid answer') as string })
   })
 

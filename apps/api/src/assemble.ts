@@ -2,6 +2,7 @@ import { Intake } from '@askonce/intake'
 import type { Waker } from '@askonce/queue'
 import {
   batchesChannel,
+  countWaiting,
   interruptedChannel,
   LaneWatch,
   lanesChannel,
@@ -27,6 +28,7 @@ import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'
 import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
+import { WaitReasons, waitingByKind } from './waiting.ts'
 
 const channels = { settled: settledChannel, interrupted: interruptedChannel, batches: batchesChannel } as const
 const listenTimeoutMs = 5_000
@@ -94,7 +96,10 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     notify(db, channel, words).catch(unavailable)
   }
   metrics.collectFromDatabase(
-    () => readStatistics(db),
+    async () => {
+      const [statistics, groups] = await Promise.all([readStatistics(db), countWaiting(db)])
+      return { ...statistics, waiting: waitingByKind(groups) }
+    },
     () => probe.check(),
   )
   void watch.refresh()
@@ -120,6 +125,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     waits,
     streams,
     lanes,
+    waiting: new WaitReasons(db, lanes),
     readiness: new Readiness({
       probe,
       submissionTrouble: () => submissions.trouble,

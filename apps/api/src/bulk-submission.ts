@@ -106,7 +106,7 @@ export class BulkSubmission {
     if (shown instanceof Problem) return outcomeJson({ index }, { status: shown.status, problem: shown })
     const status = isTerminal(shown.state) ? 200 : 202
     const replayed = !(outcome instanceof Problem) && isReplayed(outcome)
-    return outcomeJson({ index }, { status, job: jobJson(shown, this.parts.lanes, replayed) })
+    return outcomeJson({ index }, { status, job: jobJson(shown, await this.parts.waiting.of(shown), replayed) })
   }
 
   /** Settles one chunk. Never rejects. A key that stood in an earlier item waits for that one: the later of two requests is refused. */

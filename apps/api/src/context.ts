@@ -12,6 +12,7 @@ import type { Readiness } from './readiness.ts'
 import type { Submissions } from './submissions.ts'
 import type { StreamHub } from './stream-hub.ts'
 import type { WaitHub } from './wait-hub.ts'
+import type { WaitReasons } from './waiting.ts'
 
 /** What the API is started with. */
 export interface ApiContext {
@@ -42,6 +43,7 @@ export interface Parts {
   waits: WaitHub
   streams: StreamHub
   lanes: LaneBook
+  waiting: WaitReasons
   readiness: Readiness
   /** Reads the lanes from the database now. */
   refreshLanes: () => Promise<void>

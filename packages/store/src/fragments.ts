@@ -51,6 +51,8 @@ const narrow = [
   'consented_paid',
   'run_at',
   'deadline_at',
+  'reserve_usd',
+  'reserve_tokens',
   'response_pieces',
   'response_bytes',
   'response_status',

@@ -36,6 +36,9 @@ export interface JobRow {
   consented_paid: number
   run_at: Date
   deadline_at: Date
+  /** The most that one call can cost, in US dollars, and use; null: nobody knows. */
+  reserve_usd: number | null
+  reserve_tokens: number | null
   /** The provider's bytes; null unless succeeded, and where they stand in pieces. */
   response: Buffer | null
   /** An answer that stands in pieces, and its length. */

@@ -238,7 +238,7 @@ describe('delivery options', () => {
     await harness.call('GET', '/v1/lanes')
     const { json } = await harness.submit('closed', chat('closed'))
     const reason = 'The provider refused the credentials; the lane is stopped'
-    expect(json.waiting_for).toEqual({ lane: 'simulated', model: null, reason, until: null })
+    expect(json.waiting_for).toEqual({ kind: 'lane', name: 'simulated', reason, until: null })
     expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
     await harness.call('POST', '/v1/lanes/simulated/resume')
     expect((await harness.call('GET', `/v1/jobs/${json.id}`)).json.waiting_for).toBeNull()
@@ -254,9 +254,9 @@ describe('delivery options', () => {
     paused.request['model'] = 'simulated/paused'
     const { json } = await harness.submit('model-paused', paused)
     expect(json.waiting_for).toMatchObject({
-      lane: 'simulated',
-      model: 'simulated/paused',
-      reason: 'The provider asked to wait',
+      kind: 'lane',
+      name: 'simulated',
+      reason: 'Model simulated/paused: The provider asked to wait',
     })
     expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
     const other = await harness.submit('model-other', chat('model other'))

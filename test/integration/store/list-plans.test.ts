@@ -1,4 +1,4 @@
-import { listJobs, type ListFilter } from '@askonce/store'
+import { countWaiting, listJobs, listWaiting, maxLookedAt, readLimitUses, type ListFilter } from '@askonce/store'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { useStore } from './fixture.ts'
 
@@ -44,5 +44,67 @@ describe('listJobs reads little more than it finds', () => {
     const before = await read()
     expect(await listJobs(store.db, { tenantId: 'default', limit: 50, ...filter })).toHaveLength(found)
     expect((await read()) - before).toBeLessThan(10 * found)
+  })
+})
+
+describe('what waits', () => {
+  const queued = 100_000
+
+  // Of a tenant that has a hundred thousand queued, nearly all of them due; beside a thousand others.
+  beforeAll(async () => {
+    await store.query(
+      `insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at)
+       select 'openai', case when n % 10 = 0 then 't' || n % 10000 else 'large' end, 'm' || n % 3, 5,
+         now() + case when n > ${queued} - 100 then interval '1 day' else interval '-1 second' end, gen_random_uuid(), now(),
+         now() + n * interval '1 millisecond'
+       from generate_series(1, ${queued}) n`,
+    )
+    await store.query(`insert into tenants (id, max_running) values ('large', 0)`)
+    await store.query('vacuum analyze ready')
+  })
+
+  const readOf = async (table: string): Promise<number> => {
+    await store.ownQuery('select pg_stat_force_next_flush()')
+    const [row] = await store.query<{ n: number }>(
+      `select (select sum(idx_tup_read) from pg_stat_user_indexes where relname = '${table}')::float8
+         + (select seq_tup_read from pg_stat_user_tables where relname = '${table}')::float8 as n`,
+    )
+    return row?.n ?? 0
+  }
+  const costOf = async (table: string, statement: () => Promise<unknown>): Promise<number> => {
+    const before = await readOf(table)
+    await statement()
+    return (await readOf(table)) - before
+  }
+
+  it('a page ends where it is full', async () => {
+    const cost = await costOf('ready', () => listWaiting(store.db, { tenantId: 'large', kind: 'schedule', limit: 50 }))
+    expect(cost).toBeLessThan(200)
+  })
+
+  it('a page of what nothing waits for ends, however much is queued', async () => {
+    const page = await listWaiting(store.db, { tenantId: 'large', kind: 'budget', limit: 50 })
+    expect([page.jobs, page.next === null]).toEqual([[], false])
+    const cost = await costOf('ready', () => listWaiting(store.db, { tenantId: 'large', kind: 'budget', limit: 50 }))
+    expect(cost).toBeLessThan(maxLookedAt * 1.1)
+  })
+
+  it('is counted by skipping from tenant to tenant', async () => {
+    const cost = await costOf('ready', () => countWaiting(store.db))
+    // 10,000 of the one, 10 each of a thousand others, and the skips.
+    expect(cost).toBeLessThan(25_000)
+  })
+
+  it('what a tenant has used is read by its own rows alone', async () => {
+    await store.query(
+      `insert into tenant_seconds (tenant_id, second, calls)
+       select 't' || n % 100, extract(epoch from now())::bigint - n / 100, 1 from generate_series(0, 19999) n`,
+    )
+    await store.query(`insert into tenants (id, calls_per_minute) values ('t7', 5)`)
+    await store.query('vacuum analyze tenant_seconds')
+    const cost = await costOf('tenant_seconds', () => readLimitUses(store.db, ['t7']))
+    expect(cost).toBeGreaterThan(50)
+    expect(cost).toBeLessThan(70)
+    expect(await costOf('tenant_seconds', () => readLimitUses(store.db, ['large']))).toBe(0)
   })
 })

@@ -90,13 +90,13 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
     from ${new Rows(jobs, newJobColumns, 'n')}
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
-    returning id, run_at, deadline_at, created_at
+    returning id, run_at, deadline_at, created_at, reserve_usd, reserve_tokens
   `
   const jobOf = new Map(jobs.map((job) => [job.id, job]))
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
 }
 
-type DecidedByDatabase = Pick<JobRow, 'id' | 'run_at' | 'deadline_at' | 'created_at'>
+type DecidedByDatabase = Pick<JobRow, 'id' | 'run_at' | 'deadline_at' | 'created_at' | 'reserve_usd' | 'reserve_tokens'>
 
 /** The row of a new job. Most of it is what was sent, and reading that back costs as much as sending it. */
 function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
@@ -122,6 +122,8 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     consented_paid: 0,
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
+    reserve_usd: decided.reserve_usd,
+    reserve_tokens: decided.reserve_tokens,
     response: null,
     response_pieces: null,
     response_bytes: null,
