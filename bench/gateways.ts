@@ -6,8 +6,8 @@ import type { Provider } from './upstream.ts'
 export interface Gateway {
   address: string
   child: Child
-  /** For its requests: they say where to go. */
-  headers: Record<string, string>
+  /** What its requests say of where they go. */
+  request: { path?: string; headers?: Record<string, string> }
 }
 
 const proxy = new URL('peers/proxy.ts', import.meta.url).pathname
@@ -21,7 +21,7 @@ async function addressOf({ line }: Logged): Promise<string> {
 /** Hands on bytes. */
 export async function startProxy(bench: Bench, provider: Provider): Promise<Gateway> {
   const process = bench.spawn(proxy, { args: [provider.url] })
-  return { address: await addressOf(process), child: process.child, headers: {} }
+  return { address: await addressOf(process), child: process.child, request: {} }
 }
 
 /** Portkey's gateway as its package starts it, without its console: in production, no page and no stream of logs. */
@@ -33,6 +33,6 @@ export async function startPortkey(bench: Bench, provider: Provider): Promise<Ga
   return {
     address: await addressOf(process),
     child: process.child,
-    headers: { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': `${provider.url}/v1` },
+    request: { headers: { 'x-portkey-provider': 'openai', 'x-portkey-custom-host': `${provider.url}/v1` } },
   }
 }

@@ -30,7 +30,7 @@ function targetText(target: TargetSummary, unit: string): TargetText {
   const isRatio = against !== null && !difference
   return {
     what: against !== null && figure === 'rate' ? compared : `${compared}, ${figure}`,
-    wanted: isRatio ? `${bound} ${readable(factor)}` : `${bound} ${readable(factor)} ${unit}`,
+    wanted: isRatio ? `${bound} ${readable(factor)}` : `${bound} ${readable(factor)} ${unit}`.trimEnd(),
     reached: reached === null ? '?' : readable(reached),
     verdict: met === null ? 'not measured' : met ? 'met' : 'missed',
   }

@@ -8,18 +8,19 @@ import { cpuFigures, withCpu } from '../usage.ts'
 
 const connections = 64
 const calmRate = 20
+const openaiRoute = { path: '/openai/v1/chat/completions' }
 
-type Way = Pick<Gateway, 'address' | 'headers'> & { processes: readonly Gateway['child'][] }
+type Way = Pick<Gateway, 'address' | 'request'> & { processes: readonly Gateway['child'][] }
 
 /** As many as there can be, and then so few that none waits for another. `accepted`: all of them together. */
 async function run(
   bench: Bench,
-  { address, headers, processes }: Way,
+  { address, request: given, processes }: Way,
 ): Promise<{ measured: Measured; accepted: number }> {
   let accepted = 0
   const warmUpMs = bench.pick(3_000, 500)
   const asked = async (durationMs: number, rate: number | null): ReturnType<typeof cleanLoad> => {
-    const request = { kind: 'complete', prefix: bench.fresh('through'), headers } as const
+    const request = { kind: 'complete', prefix: bench.fresh('through'), ...given } as const
     const result = await cleanLoad(bench, address, { connections, warmUpMs, durationMs, rate, request })
     accepted += result.accepted
     return result
@@ -40,7 +41,7 @@ function askonce(bench: Bench, provider: Provider): Contender {
         const address = await system.api(provider.env)
         await system.janitor(provider.env)
         await system.worker({ ...provider.env, ASKONCE_CONCURRENCY: '100' })
-        const found = await run(bench, { address, headers: {}, processes: system.processes() })
+        const found = await run(bench, { address, request: openaiRoute, processes: system.processes() })
         const stored = await system.count('succeeded')
         if (stored !== found.accepted) throw new Error(`${found.accepted} were answered and ${stored} are stored`)
         return found.measured
@@ -89,7 +90,7 @@ export const through: Case = {
     const direct: Contender = {
       name: 'the provider itself',
       measure: async () =>
-        (await run(bench, { address: provider.url, headers: {}, processes: [provider.child] })).measured,
+        (await run(bench, { address: provider.url, request: {}, processes: [provider.child] })).measured,
     }
     return {
       contenders: [

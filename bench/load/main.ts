@@ -60,7 +60,7 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
     case 'complete': {
       const messages = [{ role: 'user', content: promptOf(request.prefix, n) }]
       const headers = { 'idempotency-key': `${request.prefix}-${n}`, ...request.headers }
-      return post('/v1/chat/completions', { model: 'gpt-test', messages }, headers)
+      return post(request.path ?? '/v1/chat/completions', { model: 'gpt-test', messages }, headers)
     }
   }
 }

@@ -17,7 +17,7 @@ export type LoadRequest =
   /** GET of these paths, over and over. */
   | { kind: 'get'; paths: readonly string[] }
   /** POST of a chat completion to a provider, or to what stands before one, each with a new key and a new prompt. */
-  | { kind: 'complete'; prefix: string; headers?: Record<string, string> }
+  | { kind: 'complete'; prefix: string; path?: string; headers?: Record<string, string> }
 
 /** They submit in turns, in this order; left out: the tenant of the key in {@link LoadSpec}. */
 export type Tenants = readonly string[]
