@@ -4,7 +4,7 @@ import { migrateQueueSchema } from '@askonce/queue'
 import { migrate } from '@askonce/store'
 import type { Child } from '@askonce/testkit'
 import pg from 'pg'
-import { until, type Bench } from './bench.ts'
+import type { Bench } from './bench.ts'
 import { load } from './load.ts'
 import { apiKey, apiKeyOf, type Tenants } from './load/spec.ts'
 import { serverCosts } from './server-costs.ts'
@@ -44,7 +44,7 @@ export interface Askonce {
   sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>
   /** Makes tenants, each with a key (`apiKeyOf`) and a weight. */
   addTenants(tenants: readonly Tenant[]): Promise<void>
-  /** Submits so many new keys in bulk, the same number for each tenant, and waits until BullMQ has them all. */
+  /** Submits so many new keys in bulk, the same number for each tenant. */
   fill(address: string, count: number, options?: { model?: string; tenants?: Tenants }): Promise<void>
   /** How many jobs have this state. */
   count(state: string): Promise<number>
