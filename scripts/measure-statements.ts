@@ -49,6 +49,8 @@ function newJob(id: string): NewJob {
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
+    reserveUsd: null,
+    reserveTokens: null,
     dispatch: true,
   }
 }

@@ -1,4 +1,5 @@
 import { Intake } from '@askonce/intake'
+import { createWorstCase } from '@askonce/providers'
 import type { Dispatcher } from '@askonce/queue'
 import {
   dueChannel,
@@ -89,7 +90,11 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
   })
   const handOver = new HandOver(dispatcher, log)
   const lanes = new LaneBook(config.lanes, watch)
-  const intake = new Intake({ config, isOpen: (lane, model) => watch.isOpen(lane, model) })
+  const intake = new Intake({
+    config,
+    isOpen: (lane, model) => watch.isOpen(lane, model),
+    reserveOf: createWorstCase(config.lanes, config.prices),
+  })
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }

@@ -1,8 +1,17 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
 import type { DispatchItem } from '@askonce/queue'
-import { dispatchesOf, GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
-import type { Db, NewJob, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
+import { mayMeetLimit, type SubmissionLimits } from '@askonce/core'
+import {
+  dispatchesOf,
+  GroupCommit,
+  isUnavailable,
+  OverloadedError,
+  submitBatch,
+  submitLimited,
+  SubmissionRefusedError,
+} from '@askonce/store'
+import type { Db, NewJob, RefusedSubmission, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
@@ -43,12 +52,17 @@ interface SubmissionsOptions {
   handOver: (items: readonly DispatchItem[]) => void
 }
 
+type Settled = SubmitResult | RefusedSubmission | null
+type Group = GroupCommit<Waiting, Settled>
+
 /** The way into the table: concurrent submissions share statements and commits. */
 export class Submissions {
   private readonly options: SubmissionsOptions
-  private readonly group: GroupCommit<Waiting, SubmitResult | null>
+  private readonly group: Group
   /** One at a time, and never where small ones go: two of ten megabytes would keep those waiting for seconds. */
-  private readonly largeGroup: GroupCommit<Waiting, SubmitResult | null>
+  private readonly largeGroup: Group
+  /** Of tenants whose submissions may meet a limit: each waits for its own lock and its own count, and nobody else does. */
+  private readonly limitedGroups = new Map<string, Group>()
   /** The last commit failed: Postgres was away, or took nothing. */
   private failure: { error: Error; atMs: number } | null = null
   /** What the last batch would have been quickest with. */
@@ -59,26 +73,17 @@ export class Submissions {
 
   constructor(options: SubmissionsOptions) {
     this.options = options
-    const group = (atOnce: number): GroupCommit<Waiting, SubmitResult | null> =>
-      new GroupCommit({
-        commit: (items) => this.commit(items),
-        maxRows,
-        maxBytes,
-        maxWaiting: options.maxWaiting,
-        concurrency: atOnce,
-        bytesOf: ({ job }) => job.request.length,
-        onBatch: (rows) => options.metrics.groupRows.observe({ group: 'submit' }, rows),
-      })
-    this.group = group(concurrency)
-    this.largeGroup = group(1)
+    const settle = (jobs: readonly NewJob[]): Promise<SubmitResult[]> => this.settleUnlimited(jobs)
+    this.group = this.createGroup(concurrency, settle)
+    this.largeGroup = this.createGroup(1, settle)
   }
 
   /**
-   * Settles one submission; resolves after the commit. Rejects with `OverloadedError` when too much waits (then nothing was
-   * accepted), with `StoreUnavailableError` or the driver's error when Postgres is away: then the outcome is unknown, and the
-   * same key finds out.
+   * Settles one submission of a tenant with these limits; resolves after the commit. Rejects with `OverloadedError` when too much waits and
+   * with `SubmissionRefusedError` at a limit of its tenant (then nothing was accepted), with `StoreUnavailableError` or the driver's error
+   * when Postgres is away: then the outcome is unknown, and the same key finds out.
    */
-  async submit(job: NewJob): Promise<SubmitResult> {
+  async submit(job: NewJob, limits: SubmissionLimits): Promise<SubmitResult> {
     if (pauseAt !== null) await pauseAt('api.received')
     const size = job.request.length
     if (this.waitingBytes > 0 && this.waitingBytes + size > maxWaitingBytes) {
@@ -87,10 +92,14 @@ export class Submissions {
     const item: Waiting = { job, abandoned: false }
     this.waitingBytes += size
     try {
-      const result = await patiently((size > largeBytes ? this.largeGroup : this.group).submit(item), () => {
+      const result = await patiently(this.groupFor(job, limits).submit(item), () => {
         item.abandoned = true
       })
       if (result === null) throw new Error('an abandoned submission has no reader')
+      if (result.kind === 'refused') {
+        this.options.metrics.submissions.inc({ outcome: result.code })
+        throw new SubmissionRefusedError(result)
+      }
       this.options.metrics.submissions.inc({ outcome: outcomeNames[result.kind] })
       return result
     } catch (error) {
@@ -107,7 +116,9 @@ export class Submissions {
 
   /** Submissions that wait for a batch. */
   get depth(): number {
-    return this.group.depth + this.largeGroup.depth
+    let depth = this.group.depth + this.largeGroup.depth
+    for (const group of this.limitedGroups.values()) depth += group.depth
+    return depth
   }
 
   /** What the last commit met, if it failed and that was a moment ago; null otherwise. */
@@ -116,15 +127,49 @@ export class Submissions {
     return failure !== null && performance.now() - failure.atMs < troubleLastsMs ? failure.error : null
   }
 
-  private async commit(items: Waiting[]): Promise<(SubmitResult | null)[]> {
+  private createGroup(
+    atOnce: number,
+    settle: (jobs: readonly NewJob[]) => Promise<(SubmitResult | RefusedSubmission)[]>,
+  ): Group {
+    const { maxWaiting, metrics } = this.options
+    return new GroupCommit({
+      commit: (items) => this.commit(items, settle),
+      maxRows,
+      maxBytes,
+      maxWaiting,
+      concurrency: atOnce,
+      bytesOf: ({ job }) => job.request.length,
+      onBatch: (rows) => metrics.groupRows.observe({ group: 'submit' }, rows),
+    })
+  }
+
+  private groupFor({ tenantId, request, reserveUsd }: NewJob, limits: SubmissionLimits): Group {
+    if (!mayMeetLimit(limits, reserveUsd)) return request.length > largeBytes ? this.largeGroup : this.group
+    const known = this.limitedGroups.get(tenantId)
+    if (known !== undefined) return known
+    // One at a time: they would wait for each other in the database.
+    const group = this.createGroup(1, (jobs) => submitLimited(this.options.db, tenantId, jobs))
+    this.limitedGroups.set(tenantId, group)
+    return group
+  }
+
+  private async settleUnlimited(jobs: readonly NewJob[]): Promise<SubmitResult[]> {
+    const settled = await submitBatch(this.options.db, jobs, this.order)
+    const known = settled.filter(({ kind }) => kind !== 'created').length
+    this.order = known > settled.length / 2 ? 'look first' : 'insert first'
+    return settled
+  }
+
+  private async commit(
+    items: Waiting[],
+    settle: (jobs: readonly NewJob[]) => Promise<(SubmitResult | RefusedSubmission)[]>,
+  ): Promise<Settled[]> {
     const live = items.filter((item) => !item.abandoned)
     if (live.length === 0) return items.map(() => null)
     const jobs = live.map(({ job }) => job)
-    const settled = await this.persistently(() => submitBatch(this.options.db, jobs, this.order))
-    const known = settled.filter(({ kind }) => kind !== 'created').length
-    this.order = known > settled.length / 2 ? 'look first' : 'insert first'
+    const settled = await this.persistently(() => settle(jobs))
     if (pauseAt !== null) await pauseAt('api.committed')
-    this.options.handOver(dispatchesOf(settled))
+    this.options.handOver(dispatchesOf(settled.filter((result) => result.kind !== 'refused')))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))
     return items.map((item) => results.get(item) ?? null)
   }

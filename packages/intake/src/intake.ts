@@ -1,7 +1,8 @@
-import { measureJson } from '@askonce/core'
+import { measureJson, type CallBounds } from '@askonce/core'
 import { createThreads, type Threads } from '@askonce/threads'
 import { IntakeError } from './error.ts'
 import type { ThreadTask } from './intake-thread.ts'
+import type { NewJob } from '@askonce/store'
 import type { IntakeSettings, PreparedJob } from './new-job.ts'
 import { runTask, type TaskName, type TaskResult, type Tasks } from './tasks.ts'
 
@@ -19,21 +20,28 @@ export interface IntakeOptions {
   config: IntakeSettings
   /** Whether new jobs of this lane go to BullMQ at once. */
   isOpen: (lane: string, model: string) => boolean
+  /** The most that a call with these bounds can cost and use; null: unknown. */
+  reserveOf: (lane: string, model: string, bounds: CallBounds) => Reserve
 }
+
+/** US dollars and tokens, as `NewJob` has them. */
+export type Reserve = Pick<NewJob, 'reserveUsd' | 'reserveTokens'>
 
 /** Makes rows of what was sent: at once where that takes no time, else in a thread, so that nobody waits behind somebody else's large body. */
 export class Intake {
   private readonly settings: IntakeSettings
   private readonly settingsText: string
-  private readonly isOpen: (lane: string, model: string) => boolean
+  private readonly isOpen: IntakeOptions['isOpen']
+  private readonly reserveOf: IntakeOptions['reserveOf']
   private readonly threads: Threads<ThreadTask, TaskResult<TaskName>>
 
-  constructor({ config, isOpen }: IntakeOptions) {
+  constructor({ config, isOpen, reserveOf }: IntakeOptions) {
     const { limits, lanes } = config
     // Without the keys of providers, which no thread needs.
     this.settingsText = JSON.stringify({ limits, lanes }, (name, value: unknown) => (name === 'apiKey' ? null : value))
     this.settings = JSON.parse(this.settingsText) as IntakeSettings
     this.isOpen = isOpen
+    this.reserveOf = reserveOf
     this.threads = createThreads({ beside: import.meta.url, module: 'intake-thread', maxThreads, maxHeapMb })
   }
 
@@ -79,6 +87,7 @@ export class Intake {
   private opened<Made extends PreparedJob>(made: Made): Made {
     const { job } = made
     job.dispatch = this.isOpen(job.lane, job.model)
+    Object.assign(job, this.reserveOf(job.lane, job.model, made.bounds))
     // A copy from a thread has lost its class.
     job.request = asBuffer(job.request)
     job.fingerprint = asBuffer(job.fingerprint)

@@ -14,14 +14,14 @@ import { isReplayed, logSubmission, reusedKey, withAnswer } from '../submission-
 import { waitForJob, waitOf } from '../wait-for-job.ts'
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const { tenantId, defaults } = request.caller
+  const { tenantId, defaults, limits } = request.caller
   refuseSdkHeaders(request)
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
   const prepared = await useBody(request, (body) => parts.intake.submission({ tenantId, defaults, key: key.key, body }))
 
-  const result = await parts.submissions.submit(prepared.job)
+  const result = await parts.submissions.submit(prepared.job, limits)
   logSubmission(parts, request.id, result)
   if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
 
@@ -66,7 +66,15 @@ export function submitRoute(body: z.ZodType): ApiRoute {
       200: { description: 'The job has ended: with its answer, failed or cancelled', schema: jobSchema },
       202: { description: 'Accepted: queued, running or uncertain', schema: jobSchema },
     },
-    errors: ['idempotency_key_missing', 'idempotency_key_invalid', 'idempotency_key_reused', 'overloaded'],
+    errors: [
+      'idempotency_key_missing',
+      'idempotency_key_invalid',
+      'idempotency_key_reused',
+      'no_price',
+      'rate_limited',
+      'backlog_full',
+      'overloaded',
+    ],
     handle: submit,
   }
 }

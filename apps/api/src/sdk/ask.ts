@@ -38,7 +38,7 @@ export interface Call {
 export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyReply, call: Call): Promise<unknown> {
   const after = lastEventId(request)
   const prepared = await prepare(parts, request, call)
-  const result = await parts.submissions.submit(prepared.job)
+  const result = await parts.submissions.submit(prepared.job, request.caller.limits)
   logSubmission(parts, request.id, result)
   if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
   const { job } = result

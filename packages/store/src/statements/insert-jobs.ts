@@ -35,6 +35,9 @@ export interface NewJob {
   runAt: string | null
   /** Added to `runAt` by the database clock. */
   delaySeconds: number
+  /** The most that one call can cost, US dollars, and use, tokens; null: unknown. */
+  reserveUsd: number | null
+  reserveTokens: number | null
   /** The caller hands it to BullMQ after the commit, if it is due: false while the lane is closed. */
   dispatch: boolean
 }
@@ -61,6 +64,8 @@ export const newJobColumns: ColumnMap<NewJob> = {
   max_paid_attempts: ['smallint', (job) => job.maxPaidAttempts],
   run_at: ['timestamptz', (job) => job.runAt],
   delay_seconds: ['integer', (job) => job.delaySeconds],
+  reserve_usd: ['numeric', (job) => job.reserveUsd],
+  reserve_tokens: ['integer', (job) => job.reserveTokens],
   dispatch: ['boolean', (job) => job.dispatch],
 }
 
@@ -81,11 +86,11 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
-      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
+      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, reserve_usd, reserve_tokens, state, run_at, deadline_at, dispatch, dispatched_at
     )
     select
       n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
-      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
+      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts, n.reserve_usd, n.reserve_tokens,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
       case when ${newIsDispatched} then now() end
     from ${new Rows(jobs, newJobColumns, 'n')}
