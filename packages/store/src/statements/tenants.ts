@@ -110,9 +110,11 @@ export async function createTenant(db: Db, tenantId: string, given: TenantSettin
 
 /** Changes what is given. Null: there is no such tenant. A limit below what runs ends nothing: only nothing new starts. */
 export async function setTenant(db: Db, tenantId: string, given: TenantSettings): Promise<Tenant | null> {
+  const columns = columnsOf(given)
+  if (Object.keys(columns).length === 0) return readTenant(db, tenantId)
   const row = await db
     .updateTable('tenants')
-    .set(columnsOf(given))
+    .set(columns)
     .where('id', '=', tenantId)
     .returning(selection)
     .executeTakeFirst()
