@@ -99,7 +99,7 @@ describe('tenants', () => {
     const made = await runCli(['tenants', 'create', 'acme', '--max-running', '20', '--budget-day', '$5'], { env })
     expect(made).toMatchObject({
       code: 0,
-      stdout: expect.stringContaining('acme: max-running 20, budget-day $5') as string,
+      stdout: expect.stringContaining('acme: max-running 20, budget-day $5.00') as string,
       stderr: expect.stringContaining('askonce keys create --tenant acme') as string,
     })
     expect((await runCli(['tenants', 'create', 'acme'], { env })).code).toBe(1)
@@ -125,7 +125,7 @@ describe('tenants', () => {
     const got = (await runCli(['tenants', 'get', 'acme'], { env })).stdout
     expect(got).toMatch(/^max-running +none +0 running *$/m)
     expect(got).toMatch(/^max-queued +0 +0 queued +reached$/m)
-    expect(got).toMatch(/^budget-day +\$5(\.00)? +\$0\.20 spent, \$0\.050 reserved *$/m)
+    expect(got).toMatch(/^budget-day +\$5\.00 +\$0\.20 spent, \$0\.05 reserved *$/m)
     expect(got).toMatch(/^budget-month +\$0\.25 .*reached$/m)
     const shown = JSON.parse((await runCli(['tenants', 'get', 'acme', '--json'], { env })).stdout) as object
     expect(shown).toMatchObject({ ...json, use: { running: 0, queued: 0, usd_day: 0.2, reserved_usd: 0.05 } })

@@ -14,16 +14,20 @@ const lanes = [
 const own = { model: 'own*', inputPerMillionUsd: 1, outputPerMillionUsd: 10, maxOutputTokens: 1_000 }
 const reserveOf = createWorstCase(lanes, [own, { ...own, model: 'simulated/priced' }])
 
-function reserve(request: JsonObject, operation: Operation = 'chat.completions', lane = 'openai') {
+interface Asked extends JsonObject {
+  model: string
+}
+
+function reserve(request: Asked, operation: Operation = 'chat.completions', lane = 'openai') {
   const bytes = Buffer.byteLength(JSON.stringify(request))
-  return reserveOf(lane, String(request['model']), boundsOf(operation, request, bytes))
+  return reserveOf(lane, request.model, boundsOf(operation, request, bytes))
 }
 
 const user = (content: unknown): JsonObject[] => [{ role: 'user', content }] as JsonObject[]
 const image = `data:image/png;base64,${'A'.repeat(2_000_000)}`
 
 /** What the providers have counted for requests of these shapes, or the most that they publish for them. */
-const shapes: [what: string, operation: Operation, lane: string, request: JsonObject, usage: JsonObject][] = [
+const shapes: [what: string, operation: Operation, lane: string, request: Asked, usage: JsonObject][] = [
   [
     'English',
     'chat.completions',
@@ -185,7 +189,7 @@ describe('a call never costs or uses more than its worst case', () => {
   }
   test.each(shapes)('%s', (_, operation, lane, request, usage) => {
     const { reserveUsd, reserveTokens } = reserve(request, operation, lane)
-    const billed = books[lane as 'openai'].usageOf(operation, String(request['model']), { usage })
+    const billed = books[lane as 'openai'].usageOf(operation, request.model, { usage })
     expect(billed.costUsd).toBeGreaterThan(0)
     expect(reserveUsd).toBeGreaterThanOrEqual(billed.costUsd ?? Number.POSITIVE_INFINITY)
     // What stands at the provider, and an output without a limit, are corrected at the end.
@@ -258,7 +262,7 @@ describe('rates', () => {
     ['a search, also at the price of the operator', { model: 'own-1', messages: user('x'), web_search_options: {} }],
     ['a dearer tier', { model: 'gpt-4o', messages: user('x'), max_tokens: 1, service_tier: 'priority' }],
     ['a file, of a model whose context nobody knows', { model: 'own-1', messages: user([{ type: 'file', file: {} }]) }],
-  ] as [string, JsonObject, number?][])('%s', (_, request, least) => {
+  ] as [string, Asked, number?][])('%s', (_, request, least) => {
     const { reserveUsd, reserveTokens } = reserve(request)
     if (least === undefined) expect(reserveUsd).toBeNull()
     else expect(reserveUsd).toBeGreaterThanOrEqual(least)

@@ -106,7 +106,7 @@ function ownRates(override: PriceOverride): Omit<Rates, 'contextTokens'> {
 function listedRates({ prices, context_window: contextTokens }: ModelInfo): Rates {
   const inForce = Array.isArray(prices) ? prices.filter((_, index) => !isOver(prices, index)) : [{ prices }]
   const dearest = (names: RegExp): number =>
-    Math.max(0, ...inForce.flatMap(({ prices: price }) => ratesIn(price as ModelPrice, names)))
+    Math.max(0, ...inForce.flatMap(({ prices: price }) => ratesIn(price, names)))
   return {
     inputTokenUsd: dearest(/^(?:input|cache)_.*mtok$/) / 1e6,
     outputTokenUsd: dearest(/^output_.*mtok$/) / 1e6,

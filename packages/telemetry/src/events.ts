@@ -163,13 +163,7 @@ export const events = {
     'reason',
   ),
   'lane.resumed': event('info', 'The lane is open again.', 'lane', 'tenant', 'reason'),
-  'tenant.changed': event(
-    'info',
-    'An operator has made a tenant, or has set its limits; `reason` names the key.',
-    'tenant',
-    'req_id',
-    'reason',
-  ),
+  'tenant.changed': event('info', 'A tenant was made, or its limits were set.', 'tenant', 'req_id', 'reason'),
 
   'spool.written': event(
     'warn',
