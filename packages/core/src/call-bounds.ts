@@ -48,7 +48,7 @@ export function boundsOf(operation: Operation, request: JsonObject, bytes: numbe
   const media: Media = { tokens: 0, bytes: 0, isStored: false }
   for (const name of ['messages', 'input', 'system', 'prediction'] as const) addMedia(request[name], media)
   const tools = Array.isArray(request['tools']) ? request['tools'] : []
-  const types = tools.map((tool) => (isObject(tool) ? String(tool['type'] ?? 'function') : 'function'))
+  const types = tools.map((tool) => (isObject(tool) && typeof tool['type'] === 'string' ? tool['type'] : 'function'))
   const defined = types.filter((type) => type !== 'function' && type !== 'custom').length
   return {
     inputTokens: bytes - media.bytes + media.tokens + requestTokens + defined * definedToolTokens,

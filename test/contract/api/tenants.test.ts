@@ -194,7 +194,7 @@ describe('limits of submissions', () => {
     expect((await submit(key, 'a')).status).toBe(202)
     const bulk = await harness.call('POST', '/v1/jobs/bulk', {
       key,
-      body: { jobs: ['a', 'b', 'c', 'd'].map((name) => ({ key: name, ...chat() })) },
+      body: { jobs: ['a', 'b', 'c', 'd'].map((name) => Object.assign(chat(), { key: name })) },
     })
     expect(bulk.json.data.map(({ status }) => status)).toEqual([202, 202, 429, 429])
     expect(bulk.json.data[3]?.['error']).toMatchObject({ code: 'backlog_full', retryable: true })
@@ -255,10 +255,8 @@ describe('limits of submissions', () => {
           }),
         ),
       )
-      const counts = replies.reduce<Record<number, number>>(
-        (all, { status }) => ({ ...all, [status]: (all[status] ?? 0) + 1 }),
-        {},
-      )
+      const counts: Record<number, number> = {}
+      for (const { status } of replies) counts[status] = (counts[status] ?? 0) + 1
       expect(counts).toEqual({ 202: 50, 429: 250 })
     } finally {
       await second.api.close()
