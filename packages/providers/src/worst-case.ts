@@ -128,6 +128,6 @@ function isOver(prices: readonly ConditionalPrice[], index: number): boolean {
 function ratesIn(price: ModelPrice, names: RegExp): number[] {
   return Object.entries(price).flatMap(([name, rate]) => {
     if (rate === undefined || !names.test(name)) return []
-    return typeof rate === 'number' ? [rate] : [rate.base].concat(rate.tiers.map(({ price }) => price))
+    return typeof rate === 'number' ? [rate] : [rate.base].concat(rate.tiers.map((tier) => tier.price))
   })
 }
