@@ -78,6 +78,8 @@ create table batch_lines (
   started boolean not null default false,
   replayed boolean not null default false,
   refusal jsonb,
+  reserve_usd numeric(20,10),
+  reserve_tokens integer,
   outcome text,
   done_number integer,
   in_errors boolean,
@@ -88,6 +90,8 @@ create table batch_lines (
   constraint batch_lines_line_check CHECK ((line > 0)),
   constraint batch_lines_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'expired'::text]))),
   constraint batch_lines_pkey PRIMARY KEY (batch_id, line),
+  constraint batch_lines_reserve_tokens_check CHECK ((reserve_tokens >= 0)),
+  constraint batch_lines_reserve_usd_check CHECK ((reserve_usd >= (0)::numeric)),
   constraint batch_lines_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'open'::text, 'done'::text])))
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE UNIQUE INDEX batch_lines_custom_id ON public.batch_lines USING btree (batch_id, custom_id);
@@ -436,11 +440,17 @@ create table tenant_days (
 create table tenant_seconds (
   tenant_id text not null,
   second bigint not null,
-  submissions integer not null default 0,
   calls integer not null default 0,
   tokens bigint not null default 0,
   constraint tenant_seconds_pkey PRIMARY KEY (tenant_id, second)
 );
+
+create table tenant_submissions (
+  tenant_id text not null,
+  second bigint not null,
+  submissions integer not null,
+  constraint tenant_submissions_pkey PRIMARY KEY (tenant_id)
+) with (fillfactor=50);
 
 create table tenants (
   id text not null,

@@ -42,16 +42,23 @@ create table tenant_days (
   primary key (tenant_id, day)
 );
 
--- What tenants with limits by second or minute have used, by the second (of the Unix epoch) in which it began. Old rows are swept.
+-- What tenants with limits by minute have used, by the second (of the Unix epoch) in which it began. Old rows are swept.
 create table tenant_seconds (
   tenant_id text not null,
   "second" bigint not null,
-  submissions integer not null default 0,
   calls integer not null default 0,
   -- Reserved by the claim, and corrected to what the provider counted by the end of the attempt.
   tokens bigint not null default 0,
   primary key (tenant_id, "second")
 );
+
+-- How many submissions of a tenant have made a job run in the newest second (of the Unix epoch) in which any did: of tenants with a limit
+-- on them. A table of its own, so that no claim ever waits for an API that stopped in the middle of a submission.
+create table tenant_submissions (
+  tenant_id text primary key,
+  "second" bigint not null,
+  submissions integer not null
+) with (fillfactor = 50);
 
 create table api_keys (
   id uuid primary key default gen_random_uuid(),
@@ -555,6 +562,9 @@ create table batch_lines (
   replayed boolean not null default false,
   -- Why it becomes no job: `{code, message}`. The line gets this as its result.
   refusal jsonb,
+  -- The most that its call can cost and use; null: nobody knows.
+  reserve_usd numeric(20, 10) check (reserve_usd >= 0),
+  reserve_tokens integer check (reserve_tokens >= 0),
   outcome text check (outcome in ('succeeded', 'failed', 'cancelled', 'expired')),
   -- Order of the results, from 1, and where the result stands.
   done_number integer,

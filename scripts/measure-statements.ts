@@ -50,6 +50,8 @@ function newJob(id: string): NewJob {
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
+    reserveUsd: null,
+    reserveTokens: null,
   }
 }
 

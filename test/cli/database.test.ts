@@ -58,7 +58,7 @@ describe('tenants', () => {
     expect(on).toMatchObject({
       code: 0,
       stdout:
-        'derivers: SDK requests without a key get one made from what they ask\nderivers: what a submission does not say, the server decides\n',
+        'derivers: no limits\nderivers: SDK requests without a key get one made from what they ask\nderivers: what a submission does not say, the server decides\n',
     })
     const rows = await sql("select derive_keys from tenants where id in ('derivers', 'default') order by id")
     expect(rows.map((row) => row['derive_keys'])).toEqual([false, true])
@@ -94,6 +94,57 @@ describe('tenants', () => {
       expect((await runCli(['tenants', 'set', 'careful', ...wrong], { env })).code, wrong.join(' ')).toBe(2)
     }
   })
+
+  it('are made with limits and budgets, which are set and taken away', async () => {
+    const made = await runCli(['tenants', 'create', 'acme', '--max-running', '20', '--budget-day', '$5'], { env })
+    expect(made).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('acme: max-running 20, budget-day $5.00') as string,
+      stderr: expect.stringContaining('askonce keys create --tenant acme') as string,
+    })
+    expect((await runCli(['tenants', 'create', 'acme'], { env })).code).toBe(1)
+    expect((await runCli(['keys', 'create', '--tenant', 'acme', '--name', 'first'], { env })).code).toBe(0)
+    const set = ['tenants', 'set', 'acme', '--max-running', 'none', '--weight', '2', '--max-queued', '0']
+    const more = ['--submissions-per-second', '7', '--calls-per-minute', '60', '--tokens-per-minute', '1000']
+    const json = JSON.parse(
+      (await runCli([...set, ...more, '--budget-month', '0.25', '--json'], { env })).stdout,
+    ) as object
+    expect(json).toMatchObject({
+      object: 'tenant',
+      max_running: null,
+      weight: 2,
+      max_queued: 0,
+      submissions_per_second: 7,
+      calls_per_minute: 60,
+      tokens_per_minute: 1000,
+      budget_usd: { day: 5, month: 0.25 },
+    })
+    await sql(
+      `insert into tenant_days values ('acme', (now() at time zone 'utc')::date, 0.2, 0.05) on conflict do nothing`,
+    )
+    const got = (await runCli(['tenants', 'get', 'acme'], { env })).stdout
+    expect(got).toMatch(/^max-running +none +0 running *$/m)
+    expect(got).toMatch(/^max-queued +0 +0 queued +reached$/m)
+    expect(got).toMatch(/^budget-day +\$5\.00 +\$0\.20 spent, \$0\.05 reserved *$/m)
+    expect(got).toMatch(/^budget-month +\$0\.25 .*reached$/m)
+    const shown = JSON.parse((await runCli(['tenants', 'get', 'acme', '--json'], { env })).stdout) as object
+    expect(shown).toMatchObject({ ...json, use: { running: 0, queued: 0, usd_day: 0.2, reserved_usd: 0.05 } })
+    expect((await runCli(['tenants', 'list'], { env })).stdout).toMatch(/^acme .*weight 2, max-queued 0/m)
+    for (const wrong of [
+      ['--max-running', '-1'],
+      ['--max-running', '100001'],
+      ['--weight', '0'],
+      ['--weight', 'none'],
+      ['--budget-day', '-5'],
+      ['--budget-day', '1e9'],
+      ['--submissions-per-second', '0'],
+      ['--tokens-per-minute', 'many'],
+    ]) {
+      expect((await runCli(['tenants', 'set', 'acme', ...wrong], { env })).code, wrong.join(' ')).toBe(2)
+    }
+    expect((await runCli(['tenants', 'create', 'No Spaces'], { env })).code).toBe(2)
+    expect((await runCli(['tenants', 'get', 'nobody'], { env })).code).toBe(1)
+  }, 120_000)
 
   it('refuse names that are not there, and settings that are none', async () => {
     expect((await runCli(['tenants', 'set', 'nobody', '--derive-keys', 'on'], { env })).code).toBe(1)

@@ -10,7 +10,11 @@ import { anyJson, randomOf, spell } from './core-texts.ts'
 
 // Threads start, and share two processors with all other tests.
 vi.setConfig({ testTimeout: 60_000 })
-const intake = new Intake({ config: loadConfig({}), isOpen: () => true })
+const intake = new Intake({
+  config: loadConfig({}),
+  isOpen: () => true,
+  reserveOf: () => ({ reserveUsd: null, reserveTokens: null }),
+})
 afterAll(() => intake.close())
 
 const submission = (input: string): Buffer =>

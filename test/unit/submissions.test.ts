@@ -1,3 +1,4 @@
+import { noLimits } from '@askonce/core'
 import { submitBatch, type Db, type NewJob, type SubmitResult } from '@askonce/store'
 import { createMetrics, type Log } from '@askonce/telemetry'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -27,7 +28,7 @@ afterEach(() => {
 function submitted() {
   const handOver = vi.fn<(items: readonly unknown[]) => void>()
   const submissions = new Submissions({ db: {} as Db, log, metrics: createMetrics(), maxWaiting: 10, handOver })
-  return { result: submissions.submit(job), handOver, submissions }
+  return { result: submissions.submit(job, noLimits), handOver, submissions }
 }
 
 // DESIGN.md §1.5: a short restart of Postgres is not the business of who submits. Not covered: that the statement, sent twice, makes
@@ -65,9 +66,9 @@ describe('a batch that meets a broken connection', () => {
     vi.advanceTimersByTime(200)
     expect(submissions.trouble).toBeNull()
 
-    await expect(submissions.submit(job)).rejects.toThrow('ECONNRESET')
+    await expect(submissions.submit(job, noLimits)).rejects.toThrow('ECONNRESET')
     vi.mocked(submitBatch).mockResolvedValue([created])
-    await submissions.submit(job)
+    await submissions.submit(job, noLimits)
     expect(submissions.trouble).toBeNull()
   })
 

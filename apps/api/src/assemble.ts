@@ -1,4 +1,5 @@
 import { Intake } from '@askonce/intake'
+import { createWorstCase } from '@askonce/providers'
 import type { Waker } from '@askonce/queue'
 import {
   batchesChannel,
@@ -91,7 +92,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     queryTimeoutMs: listenTimeoutMs,
   })
   const lanes = new LaneBook(config.lanes, watch)
-  const intake = new Intake(config)
+  const intake = new Intake(config, createWorstCase(config.lanes, config.prices))
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }

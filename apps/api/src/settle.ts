@@ -38,7 +38,7 @@ export async function settle(parts: Parts, request: FastifyRequest, submission: 
     return found
   }
   const { prepared, wishes, isAbsent } = found
-  const result = await parts.submissions.submit(prepared.job, isAbsent)
+  const result = await parts.submissions.submit(prepared.job, request.caller.limits, isAbsent)
   logSubmission(parts, request.id, result)
   if (result.kind !== 'mismatch') return { result, wishes }
   throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', submission.advice)

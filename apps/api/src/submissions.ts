@@ -1,7 +1,26 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
-import { GroupCommit, isUnavailable, lanesToWake, OverloadedError, recallBatch, submitBatch } from '@askonce/store'
-import type { Db, NewJob, RecallItem, Recalled, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
+import { mayMeetLimit, type SubmissionLimits } from '@askonce/core'
+import {
+  GroupCommit,
+  isUnavailable,
+  lanesToWake,
+  OverloadedError,
+  recallBatch,
+  submitBatch,
+  submitLimited,
+  SubmissionRefusedError,
+} from '@askonce/store'
+import type {
+  Db,
+  NewJob,
+  RecallItem,
+  Recalled,
+  RefusedSubmission,
+  SubmitKind,
+  SubmitOrder,
+  SubmitResult,
+} from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
 
@@ -51,12 +70,18 @@ interface SubmissionsOptions {
   wake: (lanes: readonly string[]) => void
 }
 
+type Settled = SubmitResult | RefusedSubmission | null
+type Settle = (items: readonly Waiting[]) => Promise<(SubmitResult | RefusedSubmission)[]>
+type Group = GroupCommit<Waiting, Settled>
+
 /** The way into the table: concurrent submissions share statements and commits. */
 export class Submissions {
   private readonly options: SubmissionsOptions
-  private readonly group: GroupCommit<Waiting, SubmitResult | null>
+  private readonly group: Group
   /** One at a time, and never where small ones go: two of ten megabytes would keep those waiting for seconds. */
-  private readonly largeGroup: GroupCommit<Waiting, SubmitResult | null>
+  private readonly largeGroup: Group
+  /** Of tenants whose submissions may meet a limit: each waits for its own lock and its own count, and nobody else does. */
+  private readonly limitedGroups = new Map<string, Group>()
   private readonly recalls: GroupCommit<RecallItem, Recalled>
   /** The last commit failed: Postgres was away, or took nothing. */
   private failure: { error: Error; atMs: number } | null = null
@@ -68,18 +93,9 @@ export class Submissions {
 
   constructor(options: SubmissionsOptions) {
     this.options = options
-    const group = (atOnce: number): GroupCommit<Waiting, SubmitResult | null> =>
-      new GroupCommit({
-        commit: (items) => this.commit(items),
-        maxRows,
-        maxBytes,
-        maxWaiting: options.maxWaiting,
-        concurrency: atOnce,
-        bytesOf: ({ job }) => job.request.length,
-        onBatch: (rows) => options.metrics.groupRows.observe({ group: 'submit' }, rows),
-      })
-    this.group = group(concurrency)
-    this.largeGroup = group(1)
+    const settle: Settle = (items) => this.settleUnlimited(items)
+    this.group = this.createGroup(concurrency, settle)
+    this.largeGroup = this.createGroup(1, settle)
     this.recalls = new GroupCommit({
       commit: (items) => persistently(() => recallBatch(options.db, items)),
       maxRows: maxRecalled,
@@ -112,11 +128,11 @@ export class Submissions {
   }
 
   /**
-   * Settles one submission; resolves after the commit. Rejects with `OverloadedError` when too much waits (then nothing was
-   * accepted), with `StoreUnavailableError` or the driver's error when Postgres is away: then the outcome is unknown, and the
-   * same key finds out. `isAbsent`: the key had no row a moment ago.
+   * Settles one submission of a tenant with these limits; resolves after the commit. Rejects with `OverloadedError` when too much waits and
+   * with `SubmissionRefusedError` at a limit of its tenant (then nothing was accepted), with `StoreUnavailableError` or the driver's error
+   * when Postgres is away: then the outcome is unknown, and the same key finds out. `isAbsent`: the key had no row a moment ago.
    */
-  async submit(job: NewJob, isAbsent = false): Promise<SubmitResult> {
+  async submit(job: NewJob, limits: SubmissionLimits, isAbsent = false): Promise<SubmitResult> {
     if (pauseAt !== null) await pauseAt('api.received')
     const size = job.request.length
     if (this.waitingBytes > 0 && this.waitingBytes + size > maxWaitingBytes) {
@@ -125,10 +141,14 @@ export class Submissions {
     const item: Waiting = { job, isAbsent, abandoned: false }
     this.waitingBytes += size
     try {
-      const result = await patiently((size > largeBytes ? this.largeGroup : this.group).submit(item), () => {
+      const result = await patiently(this.groupFor(job, limits).submit(item), () => {
         item.abandoned = true
       })
       if (result === null) throw new Error('an abandoned submission has no reader')
+      if (result.kind === 'refused') {
+        this.options.metrics.submissions.inc({ outcome: result.code })
+        throw new SubmissionRefusedError(result)
+      }
       this.options.metrics.submissions.inc({ outcome: outcomeNames[result.kind] })
       return result
     } catch (error) {
@@ -145,7 +165,9 @@ export class Submissions {
 
   /** Submissions that wait for a batch. */
   get depth(): number {
-    return this.group.depth + this.largeGroup.depth
+    let depth = this.group.depth + this.largeGroup.depth
+    for (const group of this.limitedGroups.values()) depth += group.depth
+    return depth
   }
 
   /** What the last commit met, if it failed and that was a moment ago; null otherwise. */
@@ -154,16 +176,43 @@ export class Submissions {
     return failure !== null && performance.now() - failure.atMs < troubleLastsMs ? failure.error : null
   }
 
-  private async commit(items: Waiting[]): Promise<(SubmitResult | null)[]> {
+  private createGroup(atOnce: number, settle: Settle): Group {
+    const { maxWaiting, metrics } = this.options
+    return new GroupCommit({
+      commit: (items) => this.commit(items, settle),
+      maxRows,
+      maxBytes,
+      maxWaiting,
+      concurrency: atOnce,
+      bytesOf: ({ job }) => job.request.length,
+      onBatch: (rows) => metrics.groupRows.observe({ group: 'submit' }, rows),
+    })
+  }
+
+  private groupFor({ tenantId, request, reserveUsd }: NewJob, limits: SubmissionLimits): Group {
+    if (!mayMeetLimit(limits, reserveUsd)) return request.length > largeBytes ? this.largeGroup : this.group
+    const known = this.limitedGroups.get(tenantId)
+    if (known !== undefined) return known
+    // One at a time: they would wait for each other in the database.
+    const group = this.createGroup(1, (items) => submitLimited(this.options.db, tenantId, jobsOf(items)))
+    this.limitedGroups.set(tenantId, group)
+    return group
+  }
+
+  private async settleUnlimited(items: readonly Waiting[]): Promise<SubmitResult[]> {
+    const absent = items.filter(({ isAbsent }) => isAbsent).length
+    const order: SubmitOrder = this.leaning > 0 && absent <= items.length / 2 ? 'look first' : 'insert first'
+    const settled = await submitBatch(this.options.db, jobsOf(items), order)
+    for (const { kind } of settled) this.lean(kind === 'created' ? -1 : 1)
+    return settled
+  }
+
+  private async commit(items: Waiting[], settle: Settle): Promise<Settled[]> {
     const live = items.filter((item) => !item.abandoned)
     if (live.length === 0) return items.map(() => null)
-    const jobs = live.map(({ job }) => job)
-    const absent = live.filter(({ isAbsent }) => isAbsent).length
-    const order: SubmitOrder = this.leaning > 0 && absent <= live.length / 2 ? 'look first' : 'insert first'
-    const settled = await this.stored(() => submitBatch(this.options.db, jobs, order))
-    for (const { kind } of settled) this.lean(kind === 'created' ? -1 : 1)
+    const settled = await this.stored(() => settle(live))
     if (pauseAt !== null) await pauseAt('api.committed')
-    this.options.wake(lanesToWake(settled))
+    this.options.wake(lanesToWake(settled.filter((result) => result.kind !== 'refused')))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))
     return items.map((item) => results.get(item) ?? null)
   }
@@ -194,6 +243,8 @@ export class Submissions {
     return error
   }
 }
+
+const jobsOf = (items: readonly Waiting[]): NewJob[] => items.map(({ job }) => job)
 
 /** Again with the same ids: whether the lost statement took effect or not, the result is the same. */
 async function persistently<T>(run: () => Promise<T>): Promise<T> {

@@ -29,6 +29,7 @@ export const tablePrivileges: Readonly<Record<string, readonly Privilege[]>> = {
   stream_chunks: all,
   tenant_days: all,
   tenant_seconds: all,
+  tenant_submissions: ['select', 'insert', 'update'],
   tenants: ['select', 'insert', 'update'],
   workers: all,
 }

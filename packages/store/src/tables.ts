@@ -230,6 +230,14 @@ interface TenantsTable {
   max_paid_attempts: number | null
   ttl_seconds: number | null
   timeout_seconds: number | null
+  weight: Generated<number>
+  max_running: number | null
+  max_queued: number | null
+  submissions_per_second: number | null
+  calls_per_minute: number | null
+  tokens_per_minute: number | null
+  budget_day_usd: number | null
+  budget_month_usd: number | null
 }
 
 export type Scope = 'submit' | 'read' | 'admin' | 'operator'

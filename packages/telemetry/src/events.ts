@@ -163,6 +163,7 @@ export const events = {
     'reason',
   ),
   'lane.resumed': event('info', 'The lane is open again.', 'lane', 'tenant', 'reason'),
+  'tenant.changed': event('info', 'A tenant was made, or its limits were set.', 'tenant', 'req_id', 'reason'),
 
   'spool.written': event(
     'warn',

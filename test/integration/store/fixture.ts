@@ -98,6 +98,8 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
+    reserveUsd: null,
+    reserveTokens: null,
     ...rest,
   }
 }

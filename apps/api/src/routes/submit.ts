@@ -68,7 +68,15 @@ export function submitRoute(body: z.ZodType): ApiRoute {
       200: { description: 'The job has ended: with its answer, failed or cancelled', schema: jobSchema },
       202: { description: 'Accepted: queued, running or uncertain', schema: jobSchema },
     },
-    errors: ['idempotency_key_missing', 'idempotency_key_invalid', 'idempotency_key_reused', 'overloaded'],
+    errors: [
+      'idempotency_key_missing',
+      'idempotency_key_invalid',
+      'idempotency_key_reused',
+      'no_price',
+      'rate_limited',
+      'backlog_full',
+      'overloaded',
+    ],
     handle: submit,
   }
 }

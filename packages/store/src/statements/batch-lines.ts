@@ -16,6 +16,8 @@ export interface ReadyLine {
   request: Buffer
   job_id: string
   refusal: { code: string; message: string } | null
+  reserve_usd: number | null
+  reserve_tokens: number | null
 }
 
 /** The next lines to submit, in order: at most `limit`, with about `maxBytes` of requests, but at least one. */
@@ -27,7 +29,8 @@ export async function readReadyLines(db: Db, batchId: string, limit: number, max
       order by l.line limit ${limit}
     ),
     sized as (select line, sum(size) over (order by line) - size as before from page)
-    select l.line, l.custom_id, l.fingerprint, l.model, l.lane, l.request, l.job_id, l.refusal
+    select l.line, l.custom_id, l.fingerprint, l.model, l.lane, l.request, l.job_id, l.refusal, l.reserve_usd,
+      l.reserve_tokens
     from sized s join batch_lines l on l.batch_id = ${batchId}::uuid and l.line = s.line
     where s.before < ${maxBytes}
     order by l.line

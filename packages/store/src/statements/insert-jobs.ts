@@ -40,6 +40,9 @@ export interface NewJob {
   runAt: string | null
   /** Added to `runAt` by the database clock. */
   delaySeconds: number
+  /** The most that one call can cost, US dollars, and use, tokens; null: unknown. */
+  reserveUsd: number | null
+  reserveTokens: number | null
 }
 
 export const newJobColumns: ColumnMap<NewJob> = {
@@ -65,6 +68,8 @@ export const newJobColumns: ColumnMap<NewJob> = {
   max_paid_attempts: ['smallint', (job) => job.maxPaidAttempts],
   run_at: ['timestamptz', (job) => job.runAt],
   delay_seconds: ['integer', (job) => job.delaySeconds],
+  reserve_usd: ['numeric', (job) => job.reserveUsd],
+  reserve_tokens: ['integer', (job) => job.reserveTokens],
 }
 
 /**
@@ -81,22 +86,22 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, body_digest, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
-      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at
+      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, reserve_usd, reserve_tokens, state, run_at, deadline_at
     )
     select
       n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.body_digest, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
-      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
+      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts, n.reserve_usd, n.reserve_tokens,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds)
     from ${new Rows(jobs, newJobColumns, 'n')}
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
-    returning id, run_at, deadline_at, created_at, reserve_usd, reserve_tokens
+    returning id, run_at, deadline_at, created_at
   `
   const jobOf = new Map(jobs.map((job) => [job.id, job]))
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
 }
 
-type DecidedByDatabase = Pick<JobRow, 'id' | 'run_at' | 'deadline_at' | 'created_at' | 'reserve_usd' | 'reserve_tokens'>
+type DecidedByDatabase = Pick<JobRow, 'id' | 'run_at' | 'deadline_at' | 'created_at'>
 
 /** The row of a new job. Most of it is what was sent, and reading that back costs as much as sending it. */
 function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
@@ -122,8 +127,8 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     consented_paid: 0,
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
-    reserve_usd: decided.reserve_usd,
-    reserve_tokens: decided.reserve_tokens,
+    reserve_usd: job.reserveUsd,
+    reserve_tokens: job.reserveTokens,
     response: null,
     response_pieces: null,
     response_bytes: null,

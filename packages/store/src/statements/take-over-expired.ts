@@ -50,7 +50,7 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
       id = n.id, fingerprint = n.fingerprint, body_digest = n.body_digest, operation = n.operation, model = n.model, lane = n.lane, request = n.request,
       request_headers = n.request_headers::jsonb, streamed = n.streamed, owner_batch = n.owner_batch, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
       deadline_seconds = n.deadline_seconds, on_uncertain = n.on_uncertain, max_attempts = n.max_attempts,
-      max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
+      max_paid_attempts = n.max_paid_attempts, reserve_usd = n.reserve_usd, reserve_tokens = n.reserve_tokens, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
       response = null, response_pieces = null, response_bytes = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
