@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { claimJobs, type Claim, type Claimed, type ClaimRequest, type Db } from '@askonce/store'
 import { createMetrics, type Log } from '@askonce/telemetry'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -58,7 +59,7 @@ function taken(concurrency = 3) {
 /** Lets so much time pass, and what is due at its end come to rest. */
 async function settle(ms = 0): Promise<void> {
   await vi.advanceTimersByTimeAsync(ms)
-  for (let turn = 0; turn < 5; turn += 1) await vi.advanceTimersByTimeAsync(0)
+  for (let turn = 0; turn < 5; turn += 1) await nextTurn()
 }
 const asked = (): ClaimRequest[] => vi.mocked(claimJobs).mock.calls.map(([, request]) => request)
 /** What the claims to come find; after the last, nothing. */
@@ -67,7 +68,7 @@ function finds(...all: Claimed[]): void {
 }
 
 beforeEach(() => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'setImmediate', 'performance', 'Date'] })
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance', 'Date'] })
   vi.mocked(claimJobs).mockReset().mockResolvedValue(nothing)
 })
 afterEach(() => {
