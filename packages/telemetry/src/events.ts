@@ -248,7 +248,6 @@ export const events = {
     'pid',
     'duration_ms',
   ),
-  'job.redispatched': event('warn', 'BullMQ had lost jobs; they are handed over again.', 'lane', 'count', 'reason'),
   'job.deadline_exceeded': event('warn', 'Queued jobs failed because their deadline passed.', 'count', 'error_code'),
   'job.uncertain_expired': event('warn', 'Held jobs failed because nobody decided in time.', 'count', 'error_code'),
   'batch.ended': event(

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import { redisAddress } from '@askonce/address'
 import { allScopes, hashKey, startApi, type RunningApi } from '@askonce/api'
 import { loadConfig, type Config } from '@askonce/config'
 import type { EndAction, Outcome } from '@askonce/core'
-import type { Waker } from '@askonce/queue'
+import type { QueueConnection, Waker } from '@askonce/queue'
 import {
   beatWorker,
   createApiKey,
@@ -27,6 +28,8 @@ export const bootstrapKey = 'contract-test-key-0001'
 export interface HarnessOptions {
   env?: Record<string, string>
   postgres?: TestPostgresOptions
+  /** A Redis for wake-ups; absent: they are only recorded. */
+  redisUrl?: string
 }
 
 export interface Reply {
@@ -148,7 +151,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
 /** An API on a database that exists, for tests with several. */
 export async function startOn(
   url: string,
-  { env = {} }: HarnessOptions = {},
+  { env = {}, redisUrl }: HarnessOptions = {},
 ): Promise<Pick<Harness, 'api' | 'config' | 'metrics' | 'woken' | 'lines'>> {
   const woken: string[] = []
   const lines: Record<string, unknown>[] = []
@@ -161,7 +164,11 @@ export async function startOn(
   const destination = { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) }
   const metrics = createMetrics()
   const log = createLog({ level: 'debug', role: 'api', destination })
-  const api = await startApi({ config, databaseUrl: url, queue: { kind: 'postgres', url }, log, metrics }, waker)
+  const recorded = redisUrl === undefined
+  const queue: QueueConnection = recorded
+    ? { kind: 'postgres', url }
+    : { ...redisAddress(redisUrl), prefix: config.redis.prefix }
+  const api = await startApi({ config, databaseUrl: url, queue, log, metrics }, recorded ? waker : undefined)
   return { api, config, metrics, woken, lines }
 }
 

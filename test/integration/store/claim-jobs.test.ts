@@ -313,9 +313,9 @@ describe('workers', () => {
   it('many claims and declarations at once: no attempt stays open under a dead worker', async () => {
     for (let round = 0; round < 20; round += 1) {
       const doomed = await addWorker(store)
-      const ids = await Promise.all([add(), add(), add()])
+      await Promise.all([add(), add(), add()])
       await Promise.all([
-        ...ids.map((id) => claim(doomed)),
+        ...[1, 2, 3].map(() => claim(doomed, 1)),
         markWorkerDead(store.db, doomed, 0).then(() => reclaimAttempts(store.db, '{}', 100, uncertainTtlSeconds)),
       ])
       const open = await store.query(
@@ -351,7 +351,8 @@ describe('one job, several claims', () => {
   ])('passes by one of which somebody holds %s', async (_, text) => {
     const [held, free] = await Promise.all([add({ run_at: inSeconds(-9) }), add()])
     const holder = await openTransaction(store, text, [held])
-    expect((await claim()).map(({ id }) => id)).toEqual([free])
+    // With one place for a tenant in its turn, only the head of a group is looked at: the next look finds the others.
+    expect((await claim(worker, 40)).map(({ id }) => id)).toEqual([free])
     expect(await ready()).toEqual([held])
     await holder.finish('rollback')
     expect((await claim()).map(({ id }) => id)).toEqual([held])
