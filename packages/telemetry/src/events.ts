@@ -250,7 +250,6 @@ export const events = {
     'duration_ms',
     'reason',
   ),
-  'job.redispatched': event('warn', 'BullMQ had lost jobs; they are handed over again.', 'lane', 'count', 'reason'),
   'job.deadline_exceeded': event('warn', 'Queued jobs failed because their deadline passed.', 'count', 'error_code'),
   'job.uncertain_expired': event('warn', 'Held jobs failed because nobody decided in time.', 'count', 'error_code'),
   'batch.ended': event(

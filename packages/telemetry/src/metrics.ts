@@ -58,7 +58,6 @@ export function createMetrics() {
     unstoredAnswers: gauge('unstored_answers', 'Paid answers that could not be stored so far: memory, disk', 'where'),
     claimsHeldBack: gaugeOfWorkers('claims_held_back', '1 while no claims are made because answers cannot be stored'),
     laneState,
-    redispatched: counter('redispatched_total', 'Hand-overs that BullMQ had lost'),
     reclaimed: counter('reclaimed_total', 'Attempts taken from dead workers'),
     loopFailures: counter('loop_failures_total', 'Failed rounds of loops', 'loop'),
 
