@@ -82,12 +82,17 @@ export async function claimJobs(
       select
         id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid, mark, metadata
       from claimed
+    ),
+    noted as (
+      insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id)
+      select ${workerId}::uuid, 0, id, attempt, tenant_id from claimed
     )
     select
-      id, attempt, generation, tenant_id, operation, model, lane, request, request_headers, streamed, timeout_ms, on_uncertain, reruns,
+      id, attempt, generation, tenant_id, operation, model, lane, r.request, r.request_headers, streamed, timeout_ms, on_uncertain, reruns,
       mark,
       extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
-    from claimed
+    from claimed c
+    cross join lateral (select request, request_headers from requests where job_id = c.id limit 1) r
   `
   return rows
 }
