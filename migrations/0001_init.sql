@@ -453,7 +453,8 @@ create table open_attempts (
   claim bigint not null,
   job_id uuid not null,
   attempt integer not null,
-  tenant_id text not null
+  tenant_id text not null,
+  lane text not null
 );
 create index open_attempts_by_claim on open_attempts (worker_id, claim, job_id);
 create index open_attempts_by_tenant on open_attempts (tenant_id);

@@ -40,9 +40,9 @@ async function ask(name: string): Promise<number> {
 /** Jobs that wait for a worker, by copies of one. */
 async function waiting(lane: string, count: number, forSeconds: number): Promise<void> {
   await fixture.query(
-    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
       ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, dispatch, dispatched_at)
-    select gen_random_uuid(), 'default', gen_random_uuid(), sha256('x'), 'embeddings', 'm', $1, '{}', 5, 1000, 60, 60, 'queued',
+    select gen_random_uuid(), 'default', gen_random_uuid(), sha256('x'), 'embeddings', 'm', $1, 5, 1000, 60, 60, 'queued',
       'rerun', 5, 2, now(), now(), 1, now() - make_interval(secs => $2::integer)
     from generate_series(1, $3::integer)`,
     [lane, forSeconds, count],
@@ -51,9 +51,9 @@ async function waiting(lane: string, count: number, forSeconds: number): Promise
 
 beforeAll(async () => {
   await fixture.query(
-    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
       ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, completed_at, expires_at)
-    select gen_random_uuid(), 'default', 'done' || n, sha256('x'), 'embeddings', 'm', 'openai', '{}', 5, 1000, 60, 60, 'cancelled',
+    select gen_random_uuid(), 'default', 'done' || n, sha256('x'), 'embeddings', 'm', 'openai', 5, 1000, 60, 60, 'cancelled',
       'rerun', 5, 2, now(), now(), now(), now()
     from generate_series(1, $1::integer) n`,
     [terminal],
@@ -77,7 +77,7 @@ afterAll(() => scaler.end())
 
 beforeEach(async () => {
   await fixture.query(`delete from jobs where state = 'queued'`)
-  await fixture.query('delete from attempts where finished_at is null')
+  await fixture.query('delete from open_attempts')
   await fixture.query('delete from lanes')
 })
 

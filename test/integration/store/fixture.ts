@@ -194,7 +194,7 @@ export async function insertAttempt(fixture: Fixture, jobId: string, given: Row 
   }
   await insertRow(fixture, 'attempts', row)
   if (row['finished_at'] !== undefined) return
-  const names = ['worker_id', 'job_id', 'attempt', 'tenant_id']
+  const names = ['worker_id', 'job_id', 'attempt', 'tenant_id', 'lane']
   await insertRow(fixture, 'open_attempts', { claim: row['claim'] ?? 0, ...only(row, names) })
 }
 

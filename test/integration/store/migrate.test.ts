@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import {
   assertSchema,
   CannotMigrateError,
@@ -8,8 +9,9 @@ import {
   SchemaVersionError,
 } from '@askonce/store'
 import { reapAll, spawnNode } from '@askonce/testkit'
-import { afterAll, describe, expect, it } from 'vitest'
+import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
 import { asRole, makeRole, run } from '../../migrated-database.ts'
+import { makeNextVersion } from '../../next-version.ts'
 import { openTransaction, untilBlocked, useStore } from './fixture.ts'
 
 const store = useStore()
@@ -221,7 +223,7 @@ describe('an older schema', () => {
     // To the version that comes after this one the schema of this one is the older one.
     const next = makeNextVersion('alter table tenants add column remark text;')
     const askonce = (...args: string[]): { status: number | null; text: string } => {
-      const env = { ...process.env, ASKONCE_DATABASE_URL: url }
+      const env = { PATH: process.env['PATH'], DATABASE_URL: url }
       const { status, stdout, stderr } = spawnSync(process.execPath, [next.program, ...args], { encoding: 'utf8', env })
       return { status, text: stdout + stderr }
     }

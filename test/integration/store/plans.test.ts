@@ -28,7 +28,7 @@ import { addWorker, ending, newJob, uncertainTtlSeconds, useStore } from './fixt
 const rows = 20
 /** Entries of indexes and rows of tables that it may read for each of them, versions left behind by updates included. */
 const readsPerRow = 25
-const tables = ['jobs', 'attempts', 'stream_chunks']
+const tables = ['jobs', 'requests', 'answers', 'attempts', 'stream_chunks']
 
 /** One connection: what it prepares and what it reads can be asked of it. */
 const fixture = useStore({ poolSize: 1 })
@@ -177,19 +177,23 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
 
 /** Succeeded jobs with one attempt each, and queued ones that wait in Redis. */
 async function fill(prefix: string, succeeded: number, queued: number): Promise<void> {
-  const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+  const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
     ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at`
   const values = (
     kind: string,
   ): string => `gen_random_uuid(), 'default', '${prefix}-${kind}-' || n, sha256('one'), 'chat.completions',
-    'simulated/one', 'simulated', '{}', 5, 60000, 3600, 86400, 'rerun', 5, 2, now(), now() + interval '1 day'`
+    'simulated/one', 'simulated', 5, 60000, 3600, 86400, 'rerun', 5, 2, now(), now() + interval '1 day'`
   await fixture.query(
     `with made as (
-      insert into jobs (${columns}, state, attempt, tries, paid, billed, started_at, completed_at, expires_at, response, response_status,
-        response_content_type, answer_attempt)
-      select ${values('old')}, 'succeeded', 1, 1, 1, 1, now(), now(), now() + interval '1 day', '{}', 200, 'application/json', 1
+      insert into jobs (${columns}, state, attempt, tries, paid, billed, started_at, completed_at, expires_at, response_status, answer_attempt)
+      select ${values('old')}, 'succeeded', 1, 1, 1, 1, now(), now(), now() + interval '1 day', 200, 1
       from generate_series(1, $1::integer) n
       returning *
+    ),
+    asked as (insert into requests (job_id, request) select id, '{}' from made),
+    answered as (
+      insert into answers (job_id, tenant_id, attempt, response, response_content_type, answer_id, findable)
+      select id, tenant_id, 1, '{}', 'application/json', id, true from made
     )
     insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id,
       finished_at, outcome, billing)
@@ -225,7 +229,7 @@ describe('kept plans of hot statements', () => {
       await query('analyze')
       plans.set(`of ${(size += more)} rows and some that wait`, await keptPlans())
     }
-    await query('truncate jobs, attempts')
+    await query('truncate jobs, requests, answers, expiries, job_lists, ready, attempts')
     await fill('alone', 1, 0)
     await query('analyze')
     plans.set('of one row', await keptPlans())

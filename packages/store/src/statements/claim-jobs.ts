@@ -84,8 +84,8 @@ export async function claimJobs(
       from claimed
     ),
     noted as (
-      insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id)
-      select ${workerId}::uuid, 0, id, attempt, tenant_id from claimed
+      insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id, lane)
+      select ${workerId}::uuid, 0, id, attempt, tenant_id, lane from claimed
     )
     select
       id, attempt, generation, tenant_id, operation, model, lane, r.request, r.request_headers, streamed, timeout_ms, on_uncertain, reruns,

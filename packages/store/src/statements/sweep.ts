@@ -17,6 +17,9 @@ export interface SweptRows {
   more: boolean
 }
 
+/** Entries of jobs that are gone, or that ran again, beside those of a statement's jobs: they must not take all its places. */
+const spareEntries = 100
+
 export const sweepBytes = 64 * 1024 * 1024
 
 /**
@@ -32,7 +35,8 @@ export async function sweepExpired(
 ): Promise<SweptRows> {
   const { rows } = await sql<{ due: number; picked: number; swept: number; dropped: number }>`
     with entries as materialized (
-      select ctid as place, expires_at, job_ids from expiries where expires_at <= now() order by expires_at limit ${limit}
+      select ctid as place, expires_at, job_ids from expiries where expires_at <= now()
+      order by expires_at limit ${limit + skip.length + spareEntries}
     ),
     -- In the order of the entries, as far as the limit goes.
     due as materialized (
