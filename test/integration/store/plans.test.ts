@@ -234,7 +234,7 @@ describe('kept plans of hot statements', () => {
     await query('analyze')
     plans.set('of one row', await keptPlans())
     // Nothing makes Postgres plan anew: these are the plans of one row, whose statistics know of no job that waits.
-    for (let part = 0; part < 10; part += 1) await fill(`large-${part}`, 100_000, 5_000)
+    for (let part = 0; part < 40; part += 1) await fill(`large-${part}`, 25_000, 1_250)
     read.set('of one row', await everyHotStatement('second'))
     await query('analyze')
     plans.set('of a million rows', await keptPlans())
