@@ -290,8 +290,6 @@ create table jobs (
   billed integer not null default 0,
   consented_paid integer not null default 0,
   reruns integer not null default 0,
-  dispatch integer not null default 0,
-  dispatched_at timestamp with time zone,
   run_at timestamp with time zone not null,
   deadline_at timestamp with time zone not null,
   reserve_usd numeric(20,10),
@@ -570,6 +568,350 @@ begin
     end if;
   end if;
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.claim_jobs(worker uuid, claim_number bigint, lane_name text, places integer, first_tenant text, first_credit integer, aged_first boolean, known_tenants text[], known_models text[], known_priorities smallint[], known_since timestamp with time zone[])
+ RETURNS TABLE(id uuid, attempt integer, generation integer, tenant_id text, operation text, model text, lane text, request bytea, request_headers jsonb, streamed boolean, timeout_ms integer, on_uncertain text, reruns integer, mark uuid, priority smallint, run_at timestamp with time zone, queue_ms double precision, next_tenant text, next_credit integer, more boolean, at_limit boolean)
+ LANGUAGE plpgsql
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+#variable_conflict use_column
+declare
+  -- Behind every model that a name can have.
+  behind constant text collate "C" := U&'\FFFF';
+  -- Groups of a tenant that are looked at in one visit: callers choose the names of models.
+  most_groups constant integer := 32;
+  -- Jobs that are looked at beyond those that are wanted, where some may not fit into what is left of a budget.
+  look_ahead constant integer := 50;
+  today constant date := (now() at time zone 'utc')::date;
+  this_second constant bigint := floor(extract(epoch from now()));
+  known_count constant integer := coalesce(cardinality(known_tenants), 0);
+  this_lane lanes%rowtype;
+  on_trial boolean := false;
+  closed_models text[];
+  models_on_trial text[];
+  places_left integer := places;
+  quantum integer := greatest(1, places / 16);
+  weight_of_more integer;
+  -- Where the search stands, and what it finds next.
+  at_tenant text collate "C";
+  at_model text collate "C";
+  at_priority smallint;
+  known integer;
+  found_tenant text collate "C";
+  found_model text collate "C";
+  found_priority smallint;
+  found_run_at timestamptz;
+  found_since timestamptz;
+  -- The tenant whose groups are gathered, and its visit.
+  visited text collate "C";
+  groups integer;
+  models text[];
+  priorities smallint[];
+  heads timestamptz[];
+  sinces timestamptz[];
+  turn integer[];
+  this integer;
+  tenant tenants%rowtype;
+  is_limited boolean;
+  keep_credit integer := first_credit;
+  credit integer;
+  wanted bigint;
+  got integer;
+  taken integer;
+  used bigint;
+  tokens_left bigint;
+  is_fresh boolean;
+  budget numeric;
+  budget_left numeric;
+  is_busy boolean := false;
+  is_at_limit boolean := false;
+begin
+  next_tenant := first_tenant;
+  next_credit := 0;
+  -- Marking a worker dead and claiming exclude each other, so no claim can slip in behind a reclaim. The lock is the weakest that does it:
+  -- beats do not wait for it.
+  perform from workers w where w.id = worker and not w.dead for key share;
+  if not found then return; end if;
+
+  select * into this_lane from lanes l where l.name = lane_name and l.model = '';
+  if found and this_lane.state <> 'open' then
+    if this_lane.state = 'stopped' or this_lane.until > now() or this_lane.turn_at > now() then return; end if;
+    -- What was closed for a time opens for one call at a time, until one is answered: all at once would meet the same refusal.
+    on_trial := true;
+    places_left := 1;
+  end if;
+  select
+    coalesce(array_agg(l.model) filter (where l.until > now() or l.turn_at > now()), '{}'),
+    coalesce(array_agg(l.model) filter (where l.until <= now() and coalesce(l.turn_at <= now(), true)), '{}')
+  into closed_models, models_on_trial
+  from lanes l where l.name = lane_name and l.model <> '' and l.state <> 'open';
+
+  <<rounds>>
+  for round in 1..3 loop
+    weight_of_more := 0;
+    -- From the first tenant to the end, then from the beginning to the first tenant.
+    for lap in 1..2 loop
+      at_tenant := case when lap = 1 then first_tenant else '' end;
+      at_model := case when lap = 1 and keep_credit = 0 then behind else '' end;
+      at_priority := case when lap = 1 and keep_credit = 0 then 32767 else -1 end;
+      known := 1;
+      visited := null;
+      models := '{}';
+      loop
+        -- The next group behind this one.
+        loop
+          while known <= known_count
+            and (known_tenants[known], known_models[known], known_priorities[known]) <= (at_tenant, at_model, at_priority)
+          loop
+            known := known + 1;
+          end loop;
+          found_since := '-infinity';
+          if known > known_count then
+            select r.tenant_id, r.model, r.priority, r.run_at into found_tenant, found_model, found_priority, found_run_at
+            from ready r
+            where r.lane = lane_name and (r.tenant_id, r.model, r.priority) > (at_tenant, at_model, at_priority)
+            order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id limit 1;
+            exit;
+          end if;
+          select r.tenant_id, r.model, r.priority, r.run_at into found_tenant, found_model, found_priority, found_run_at
+          from ready r
+          where r.lane = lane_name and (r.tenant_id, r.model, r.priority) > (at_tenant, at_model, at_priority)
+            and (r.tenant_id, r.model, r.priority) < (known_tenants[known], known_models[known], known_priorities[known])
+          order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id limit 1;
+          exit when found;
+          at_tenant := known_tenants[known];
+          at_model := known_models[known];
+          at_priority := known_priorities[known];
+          found_since := known_since[known];
+          select r.tenant_id, r.model, r.priority, r.run_at into found_tenant, found_model, found_priority, found_run_at
+          from ready r
+          where r.lane = lane_name and r.tenant_id = at_tenant and r.model = at_model and r.priority = at_priority
+            and r.run_at >= found_since
+          order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id limit 1;
+          exit when found;
+        end loop;
+        if lap = 2 and found_tenant > first_tenant then found_tenant := null; end if;
+
+        if found_tenant is null or found_tenant is distinct from visited then
+          if cardinality(models) > 0 then
+            -- All groups of this tenant are gathered: its turn.
+            select * into tenant from tenants t where t.id = visited;
+            credit := coalesce(tenant.weight, 1) * quantum;
+            if keep_credit > 0 and visited = first_tenant then credit := keep_credit; end if;
+            keep_credit := 0;
+            wanted := least(places_left, credit);
+            got := 0;
+            tokens_left := null;
+            budget := null;
+            budget_left := null;
+            is_limited := num_nonnulls(
+              tenant.max_running, tenant.calls_per_minute, tenant.tokens_per_minute, tenant.budget_day_usd, tenant.budget_month_usd
+            ) > 0;
+            if is_limited then
+              -- One claim at a time counts what a tenant has. Whoever comes second goes on to the next tenant.
+              select * into tenant from tenants t where t.id = visited for no key update skip locked;
+              if not found then
+                is_busy := true;
+                wanted := 0;
+              end if;
+            end if;
+            if wanted > 0 and tenant.max_running is not null then
+              select count(*) into used from open_attempts o where o.tenant_id = visited;
+              if tenant.max_running - used < wanted then
+                wanted := tenant.max_running - used;
+                is_at_limit := true;
+              end if;
+            end if;
+            if wanted > 0 and num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0 then
+              select
+                least(wanted, tenant.calls_per_minute - coalesce(sum(u.calls), 0)), tenant.tokens_per_minute - coalesce(sum(u.tokens), 0),
+                coalesce(sum(u.tokens), 0) = 0
+              into wanted, tokens_left, is_fresh
+              from tenant_seconds u where u.tenant_id = visited and u."second" >= this_second - 60;
+            end if;
+            if wanted > 0 and num_nonnulls(tenant.budget_day_usd, tenant.budget_month_usd) > 0 then
+              if not exists (select from tenant_days d where d.tenant_id = visited and d.day = today) then
+                -- The first call of a day, or the first under a budget: begin with what the ledger says of this month so far.
+                insert into tenant_days (tenant_id, day, spent_usd)
+                select visited, day, sum(cost_usd)
+                from (
+                  select today as day, 0 as cost_usd
+                  union all
+                  select (a.started_at at time zone 'utc')::date, coalesce(a.cost_usd, 0) from attempts a
+                  where a.tenant_id = visited and a.started_at >= date_trunc('month', now(), 'utc')
+                ) spent
+                group by day
+                on conflict do nothing;
+              end if;
+              select least(
+                tenant.budget_day_usd - coalesce(sum(d.spent_usd + d.reserved_usd) filter (where d.day = today), 0),
+                tenant.budget_month_usd - coalesce(sum(d.spent_usd + d.reserved_usd), 0)
+              ) into budget_left
+              from tenant_days d where d.tenant_id = visited and d.day between date_trunc('month', today)::date and today;
+              budget := least(tenant.budget_day_usd, tenant.budget_month_usd);
+            end if;
+
+            if wanted > 0 and on_trial then
+              update lanes l set
+                turn_at = case when l.state = 'paused' then now() + interval '1 second' end,
+                until = case when l.state = 'breaker' then now() + interval '1 minute' else l.until end
+              where (l.name, l.model) in (
+                select o.name, o.model from lanes o
+                where o.name = lane_name and o.model = '' and o.state in ('paused', 'breaker') and o.until <= now()
+                  and coalesce(o.turn_at <= now(), true)
+                for update skip locked
+              );
+              if not found then return; end if;
+            end if;
+            if wanted > 0 then
+              select array_agg(g.i order by case when aged_first and g.head < now() - interval '1 hour' then g.head end, g.priority, g.head)
+              into turn
+              from unnest(heads, priorities) with ordinality g (head, priority, i);
+              foreach this in array turn loop
+                exit when got >= wanted;
+                taken := wanted - got;
+                if models[this] = any(models_on_trial) then
+                  update lanes l set turn_at = now() + interval '1 second'
+                  where (l.name, l.model) in (
+                    select o.name, o.model from lanes o
+                    where o.name = lane_name and o.model = models[this] and o.until <= now() and coalesce(o.turn_at <= now(), true)
+                    for update skip locked
+                  );
+                  continue when not found;
+                  taken := 1;
+                end if;
+                return query
+                with candidates as materialized (
+                  select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, coalesce(r.reserve_tokens, 0) as reserve_tokens
+                  from ready r
+                  where r.lane = lane_name and r.tenant_id = visited and r.model = models[this] and r.priority = priorities[this]
+                    and r.run_at >= sinces[this] and r.run_at <= now() and r.deadline_at > now()
+                    and (budget is null or r.reserve_usd <= budget)
+                  order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
+                  limit taken + case when is_limited then look_ahead else 0 end
+                  for update skip locked
+                ),
+                picked as materialized (
+                  select f.place, f.job_id
+                  from (
+                    select
+                      c.*, sum(c.reserve_usd) over fitting as usd, sum(c.reserve_tokens) over fitting as tokens,
+                      row_number() over fitting as place_in_turn
+                    from candidates c
+                    where (budget_left is null or c.reserve_usd <= budget_left)
+                      -- What is larger than the whole limit runs when nothing else has in the last minute.
+                      and (tokens_left is null or is_fresh or c.reserve_tokens <= tokens_left)
+                    window fitting as (order by c.run_at, c.job_id)
+                  ) f
+                  where f.place_in_turn <= taken and (budget_left is null or f.usd <= budget_left)
+                    and (tokens_left is null or f.tokens <= tokens_left or (is_fresh and f.place_in_turn = 1))
+                ),
+                due as materialized (
+                  select j.id from jobs j
+                  where j.id = any(array(select p.job_id from picked p)) and coalesce(
+                    j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+                    and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+                    false
+                  )
+                  order by j.tenant_id || '', j.idempotency_key
+                  for update skip locked
+                ),
+                claimed as (
+                  update jobs j
+                  set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
+                  where j.id = any(array(select d.id from due d))
+                  returning j.*, gen_random_uuid() as mark
+                ),
+                gone as (
+                  delete from ready r
+                  where r.ctid = any(array(select p.place from picked p where p.job_id in (select d.id from due d)))
+                ),
+                opened as (
+                  insert into attempts (
+                    job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id, mark, metadata,
+                    claim, reserved_usd, reserved_tokens
+                  )
+                  select
+                    c.id, c.attempt, c.generation, c.tenant_id, c.idempotency_key, c.fingerprint, c.operation, c.lane, c.model, worker,
+                    c.mark, c.metadata, claim_number, case when budget is not null then c.reserve_usd end,
+                    case when tokens_left is not null then coalesce(c.reserve_tokens, 0) end
+                  from claimed c
+                ),
+                noted as (
+                  insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id, lane)
+                  select worker, claim_number, c.id, c.attempt, c.tenant_id, c.lane from claimed c
+                ),
+                reserved as (
+                  update tenant_days d set reserved_usd = d.reserved_usd + (select coalesce(sum(c.reserve_usd), 0) from claimed c)
+                  where budget is not null and d.tenant_id = visited and d.day = today
+                  returning 1
+                ),
+                -- After the day: ends lock them in this order, too.
+                counted as (
+                  insert into tenant_seconds as u (tenant_id, "second", calls, tokens)
+                  select visited, this_second, count(*), coalesce(sum(c.reserve_tokens), 0) from claimed c
+                  where num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0 and (select count(*) from reserved) >= 0
+                  having count(*) > 0
+                  on conflict (tenant_id, "second") do update
+                  set calls = u.calls + excluded.calls, tokens = u.tokens + excluded.tokens
+                )
+                select
+                  c.id, c.attempt, c.generation, c.tenant_id, c.operation, c.model, c.lane, q.request, q.request_headers, c.streamed,
+                  c.timeout_ms, c.on_uncertain, c.reruns, c.mark, c.priority, c.run_at,
+                  extract(epoch from now() - c.run_at)::float8 * 1000, null::text, null::integer, null::boolean, null::boolean
+                from claimed c
+                left join lateral (select r.request, r.request_headers from requests r where r.job_id = c.id limit 1) q on true;
+                get diagnostics taken = row_count;
+                got := got + taken;
+                -- What is left was counted before these: the next group of this tenant waits for its next visit.
+                exit when taken > 0 and num_nonnulls(tokens_left, budget_left) > 0;
+              end loop;
+              if got = 0 and on_trial and this_lane.state = 'breaker' then
+                -- Nothing to probe with: the next look may probe at once.
+                update lanes l set until = now() where l.name = lane_name and l.model = '' and l.state = 'breaker';
+              end if;
+            end if;
+            places_left := places_left - got;
+            if got > 0 and got = wanted then weight_of_more := weight_of_more + coalesce(tenant.weight, 1); end if;
+            next_tenant := visited;
+            next_credit := 0;
+            if places_left = 0 then
+              next_credit := credit - got;
+              exit rounds;
+            end if;
+          end if;
+          exit when found_tenant is null;
+          visited := found_tenant;
+          groups := 0;
+          models := '{}';
+          priorities := '{}';
+          heads := '{}';
+          sinces := '{}';
+        end if;
+        groups := groups + 1;
+        if found_run_at <= now() and found_model <> all(closed_models) then
+          models := models || found_model::text;
+          priorities := priorities || found_priority;
+          heads := heads || found_run_at;
+          sinces := sinces || found_since;
+        end if;
+        at_tenant := found_tenant;
+        at_model := case when groups < most_groups then found_model else behind end;
+        at_priority := found_priority;
+      end loop;
+    end loop;
+    -- Places that nobody else wants go to those who have more.
+    exit when weight_of_more = 0;
+    quantum := greatest(1, ceil(places_left::numeric / weight_of_more));
+  end loop;
+
+  id := null;
+  more := places_left = 0 or is_busy;
+  at_limit := is_at_limit;
+  return next;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.forget_id()

@@ -49,7 +49,6 @@ function newJob(id: string): NewJob {
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
-    dispatch: true,
   }
 }
 
@@ -101,7 +100,17 @@ async function measure(pauseMs: number, waits: 'on' | 'off'): Promise<Map<string
   for (let index = 0; index < jobs; index += 1) {
     const id = randomUUID()
     await time('submitted', () => submitBatch(db, [newJob(id)]))
-    await time('claimed', () => claimJobs(db, worker, [id], []))
+    await time('claimed', () =>
+      claimJobs(db, {
+        workerId: worker,
+        number: index,
+        lane: 'simulated',
+        places: 1,
+        turn: { tenant: '', credit: 0 },
+        agedFirst: false,
+        known: [],
+      }),
+    )
     await time('answer stored', () => endAttempts(db, [answer(id)], 86_400))
     await time('told', () => notify(db, settledChannel, [id]))
     await time('answer read', () => readJobs(db, [{ tenantId: 'default', id }]))

@@ -1,7 +1,6 @@
 import { Intake } from '@askonce/intake'
-import type { Dispatcher } from '@askonce/queue'
+import type { Waker } from '@askonce/queue'
 import {
-  dueChannel,
   interruptedChannel,
   LaneWatch,
   lanesChannel,
@@ -18,7 +17,6 @@ import {
 import { Outage } from '@askonce/telemetry'
 import type { ApiContext, Parts } from './context.ts'
 import { CostlyReads, readConnections } from './costly-reads.ts'
-import { HandOver } from './hand-over.ts'
 import { JobReader } from './job-reader.ts'
 import { KeyRing } from './key-ring.ts'
 import { LaneBook } from './lane-book.ts'
@@ -28,7 +26,7 @@ import { Submissions } from './submissions.ts'
 import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
 
-const channels = { settled: settledChannel, due: dueChannel, interrupted: interruptedChannel } as const
+const channels = { settled: settledChannel, interrupted: interruptedChannel } as const
 const listenTimeoutMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
 const closeLimitMs = 2_000
@@ -41,7 +39,7 @@ export interface Assembly {
 }
 
 /** Builds what the routes work with. Nothing is connected before its first use, and everything comes back by itself. */
-export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly {
+export function assemble(context: ApiContext, waker: Waker): Assembly {
   const { config, databaseUrl, poolerUrl = null, log, metrics, workerProblems = null } = context
   const outage = new Outage(log, 'store')
   let closing = false
@@ -87,9 +85,8 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     onError: unavailable,
     queryTimeoutMs: listenTimeoutMs,
   })
-  const handOver = new HandOver(dispatcher, log)
   const lanes = new LaneBook(config.lanes, watch)
-  const intake = new Intake({ config, isOpen: (lane, model) => watch.isOpen(lane, model) })
+  const intake = new Intake(config)
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }
@@ -104,7 +101,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
     log,
     metrics,
     maxWaiting: config.limits.maxQueuedSubmissions,
-    handOver: (items) => handOver.add(items),
+    wake: (lanes) => waker.wake(lanes),
   })
   const parts: Parts = {
     config,
@@ -123,7 +120,7 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
       probe,
       submissionTrouble: () => submissions.trouble,
       databaseUrl,
-      dispatcher,
+      waker,
       workerProblems,
     }),
     refreshLanes: () => watch.refresh(),
@@ -134,13 +131,16 @@ export function assemble(context: ApiContext, dispatcher: Dispatcher): Assembly 
       }
       say(channels[news], ids)
     },
-    announceLane: (name) => say(lanesChannel, [name]),
+    announceLane: (name) => {
+      say(lanesChannel, [name])
+      waker.wake([name])
+    },
+    wake: (lanes) => waker.wake(lanes),
   }
   const close = async (): Promise<void> => {
     closing = true
     watch.close()
-    await handOver.flush()
-    await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, dispatcher.close())])
+    await Promise.all([atMost(closeLimitMs, session.close()), atMost(closeLimitMs, waker.close())])
     await Promise.all([atMost(closeLimitMs, closeDatabase()), atMost(closeLimitMs, reads.close()), intake.close()])
   }
   return { parts, unavailable, close }

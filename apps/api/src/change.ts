@@ -135,8 +135,12 @@ async function forget(parts: Parts, deleted: readonly Outcome[]): Promise<void> 
 
 function announce(parts: Parts, { news }: Change, changed: readonly Outcome[]): void {
   const ids = changed.map(({ id }) => id)
+  const lanes = changed.flatMap((outcome) =>
+    typeof outcome.changed === 'object' && outcome.changed !== null ? [outcome.changed.lane] : [],
+  )
   const interrupted = changed.filter(({ was }) => was === 'running').map(({ id }) => id)
-  if (ids.length > 0) parts.announce(news, ids)
+  if (news === 'due') parts.wake([...new Set(lanes)])
+  else if (ids.length > 0) parts.announce(news, ids)
   if (interrupted.length > 0) parts.announce('interrupted', interrupted)
 }
 

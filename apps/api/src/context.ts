@@ -44,10 +44,12 @@ export interface Parts {
   /** Reads the lanes from the database now. */
   refreshLanes: () => Promise<void>
   /**
-   * Tells every process that these jobs have settled, are due, or were taken from a call that is under way. Hints: a lost one costs
+   * Tells every process that these jobs have settled, or were taken from a call that is under way. Hints: a lost one costs
    * half a second.
    */
-  announce: (news: 'settled' | 'due' | 'interrupted', ids: readonly string[]) => void
+  announce: (news: 'settled' | 'interrupted', ids: readonly string[]) => void
   /** Tells every process that a lane has changed. */
   announceLane: (name: string) => void
+  /** Tells workers that there is work in these lanes. */
+  wake: (lanes: readonly string[]) => void
 }

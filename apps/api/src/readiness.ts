@@ -1,4 +1,4 @@
-import type { Dispatcher } from '@askonce/queue'
+import type { Waker } from '@askonce/queue'
 import { assertSchema, SchemaVersionError, StoreRefusalError, type StoreProbe } from '@askonce/store'
 import { errorReason } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
@@ -22,7 +22,7 @@ export interface ReadinessOptions {
   /** Why the last submissions were not stored; null: they were, or there were none lately. */
   submissionTrouble: () => Error | null
   databaseUrl: string
-  dispatcher: Dispatcher
+  waker: Waker
   workerProblems: (() => Promise<string[]>) | null
 }
 
@@ -54,11 +54,11 @@ export class Readiness {
   }
 
   private async look(): Promise<Checks> {
-    const { dispatcher, workerProblems } = this.options
+    const { waker, workerProblems } = this.options
     const [database, schema, queue, worker] = await Promise.all([
       attempt(() => this.checkDatabase()),
       attempt(() => this.checkSchema()),
-      attempt(() => dispatcher.ping()),
+      attempt(() => waker.ping()),
       workerProblems === null ? null : attempt(() => refuseProblems(workerProblems)),
     ])
     const checks = { database, schema, queue, ...(worker === null ? {} : { worker }) }

@@ -3,9 +3,9 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { version } from '@askonce/config'
 import { apiDrainMs } from '@askonce/core'
-import { openDispatcher, type Dispatcher } from '@askonce/queue'
+import { openWaker, type Waker } from '@askonce/queue'
 import { isDataError, readDatabaseId } from '@askonce/store'
-import { errorReason, tellQueueShared } from '@askonce/telemetry'
+import { errorReason, Outage, tellQueueShared } from '@askonce/telemetry'
 import type { FastifyInstance } from 'fastify'
 import { assemble, type Assembly } from './assemble.ts'
 import type { ApiContext } from './context.ts'
@@ -28,15 +28,12 @@ export interface RunningApi {
 
 /**
  * Starts the HTTP API. Postgres and BullMQ may be away now and at any time: requests that need them get 503 until they are
- * back. Rejects when the port cannot be had. The schema is the caller's to check. `dispatcher` is for tests.
+ * back. Rejects when the port cannot be had. The schema is the caller's to check. `waker` is for tests.
  */
-export async function startApi(
-  context: ApiContext,
-  dispatcher: Dispatcher = dispatcherOf(context),
-): Promise<RunningApi> {
+export async function startApi(context: ApiContext, waker: Waker = wakerOf(context)): Promise<RunningApi> {
   const startedAtMs = performance.now()
   const { config, log } = context
-  const assembly = assemble(context, dispatcher)
+  const assembly = assemble(context, waker)
   const { parts } = assembly
   const app = createServer(parts, {
     onClosing: () => {
@@ -77,9 +74,11 @@ export async function startApi(
   return { address, bootstrapKeyIsRevoked: () => revoked, close: () => (closed ??= close()) }
 }
 
-function dispatcherOf({ queue, databaseUrl, log }: ApiContext): Dispatcher {
-  return openDispatcher(queue, {
+function wakerOf({ queue, databaseUrl, log }: ApiContext): Waker {
+  const outage = new Outage(log, 'queue')
+  return openWaker(queue, {
     onError: () => undefined,
+    onSent: (error) => (error === null ? outage.worked() : outage.failed(error)),
     databaseId: () => readDatabaseId(databaseUrl),
     onShared: (reason) => tellQueueShared(log, reason),
   })

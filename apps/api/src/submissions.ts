@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pauseAt } from '@askonce/config'
-import type { DispatchItem } from '@askonce/queue'
-import { dispatchesOf, GroupCommit, isUnavailable, OverloadedError, submitBatch } from '@askonce/store'
+import { GroupCommit, isUnavailable, lanesToWake, OverloadedError, submitBatch } from '@askonce/store'
 import type { Db, NewJob, SubmitKind, SubmitOrder, SubmitResult } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
 import { patiently } from './patience.ts'
@@ -39,8 +38,8 @@ interface SubmissionsOptions {
   log: Log
   metrics: Metrics
   maxWaiting: number
-  /** Called after each commit with the jobs that are to be handed to BullMQ. */
-  handOver: (items: readonly DispatchItem[]) => void
+  /** Called after each commit with the lanes in which it has made jobs run. */
+  wake: (lanes: readonly string[]) => void
 }
 
 /** The way into the table: concurrent submissions share statements and commits. */
@@ -124,7 +123,7 @@ export class Submissions {
     const known = settled.filter(({ kind }) => kind !== 'created').length
     this.order = known > settled.length / 2 ? 'look first' : 'insert first'
     if (pauseAt !== null) await pauseAt('api.committed')
-    this.options.handOver(dispatchesOf(settled))
+    this.options.wake(lanesToWake(settled))
     const results = new Map(live.map((item, index) => [item, settled[index] ?? null]))
     return items.map((item) => results.get(item) ?? null)
   }

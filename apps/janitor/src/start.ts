@@ -1,13 +1,11 @@
 import { hostname } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { pauseAt, version, type Config } from '@askonce/config'
+import { version, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
-import { openDispatcher, type QueueConnection } from '@askonce/queue'
+import { openWaker, type QueueConnection } from '@askonce/queue'
 import {
-  dueChannel,
   failForgotten,
   failOverdue,
-  lanesChannel,
   notify,
   openDatabase,
   readDatabaseId,
@@ -17,15 +15,12 @@ import {
   settledChannel,
   StoreProbe,
   sweepsOf,
-  takeBackDispatches,
-  takeDueJobs,
   type Swept,
 } from '@askonce/store'
-import { errorReason, tellQueueShared, type Log, type Metrics } from '@askonce/telemetry'
+import { errorReason, Outage, tellQueueShared, type Log, type Metrics } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { BatchDriver } from './batches/driver.ts'
 import { startLoop, type Loop } from './loop.ts'
-import { Reconciler } from './reconcile.ts'
 import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
 
 export interface JanitorContext {
@@ -45,7 +40,6 @@ export interface Janitor {
   stop(): Promise<void>
 }
 
-const dispatchBatch = 500
 /** A stop waits no longer for a sweep that rests. */
 const longestRestMs = 1_000
 const batch = 500
@@ -66,15 +60,16 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     poolSize: config.database.poolSize,
   })
   const probe = new StoreProbe(db)
-  const dispatcher = openDispatcher(queue, {
+  const queueOutage = new Outage(log, 'queue')
+  const waker = openWaker(queue, {
     onError: () => undefined,
+    onSent: (error) => (error === null ? queueOutage.worked() : queueOutage.failed(error)),
     databaseId: () => readDatabaseId(databaseUrl),
     onShared: (reason) => tellQueueShared(log, reason),
   })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
   const workers = new WorkerWatch(db, config.worker.leaseMs, log)
-  const reconciler = new Reconciler(db, dispatcher, log, metrics)
-  const batches = new BatchDriver({ db, config, dispatcher, log })
+  const batches = new BatchDriver({ db, config, waker, log })
   const loops: Loop[] = []
   const loop = (name: string, everyMs: number, round: () => Promise<boolean>): Loop => {
     const started = startLoop({ name, everyMs, round, log, metrics })
@@ -82,20 +77,6 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     return started
   }
 
-  const dispatch = loop('dispatch', 200, async () => {
-    const jobs = await takeDueJobs(db, dispatchBatch)
-    if (jobs.length === 0) return false
-    if (pauseAt !== null) await pauseAt('janitor.taken')
-    try {
-      await dispatcher.dispatch(jobs)
-    } catch (error) {
-      // Not handed over after all. Should this fail too, the reconciler finds them.
-      await takeBackDispatches(db, jobs)
-      throw error
-    }
-    return jobs.length >= dispatchBatch
-  })
-  loop('reconcile', 1_000, () => reconciler.round())
   const reclaim = loop('reclaim', 500, async () => {
     const ended = await reclaimAttempts(db, JSON.stringify(jobError('worker_lost')), batch, uncertainTtlSeconds)
     const reclaimed = ended.filter(({ recorded }) => recorded)
@@ -118,7 +99,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       settledChannel,
       settled.map(({ jobId }) => jobId),
     )
-    if (reclaimed.some(({ movedTo }) => movedTo === 'queued')) dispatch.wake()
+    waker.wake([...new Set(reclaimed.filter(({ movedTo }) => movedTo === 'queued').map(({ lane }) => lane))])
     return reclaimed.length > 0
   })
   loop('watch workers', watchEveryMs, async () => {
@@ -190,9 +171,8 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   const listener = new Session({
     url: databaseUrl,
     name: 'askonce janitor listener',
-    channels: [dueChannel, lanesChannel, settledChannel],
-    onNotification: (channel, payload) => {
-      if (channel !== settledChannel) return dispatch.wake()
+    channels: [settledChannel],
+    onNotification: (_channel, payload) => {
       batches.hint(payload.split(','))
       results.wake()
     },
@@ -204,7 +184,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     async problems() {
       const [database, queueTrouble] = await Promise.all([
         probe.problem(),
-        dispatcher.ping().then(
+        waker.ping().then(
           () => null,
           (error: unknown) => `the queue: ${errorReason(error)}`,
         ),
@@ -216,11 +196,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
       log.event('janitor.stopping')
       // What a round has begun and Postgres does not answer is rolled back there.
       await atMost(roundEndsMs, Promise.all(loops.map((running) => running.stop())))
-      await Promise.all([
-        atMost(closeLimitMs, batches.close()),
-        atMost(closeLimitMs, listener.close()),
-        dispatcher.close(),
-      ])
+      await Promise.all([atMost(closeLimitMs, batches.close()), atMost(closeLimitMs, listener.close()), waker.close()])
       await atMost(closeLimitMs, close())
       log.event('janitor.stopped', { duration_ms: Math.round(performance.now() - startedAt) })
     },

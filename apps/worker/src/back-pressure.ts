@@ -22,7 +22,6 @@ export class BackPressure {
   private readonly onChange: () => void
   private reason: string | null = null
   private since = 0
-  private waiting: (() => void)[] = []
 
   constructor(log: Log, metrics: Metrics, onChange: () => void) {
     this.log = log
@@ -51,21 +50,10 @@ export class BackPressure {
     this.metrics.claimsHeldBack.set(found === null ? 0 : 1)
     if (found === null) {
       this.log.event('worker.resumed', { duration_ms: Math.round(performance.now() - this.since) })
-      this.letGo()
     } else {
       this.since = performance.now()
       this.log.event('worker.held_back', { count: answers, reason: found })
     }
     this.onChange()
-  }
-
-  /** Resolves when claims may be made, or the wait is given up. */
-  async untilFree(): Promise<void> {
-    if (this.reason !== null) await new Promise<void>((resolve) => this.waiting.push(resolve))
-  }
-
-  /** Lets go of the deliveries that wait. */
-  letGo(): void {
-    for (const resolve of this.waiting.splice(0)) resolve()
   }
 }

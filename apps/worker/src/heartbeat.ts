@@ -9,9 +9,13 @@ import { errorReason, type Log } from '@askonce/telemetry'
 const beatEveryMs = 500
 
 export interface HeartbeatOptions {
+  /** Claims may be made again. */
+  onFresh: () => void
   databaseUrl: string
   leaseMs: number
   log: Log
+  /** No claim before this one has open attempts. */
+  firstClaim: () => number
   /** The attempts that the ledger holds open under this worker's id, after every beat. */
   onOpenAttempts: (attempts: readonly OpenAttempt[]) => void
 }
@@ -32,7 +36,6 @@ export class Heartbeat {
   private loop: Promise<void> | null = null
   private looking = false
   private lookAgain = false
-  private readonly waiting: (() => void)[] = []
 
   constructor(options: HeartbeatOptions) {
     this.options = options
@@ -49,19 +52,6 @@ export class Heartbeat {
   }
 
   /**
-   * Resolves when the last beat is fresh, or the wait is given up. Deliveries wait here: giving them back one by one would empty the queue
-   * of a worker that cannot claim.
-   */
-  async untilFresh(): Promise<void> {
-    await new Promise<void>((resolve) => this.waiting.push(resolve))
-  }
-
-  /** Lets go of the deliveries that wait: this worker makes no more claims. */
-  giveUpWaiting(): void {
-    this.waiting.splice(0).forEach((resolve) => resolve())
-  }
-
-  /**
    * Looks at the open attempts now, not only after the next beat: somebody says that a call in hand has lost its job. The saying is a
    * hint and the row decides: the job may have been made to run again since, and then its new call must not be aborted.
    */
@@ -70,7 +60,7 @@ export class Heartbeat {
     this.lookAgain = this.looking
     if (this.looking) return
     this.looking = true
-    readOpenAttempts(this.session.db, this.id)
+    readOpenAttempts(this.session.db, this.id, this.options.firstClaim())
       .then(this.options.onOpenAttempts)
       // The next beat looks again.
       .catch(() => undefined)
@@ -100,7 +90,7 @@ export class Heartbeat {
   }
 
   private async beat(): Promise<void> {
-    const { log, onOpenAttempts } = this.options
+    const { log, firstClaim, onOpenAttempts } = this.options
     // Counted from before the statement: the janitor sees the beat later than that, so our half lease ends first.
     const sentAt = performance.now()
     if (!this.registered) {
@@ -113,10 +103,11 @@ export class Heartbeat {
       log.event('worker.id_changed', { worker: this.id, reason: 'declared dead by a janitor' })
       return this.beat()
     }
+    const wasFresh = this.fresh
     this.acknowledgedAt = sentAt
     this.lateSince = null
-    this.giveUpWaiting()
-    onOpenAttempts(await readOpenAttempts(this.session.db, this.id))
+    if (!wasFresh) this.options.onFresh()
+    onOpenAttempts(await readOpenAttempts(this.session.db, this.id, firstClaim()))
   }
 
   private late(error: unknown): void {

@@ -7,42 +7,66 @@ export type AbortReason = 'cancelled' | 'drained'
 export interface HeldAttempt {
   jobId: string
   attempt: number
+  /** Number of its claim. */
+  claim: number
   abort: AbortController
   /** Set when the call is aborted; decides the outcome that is recorded. */
   abortedFor: AbortReason | null
 }
 
+/** How long a server may go on with a claim whose reply was lost. */
+const lostForMs = 60_000
+
 /**
- * Everything a worker has in hand. A job is *claiming* from before its claim is sent until the reply: the ledger may show an open
- * attempt of it that is not known here yet. An open attempt that is neither held nor being claimed was never sent.
+ * Everything a worker has in hand. Claims are numbered: from before one is sent until its reply the ledger may show open attempts of it
+ * that are not known here yet. An open attempt that is neither held nor of a claim under way was never sent.
  */
 export class HeldAttempts {
   private readonly held = new Map<string, HeldAttempt>()
-  private readonly claiming = new Map<string, number>()
+  private readonly claiming = new Set<number>()
+  /** Claims whose reply was lost, and when, on the monotonic clock. */
+  private readonly lost = new Map<number, number>()
+  private numbers = 0
   private idle: (() => void)[] = []
 
   get size(): number {
     return this.held.size
   }
 
-  /** Deliveries between the start of their claim and the end of their attempt. */
+  /** Claims under way, and attempts that have not ended. */
   get busy(): number {
     return this.held.size + this.claiming.size
   }
 
-  beginClaim(jobId: string): void {
-    this.claiming.set(jobId, (this.claiming.get(jobId) ?? 0) + 1)
+  /** The number of a claim that is about to be sent. */
+  beginClaim(): number {
+    this.numbers += 1
+    this.claiming.add(this.numbers)
+    return this.numbers
   }
 
-  endClaim(jobId: string): void {
-    const left = (this.claiming.get(jobId) ?? 1) - 1
-    if (left > 0) this.claiming.set(jobId, left)
-    else this.claiming.delete(jobId)
+  endClaim(number: number): void {
+    this.claiming.delete(number)
     this.wake()
   }
 
-  hold(jobId: string, attempt: number): HeldAttempt {
-    const entry: HeldAttempt = { jobId, attempt, abort: new AbortController(), abortedFor: null }
+  /** It is not known whether it committed. */
+  loseClaim(number: number): void {
+    this.lost.set(number, performance.now())
+  }
+
+  /** No claim before this one has an open attempt: where a look at the open attempts may begin. */
+  firstClaim(): number {
+    for (const [number, at] of this.lost) if (performance.now() - at > lostForMs) this.lost.delete(number)
+    let first = this.numbers + 1
+    for (const number of this.claiming) first = Math.min(first, number)
+    for (const number of this.lost.keys()) first = Math.min(first, number)
+    for (const { claim } of this.held.values()) first = Math.min(first, claim)
+    return first
+  }
+
+  hold(jobId: string, attempt: number, claim: number): HeldAttempt {
+    const entry: HeldAttempt = { jobId, attempt, claim, abort: new AbortController(), abortedFor: null }
     this.held.set(nameOf(jobId, attempt), entry)
     return entry
   }
@@ -53,8 +77,8 @@ export class HeldAttempts {
   }
 
   /** Whether an open attempt of the ledger is, or may be about to become, one of ours. */
-  mayHold(jobId: string, attempt: number): boolean {
-    return this.claiming.has(jobId) || this.held.has(nameOf(jobId, attempt))
+  mayHold({ jobId, attempt, claim }: { jobId: string; attempt: number; claim: number }): boolean {
+    return this.claiming.has(claim) || this.held.has(nameOf(jobId, attempt))
   }
 
   /** Whether an attempt of one of these jobs is in hand. */

@@ -1,5 +1,5 @@
 import { pauseAt } from '@askonce/config'
-import type { FailureVerdict, Verdict } from '@askonce/core'
+import type { FailureVerdict, JobState, Verdict } from '@askonce/core'
 import type { Provider, StreamSink } from '@askonce/providers'
 import type { AttemptEndRecord, Claim } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
@@ -38,18 +38,19 @@ interface Flight {
 }
 
 /**
- * Carries a claimed attempt to its end. Our own row is written before this returns; the delivery in BullMQ is a wake-up whose
- * repetition finds nothing to claim. Never rejects.
+ * Carries a claimed attempt to its end, which is written before this returns. Milliseconds: the job is queued again, and due after them. Never
+ * rejects.
  */
-export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<void> {
+export async function runAttempt(parts: PipelineParts, claim: Claim, held: HeldAttempt): Promise<number | null> {
   const startedAt = performance.now()
   const stream = claim.streamed ? parts.streams.begin(claim) : null
   const end = await callAndDecide(parts, claim, held, stream)
-  const recorded = await recordAndReport(parts, { claim, held, startedAt, end })
+  const { committed, movedTo } = await recordAndReport(parts, { claim, held, startedAt, end })
   stream?.end()
-  if (!recorded || end.action !== 'answer') return
+  if (movedTo === 'queued') return end.delayMs
   const { lane, model } = claim
-  await parts.laneControl.onAnswer({ lane, model })
+  if (committed && end.action === 'answer') await parts.laneControl.onAnswer({ lane, model })
+  return null
 }
 
 // A function of its own, so that nothing but the end holds the answer's bytes while it waits for the database: see unload().
@@ -133,16 +134,16 @@ async function closeLane(
   await within(laneControl.onFailure(asked, verdict), laneLimitMs, late).catch(() => undefined)
 }
 
-/** Whether the end is in the database. */
+/** Whether the end is in the database, and where it moved the job to. */
 async function recordAndReport(
   parts: PipelineParts,
   { claim, held, startedAt, end: brought }: Flight,
-): Promise<boolean> {
+): Promise<{ committed: boolean; movedTo: JobState | null }> {
   const { recorder, metrics, log } = parts
   const durationMs = Math.round(performance.now() - startedAt)
   const { committed, end, ended } = await recorder.record(claim.tenant_id, brought)
   // An attempt whose end is not in the database stays held: a beat would take it for one that was never sent.
-  if (!committed) return false
+  if (!committed) return { committed, movedTo: null }
   parts.held.release(held)
   const outcome = end.action === 'answer' && ended?.answerAttempt !== end.attempt ? 'surplus' : end.outcome
   const lane = claim.lane
@@ -170,5 +171,5 @@ async function recordAndReport(
     tokens_out: end.outputTokens,
     cost_usd: end.costUsd,
   })
-  return true
+  return { committed, movedTo: ended?.movedTo ?? null }
 }

@@ -10,7 +10,6 @@ import {
   isUnavailable,
   notify,
   retryContention,
-  dueChannel,
   settledChannel,
   writeAnswerPieces,
   type AttemptEndRecord,
@@ -232,20 +231,12 @@ export class Recorder {
   private tell(rows: readonly EndedAttempt[]): void {
     const { db } = this.options
     const settled = rows.filter((row) => row.movedTo !== null && isSettled(row.movedTo))
-    const due = rows.filter((row) => row.movedTo === 'queued')
-    // Hints, after the commit: losing them costs latency only.
-    void Promise.all([
-      notify(
-        db,
-        settledChannel,
-        settled.map((row) => row.jobId),
-      ),
-      notify(
-        db,
-        dueChannel,
-        due.map((row) => row.jobId),
-      ),
-    ]).catch(() => undefined)
+    // A hint, after the commit: losing it costs latency only.
+    void notify(
+      db,
+      settledChannel,
+      settled.map((row) => row.jobId),
+    ).catch(() => undefined)
   }
 
   private async pause(ms: number): Promise<void> {

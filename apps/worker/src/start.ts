@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { pauseAt, version } from '@askonce/config'
+import { version } from '@askonce/config'
 import { createProvider, type Provider } from '@askonce/providers'
-import { openConsumer, openDispatcher, type Consumer } from '@askonce/queue'
+import { openConsumer, openWaker, type Consumer } from '@askonce/queue'
 import {
   interruptedChannel,
   lanesChannel,
@@ -16,7 +16,6 @@ import { errorReason, Outage, tellQueueShared } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { hostname } from 'node:os'
 import { BackPressure } from './back-pressure.ts'
-import { Claims } from './claims.ts'
 import type { WorkerContext } from './context.ts'
 import { unsentEnd } from './end-record.ts'
 import { Heartbeat } from './heartbeat.ts'
@@ -29,6 +28,7 @@ import { Recorder } from './recorder.ts'
 import { Safekeeping } from './safekeeping.ts'
 import { Spool } from './spool.ts'
 import { StreamWriter } from './stream-writer.ts'
+import { Taker } from './taker.ts'
 
 /** How long the ends of aborted calls may take to be written when the worker stops. */
 const lastWritesMs = 5_000
@@ -48,7 +48,7 @@ export interface Worker {
   lost(): string[]
 }
 
-/** Starts taking deliveries. Postgres and Redis may be away: it waits for them. */
+/** Starts taking jobs. Postgres and Redis may be away: it waits for them. */
 export async function startWorker(context: WorkerContext): Promise<Worker> {
   const { config, databaseUrl, poolerUrl = null, queue, log, metrics } = context
   const { concurrency, drainMs, leaseMs, spoolDir } = config.worker
@@ -87,27 +87,43 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
   )
   const databaseId = once(() => untilDone(() => readDatabaseId(databaseUrl), stopping.signal, storeFailed))
   const spool = new Spool(spoolDir)
-  const backPressure = new BackPressure(log, metrics, () => applyLanes())
+  const backPressure = new BackPressure(log, metrics, () => {
+    applyLanes()
+    lookAgain()
+  })
   const safekeeping = new Safekeeping({ spool, log, metrics, backPressure, databaseId })
   const recorder = new Recorder({ db, log, metrics, safekeeping, uncertainTtlMs: config.limits.uncertainTtlMs })
   const leftovers = new Leftovers({ spool, safekeeping, recorder, log, databaseId })
   // Said at once, whether or not Postgres is there. The worker works on: a spool is needed only where storing fails.
   void safekeeping.check()
 
-  const dispatcher = openDispatcher(queue, {
+  const waker = openWaker(queue, {
     onError: () => undefined,
+    onSent: (error) => (error === null ? queueOutage.worked() : queueOutage.failed(error)),
     databaseId,
     onShared: (reason) => tellQueueShared(log, reason),
   })
-  const consumers = new Map<string, Consumer>()
+  const takers = new Map<string, { taker: Taker; consumer: Consumer }>()
   const watch = new LaneWatch(db, { onChange: () => applyLanes(), onError: storeFailed })
+  /** Wake-ups are for workers that have free places. */
+  const applyPlaces = (lane: string): void => {
+    const parts = takers.get(lane)
+    if (parts === undefined) return
+    const { taker, consumer } = parts
+    const isClosed = watch.closedBy(lane) !== null || backPressure.heldBack !== null || stopping.signal.aborted
+    if (isClosed || !taker.wantsWakeUps) consumer.pause()
+    else consumer.resume()
+  }
   const applyLanes = (): void => {
-    for (const [lane, consumer] of consumers) {
-      const closed = watch.closedBy(lane) !== null || backPressure.heldBack !== null
-      if (stopping.signal.aborted || closed) consumer.pause()
-      else consumer.resume()
+    for (const [lane, { taker }] of takers) {
+      const isOpen = watch.closedBy(lane) === null
+      if (isOpen && closedLanes.delete(lane)) taker.look()
+      else if (!isOpen) closedLanes.add(lane)
+      applyPlaces(lane)
     }
   }
+  const closedLanes = new Set<string>()
+  const lookAgain = (): void => takers.forEach(({ taker }) => taker.look())
   const listener = new Session({
     url: databaseUrl,
     name: 'askonce worker listener',
@@ -125,18 +141,24 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     storeOutage.worked()
     recorder.databaseAnswers()
     for (const { jobId, attempt, owned } of attempts) if (!owned) held.abort(jobId, attempt, 'cancelled')
-    for (const { jobId, attempt } of attempts) {
+    for (const open of attempts) {
+      const { jobId, attempt } = open
       const name = `${jobId}.${attempt}`
-      if (held.mayHold(jobId, attempt) || ending.has(name)) continue
+      if (held.mayHold(open) || ending.has(name)) continue
       // Not awaited: beats go on whatever this takes.
       ending.add(name)
       void recorder.record('', unsentEnd({ id: jobId, attempt }, true)).finally(() => ending.delete(name))
     }
   }
-  const heartbeat = new Heartbeat({ databaseUrl, leaseMs, log, onOpenAttempts })
+  const heartbeat = new Heartbeat({
+    databaseUrl,
+    leaseMs,
+    log,
+    onFresh: lookAgain,
+    firstClaim: () => held.firstClaim(),
+    onOpenAttempts,
+  })
   const maySend = (): boolean => heartbeat.fresh && !stopping.signal.aborted
-  const mayClaim = (): boolean => maySend() && backPressure.heldBack === null
-  const claims = new Claims({ db, held, watch, log, metrics, workerId: () => heartbeat.id, mayClaim })
   const lookUps = new LookUps({ db, providers, recorder, log, metrics, stopping: stopping.signal })
   const streams = new StreamWriter(db, log, metrics)
   const parts: PipelineParts = {
@@ -160,19 +182,26 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     leftovers.start()
     lookUps.start()
     for (const { name: lane } of config.lanes) {
-      const handle = async (jobId: string): Promise<void> => {
-        queueOutage.worked()
-        if (!heartbeat.fresh) await heartbeat.untilFresh()
-        await backPressure.untilFree()
-        if (pauseAt !== null) await pauseAt('worker.delivered')
-        const claimed = await claims.claim(jobId, lane)
-        if (claimed !== null) await runAttempt(parts, claimed.claim, claimed.held)
-        if (pauseAt !== null) await pauseAt('worker.recorded')
-      }
-      consumers.set(
+      const taker = new Taker({
+        db,
         lane,
-        openConsumer(queue, { lane, concurrency, handle, onError: (error) => queueOutage.failed(error) }),
-      )
+        concurrency,
+        held,
+        log,
+        metrics,
+        workerId: () => heartbeat.id,
+        mayClaim: () => maySend() && backPressure.heldBack === null && watch.closedBy(lane) === null,
+        run: (claim, attempt) => runAttempt(parts, claim, attempt),
+        passOn: () => waker.wake([lane]),
+        onChange: () => applyPlaces(lane),
+      })
+      const onWake = (): void => {
+        queueOutage.worked()
+        taker.wake()
+      }
+      const consumer = openConsumer(queue, { lane, onWake, onError: (error) => queueOutage.failed(error) })
+      takers.set(lane, { taker, consumer })
+      taker.look()
     }
     applyLanes()
     log.event('worker.started', {
@@ -190,10 +219,11 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     const startedAt = performance.now()
     log.event('worker.stopping', { worker: heartbeat.id, count: held.size })
     stopping.abort()
-    heartbeat.giveUpWaiting()
-    backPressure.letGo()
+    for (const { taker, consumer } of takers.values()) {
+      taker.stop()
+      consumer.pause()
+    }
     leftovers.stop()
-    for (const consumer of consumers.values()) consumer.pause()
     await Promise.race([held.untilIdle(drainMs), aborted(hurrying.signal)])
     const count = held.abortAll('drained')
     await held.untilIdle(lastWritesMs)
@@ -205,8 +235,8 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
       log.event('answer.lost', { ...fields, worker: heartbeat.id, reason })
       lost.push(fields.job_id)
     }
-    await Promise.all([...consumers.values()].map((consumer) => consumer.close(held.busy === 0 ? 1_000 : 0)))
-    await dispatcher.close()
+    await Promise.all([...takers.values()].map(({ consumer }) => consumer.close()))
+    await waker.close()
     watch.close()
     closing = true
     await Promise.all([atMost(closeLimitMs, heartbeat.stop()), atMost(closeLimitMs, listener.close())])
@@ -219,7 +249,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     async problems() {
       const [database, queueTrouble] = await Promise.all([
         probe.problem(),
-        dispatcher.ping().then(
+        waker.ping().then(
           () => null,
           (error: unknown) => `the queue: ${errorReason(error)}`,
         ),

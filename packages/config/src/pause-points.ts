@@ -5,13 +5,11 @@
 export const pausePoints = [
   'api.received', // a submission is valid, nothing is written
   'api.committed', // the row is durable; neither the answer nor the hand-over has left
-  'worker.delivered', // BullMQ has delivered; the claim has not been sent
+  'worker.claiming', // there may be work; the claim has not been sent
   'worker.claimed', // the claim is durable; the request has not left
   'worker.answered', // the answer is in hand; nothing is written
   'worker.spooling', // the answer is on disk under a temporary name
   'worker.pieces_written', // a large answer is in the database, and nobody knows it yet
-  'worker.recorded', // the answer is durable; BullMQ has not been told
-  'janitor.taken', // a due job is marked as handed over; BullMQ does not have it
 ] as const
 
 export type PausePoint = (typeof pausePoints)[number]

@@ -15,48 +15,39 @@ const maxThreads = 2
 /** A million values and what is said of them; the API has 1 GiB in all. */
 const maxHeapMb = 256
 
-export interface IntakeOptions {
-  config: IntakeSettings
-  /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string, model: string) => boolean
-}
-
 /** Makes rows of what was sent: at once where that takes no time, else in a thread, so that nobody waits behind somebody else's large body. */
 export class Intake {
   private readonly settings: IntakeSettings
   private readonly settingsText: string
-  private readonly isOpen: (lane: string, model: string) => boolean
   private readonly threads: Threads<ThreadTask, TaskResult<TaskName>>
 
-  constructor({ config, isOpen }: IntakeOptions) {
-    const { limits, lanes } = config
+  constructor({ limits, lanes }: IntakeSettings) {
     // Without the keys of providers, which no thread needs.
     this.settingsText = JSON.stringify({ limits, lanes }, (name, value: unknown) => (name === 'apiKey' ? null : value))
     this.settings = JSON.parse(this.settingsText) as IntakeSettings
-    this.isOpen = isOpen
     this.threads = createThreads({ beside: import.meta.url, module: 'intake-thread', maxThreads, maxHeapMb })
   }
 
   /** @throws IntakeError when it cannot become a job */
   async submission(given: Tasks['submission']['needs']): Promise<PreparedJob> {
-    return this.opened(await this.run('submission', given, given.body))
+    return this.whole(await this.run('submission', given, given.body))
   }
 
   /** @throws IntakeError when it cannot become a job */
   async item(given: Tasks['item']['needs']): Promise<PreparedJob> {
-    return this.opened(await this.run('item', given, given.body))
+    return this.whole(await this.run('item', given, given.body))
   }
 
   /** @throws IntakeError when it cannot become a job */
   async call(given: Tasks['call']['needs']): Promise<Tasks['call']['makes']> {
-    return this.opened(await this.run('call', given, given.body))
+    return this.whole(await this.run('call', given, given.body))
   }
 
   /** Nothing is thrown for what is wrong with the line. */
   async line(given: Tasks['line']['needs']): Promise<Tasks['line']['makes']> {
     try {
       const line = await this.run('line', given, given.body)
-      return line.ok ? this.opened(line) : line
+      return line.ok ? this.whole(line) : line
     } catch (error) {
       if (!(error instanceof IntakeError)) throw error
       return { ok: false, customId: null, fault: { code: error.code, message: error.message, param: error.param } }
@@ -76,9 +67,8 @@ export class Intake {
     return this.threads.close()
   }
 
-  private opened<Made extends PreparedJob>(made: Made): Made {
+  private whole<Made extends PreparedJob>(made: Made): Made {
     const { job } = made
-    job.dispatch = this.isOpen(job.lane, job.model)
     // A copy from a thread has lost its class.
     job.request = asBuffer(job.request)
     job.fingerprint = asBuffer(job.fingerprint)

@@ -27,12 +27,6 @@ export interface IntakeSettings {
   lanes: readonly Omit<Config['lanes'][number], 'apiKey'>[]
 }
 
-interface NewJobOptions {
-  config: IntakeSettings
-  /** Whether new jobs of this lane go to BullMQ at once. */
-  isOpen: (lane: string, model: string) => boolean
-}
-
 /** A submission: what is sent, by whom, under which key. */
 export interface SubmissionInput {
   tenantId: string
@@ -77,8 +71,7 @@ export interface JobFactory {
 }
 
 /** Checks what is asked for and turns it into rows. Schemas are built once, here. */
-export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory {
-  const { limits, lanes } = config
+export function createJobFactory({ limits, lanes }: IntakeSettings): JobFactory {
   const schema = submissionSchema(limits)
 
   const rowOf = (
@@ -117,7 +110,6 @@ export function createJobFactory({ config, isOpen }: NewJobOptions): JobFactory 
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, defaults, options),
-        dispatch: isOpen(route.lane, model),
       },
     }
   }

@@ -75,7 +75,7 @@ export type TaskResult<Name extends TaskName> =
 
 let last: { settings: IntakeSettings; factory: JobFactory } | null = null
 
-/** Runs a task. A row that it makes is not dispatched: which lanes are open is known to whoever asks. */
+/** Runs a task. */
 export function runTask<Name extends TaskName>(
   settings: IntakeSettings,
   name: Name,
@@ -83,7 +83,7 @@ export function runTask<Name extends TaskName>(
 ): Tasks[Name]['makes'] {
   // Its schemas are built once.
   if (last?.settings !== settings) {
-    last = { settings, factory: createJobFactory({ config: settings, isOpen: () => false }) }
+    last = { settings, factory: createJobFactory(settings) }
   }
   return tasks[name](last.factory, given)
 }

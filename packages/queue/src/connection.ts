@@ -6,7 +6,7 @@ import { openRedis, type Role } from './redis.ts'
 
 /**
  * Where BullMQ keeps its queues. All keys of a Redis begin with `prefix`, which is in braces: they hash to one slot of a cluster, as BullMQ's
- * scripts need it. Another prefix is another queue: the janitor fills it from Postgres. On Postgres a database is a system.
+ * scripts need it. Another prefix is another queue. On Postgres a database is a system.
  */
 export type QueueConnection =
   | (RedisAddress & { readonly prefix: string })
@@ -15,16 +15,6 @@ export type QueueConnection =
 /** The BullMQ queue of a lane. */
 export function queueName(lane: string): string {
   return `askonce-${lane}`
-}
-
-/** How a job is called in BullMQ: a fresh id for every hand-over, because an id that is still stored is ignored silently. */
-export function dispatchId(id: string, dispatch: number): string {
-  return `${id}.${dispatch}`
-}
-
-/** The job that a BullMQ id speaks of. */
-export function jobIdOf(dispatchedId: string): string {
-  return dispatchedId.slice(0, 36)
 }
 
 /** BullMQ does not listen to the clients that it checks out: a connection that breaks then would end the process. */

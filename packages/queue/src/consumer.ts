@@ -1,5 +1,5 @@
 import { Worker, type IQueueBackend } from 'bullmq'
-import { bullConnection, jobIdOf, queueName, type BullConnection, type QueueConnection } from './connection.ts'
+import { bullConnection, queueName, type BullConnection, type QueueConnection } from './connection.ts'
 import { inOwnWords, isRefusal } from './errors.ts'
 import { within } from './within.ts'
 
@@ -8,22 +8,20 @@ type BullWorker = Worker<null, void, string, IQueueBackend>
 
 export interface ConsumerOptions {
   lane: string
-  /** Deliveries handled at once. */
-  concurrency: number
   /**
-   * Handles the delivery of one job, by our id. It has written our own row before it returns; whatever it does, BullMQ's copy
-   * is only a wake-up. It must not reject.
+   * There is work in the lane. Called when BullMQ does not hold the wake-up any more: one that is sent from then on is a new one, so what is
+   * looked for in here is all that was committed before any wake-up that was ignored.
    */
-  handle: (jobId: string) => Promise<void>
+  onWake: () => void
   onError: (error: Error) => void
 }
 
 export interface Consumer {
-  /** Stops taking deliveries; running ones go on. */
+  /** Stops taking wake-ups; one that is on its way may still come. */
   pause(): void
   resume(): void
-  /** Stops for good. Deliveries still running after `deadlineMs` are left behind: BullMQ's copy of them means nothing. */
-  close(deadlineMs: number): Promise<void>
+  /** Stops for good. */
+  close(): Promise<void>
 }
 
 const readyTimeoutMs = 10_000
@@ -34,7 +32,7 @@ const refusedRestMs = 1_000
 const buildEndsMs = 2_000
 
 /**
- * Takes a lane's deliveries from BullMQ. A BullMQ worker that first meets its server while that is down stays dead without a
+ * Takes a lane's wake-ups from BullMQ. A BullMQ worker that first meets its server while that is down stays dead without a
  * word, so this one is thrown away and built again until it is ready.
  */
 export function openConsumer(connection: QueueConnection, options: ConsumerOptions): Consumer {
@@ -70,15 +68,12 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     }
     const worker: BullWorker = new Worker<null, void, string, IQueueBackend>(
       queueName(options.lane),
-      async (job) => {
-        await options.handle(jobIdOf(job.id ?? ''))
-        // Nothing is returned: the result would be stored, sent and traced.
-      },
+      () => Promise.resolve(),
       {
         ...bull.options,
         autorun: false,
-        concurrency: options.concurrency,
-        // Losing the lock never stops a call: our fence decides. A stalled delivery comes again and finds nothing to do.
+        concurrency: 1,
+        // What a dead worker has taken comes again: a wake-up too many.
         lockDuration: 30_000,
         stalledInterval: 30_000,
         maxStalledCount: 1_000_000,
@@ -90,6 +85,7 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       bull.backend,
     )
     worker.on('error', onError)
+    worker.on('completed', () => options.onWake())
     const building = { worker, bull, isReady: false }
     current = building
     try {
@@ -101,7 +97,7 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
     } catch (error) {
       onError(error as Error)
       if (current?.worker === worker) current = null
-      await end(worker, bull, 0)
+      await end(worker, bull)
       if (!closed) timer = setTimeout(rebuild, rebuildDelayMs)
     }
   }
@@ -121,18 +117,17 @@ export function openConsumer(connection: QueueConnection, options: ConsumerOptio
       paused = false
       resumeNow()
     },
-    async close(deadlineMs) {
+    async close() {
       closed = true
       clearTimeout(timer)
       // BullMQ does not close a connection that it is still making: it would keep the process.
       await within(building, buildEndsMs, 'connecting a consumer that is closed').catch(() => undefined)
-      if (current !== null) await end(current.worker, current.bull, deadlineMs)
+      if (current !== null) await end(current.worker, current.bull)
     },
   }
 }
 
-async function end(worker: BullWorker, bull: BullConnection, deadlineMs: number): Promise<void> {
-  if (deadlineMs > 0) await within(worker.close(), deadlineMs, 'closing a consumer').catch(() => undefined)
+async function end(worker: BullWorker, bull: BullConnection): Promise<void> {
   await within(worker.close(true), 2_000, 'closing a consumer').catch(() => undefined)
   await bull.close()
 }

@@ -1,6 +1,6 @@
 export type { QueueConnection } from './connection.ts'
 export * from './consumer.ts'
-export * from './dispatcher.ts'
+export * from './waker.ts'
 export { QueueUnavailableError } from './errors.ts'
 export * from './grants.ts'
 export { redisAcl, redisCommands } from './redis-acl.ts'

@@ -49,8 +49,6 @@ const narrow = [
   'paid',
   'billed',
   'consented_paid',
-  'dispatch',
-  'dispatched_at',
   'run_at',
   'deadline_at',
   'response_status',

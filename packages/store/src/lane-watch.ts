@@ -56,14 +56,6 @@ export class LaneWatch {
     return models.filter(({ model }) => model !== '' && this.closedBy(name, model) !== null)
   }
 
-  /**
-   * Whether new jobs of this model go to BullMQ at once. After a pause that nobody has been answered since, and behind a breaker, the
-   * janitor hands them over one at a time.
-   */
-  isOpen(name: string, model: string): boolean {
-    return [this.get(name), this.get(name, model)].every((row) => row === undefined || row.state === 'open')
-  }
-
   /** What closes the lane, or one model in it, at this moment. A breaker whose wait is over still says `breaker` in {@link get}. */
   closedBy(name: string, model = ''): Exclude<LaneState, 'open'> | null {
     const lane = this.lanes.get(name)?.get(model)

@@ -132,8 +132,6 @@ export function payloadsOf(ids: readonly string[]): string[] {
 
 /** Jobs that settled; payload: ids, comma-separated. */
 export const settledChannel = 'askonce_settled'
-/** Jobs that are due now and not handed over; payload: ids. */
-export const dueChannel = 'askonce_due'
 /** Jobs that were cancelled while a call was under way; payload: ids. */
 export const interruptedChannel = 'askonce_interrupted'
 /** Streams that have more to show; payload: ids. */

@@ -1,6 +1,5 @@
 import { isSettled, isTerminal } from '@askonce/core'
 import { retryContention, StoreUnavailableError } from './errors.ts'
-import type { Dispatch } from './statements/dispatch.ts'
 import { insertJobs, type NewJob } from './statements/insert-jobs.ts'
 import { readByKeys, type KeyRow } from './statements/read-jobs.ts'
 import { disownJobs } from './statements/owned-jobs.ts'
@@ -148,7 +147,6 @@ async function settleLeaders(
       id: row.id,
       fingerprint: item.fingerprint,
       ownerBatch: item.ownerBatch,
-      dispatch: item.dispatch,
     }))
     const rerun = new Map((await retryContention(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
     for (const { item, row } of failed) {
@@ -169,12 +167,8 @@ async function settleLeaders(
   return settled
 }
 
-/**
- * What a batch of submissions has to hand to BullMQ: the jobs that it made due. Several submissions of one key speak of one job, but only
- * one made it run.
- */
-export function dispatchesOf(results: readonly SubmitResult[]): Dispatch[] {
-  return results
-    .filter(({ kind, job }) => (kind === 'created' || kind === 'rerun') && job.dispatched_at !== null)
-    .map(({ job: { id, dispatch, lane, priority } }) => ({ id, dispatch, lane, priority }))
+/** The lanes in which a batch of submissions has made a job run: whoever takes jobs from them is to be woken. */
+export function lanesToWake(results: readonly SubmitResult[]): string[] {
+  const made = results.filter(({ kind }) => kind === 'created' || kind === 'rerun')
+  return [...new Set(made.map(({ job }) => job.lane))]
 }

@@ -34,8 +34,6 @@ export interface JobRow {
   paid: number
   billed: number
   consented_paid: number
-  dispatch: number
-  dispatched_at: Date | null
   run_at: Date
   deadline_at: Date
   /** The provider's bytes; null unless succeeded, and where they stand in pieces. */

@@ -97,7 +97,6 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
-    dispatch: true,
     ...rest,
   }
 }

@@ -1,6 +1,6 @@
 import type { Config } from '@askonce/config'
 import { Intake } from '@askonce/intake'
-import type { Dispatcher } from '@askonce/queue'
+import type { Waker } from '@askonce/queue'
 import {
   beginEnd,
   dropScan,
@@ -8,7 +8,6 @@ import {
   findEnded,
   findLinesOf,
   hasActiveBatches,
-  LaneWatch,
   notify,
   readUndone,
   releaseBatch,
@@ -39,7 +38,7 @@ const maxHints = 50_000
 export interface BatchDriverOptions {
   db: Db
   config: Config
-  dispatcher: Dispatcher
+  waker: Waker
   log: Log
 }
 
@@ -49,7 +48,6 @@ export interface BatchDriverOptions {
  */
 export class BatchDriver {
   private readonly options: BatchDriverOptions
-  private readonly watch: LaneWatch
   private readonly intake: Intake
   /** Where the scan of a batch's open lines is, and when it was there. */
   private readonly scans = new Map<string, { line: number; at: number }>()
@@ -58,12 +56,10 @@ export class BatchDriver {
 
   constructor(options: BatchDriverOptions) {
     this.options = options
-    this.watch = new LaneWatch(options.db)
-    this.intake = new Intake({ config: options.config, isOpen: (lane, model) => this.watch.isOpen(lane, model) })
+    this.intake = new Intake(options.config)
   }
 
   async close(): Promise<void> {
-    this.watch.close()
     await this.intake.close()
   }
 
@@ -133,13 +129,13 @@ export class BatchDriver {
   }
 
   private async run(batch: LeasedBatch): Promise<number> {
-    const { db, config, dispatcher } = this.options
+    const { db, config, waker } = this.options
     if (batch.over) {
       await beginEnd(db, batch, 'expired')
       return 0
     }
     const stopAt = performance.now() + sliceMs
-    const parts = { db, config, dispatcher, isOpen: (lane: string, model: string) => this.watch.isOpen(lane, model) }
+    const parts = { db, config, waker }
     let taken: number | null
     do {
       taken = await submitLines(parts, batch)

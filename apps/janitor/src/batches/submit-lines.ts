@@ -1,16 +1,15 @@
 import type { Config } from '@askonce/config'
 import { isTerminal } from '@askonce/core'
 import { defaultTtl, deliveryOf, wholeSeconds } from '@askonce/intake'
-import type { Dispatcher } from '@askonce/queue'
+import type { Waker } from '@askonce/queue'
 import {
-  dispatchesOf,
   isDataError,
+  lanesToWake,
   openLines,
   readLinesWithJobs,
   readReadyLines,
   readTenantDefaults,
   submitBatch,
-  takeBackDispatches,
   withBatch,
   writeResults,
 } from '@askonce/store'
@@ -28,14 +27,13 @@ const priority = 7
 interface Submission {
   db: Db
   config: Config
-  dispatcher: Dispatcher
-  isOpen: (lane: string, model: string) => boolean
+  waker: Waker
 }
 
 type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
 
 /**
- * Submits the next group of lines, as anybody would who has these keys, and hands their jobs over. The results of lines whose job has
+ * Submits the next group of lines, as anybody would who has these keys. The results of lines whose job has
  * ended are written at once. Returns how many lines it took; null: somebody else has the batch.
  */
 export async function submitLines(parts: Submission, batch: LeasedBatch): Promise<number | null> {
@@ -53,7 +51,7 @@ export async function submitLines(parts: Submission, batch: LeasedBatch): Promis
       replayed: kind === 'replayed' && job.state === 'succeeded',
     }))
     if (!(await openLines(db, batch, opened, leaseMs))) return null
-    await handOver(parts, taken)
+    parts.waker.wake(lanesToWake(taken.map(({ result }) => result)))
     const ended = taken.filter(({ result: { job } }) => isTerminal(job.state))
     await collect(
       db,
@@ -98,7 +96,7 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
 }
 
 function jobOf(
-  { config: { limits }, isOpen }: Submission,
+  { config: { limits } }: Submission,
   batch: LeasedBatch,
   defaults: TenantDefaults,
   line: ReadyLine,
@@ -122,19 +120,6 @@ function jobOf(
       ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(defaultTtl(limits, defaults), atLeast)),
       deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
     }),
-    dispatch: isOpen(line.lane, line.model),
-  }
-}
-
-/** Right after the commit, as the API does it: leaving it to the dispatch loop would write every row once more. */
-async function handOver({ db, dispatcher }: Submission, taken: readonly { result: SubmitResult }[]): Promise<void> {
-  const items = dispatchesOf(taken.map(({ result }) => result))
-  if (items.length === 0) return
-  try {
-    await dispatcher.dispatch(items)
-  } catch {
-    // The queue is away: the dispatch loop hands them over when it is back, and says that it is not.
-    await takeBackDispatches(db, items)
   }
 }
 

@@ -1,6 +1,4 @@
 import type { OnUncertain, Operation, RequestHeaders } from '@askonce/core'
-import { sql } from 'kysely'
-import { checked, lockOrder, mayRun } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import type { Db } from '../tables.ts'
 
@@ -24,75 +22,74 @@ export interface Claim {
   reruns: number
   /** What names this attempt to the provider; nobody else knows it. */
   mark: string
+  priority: number
+  run_at: Date
   /** Milliseconds since the job could first have run in this round, by the database clock. */
   queue_ms: number
 }
 
-const claimable = checked(
-  sql`j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts and ${mayRun}`,
-)
+/** Whose turn it is: with credit left that tenant goes on, else the one behind it is next. Tenants are in the order of their names. */
+export interface Turn {
+  tenant: string
+  credit: number
+}
+
+/** Jobs of one tenant, model and priority. Nothing of it is looked for before `since`. */
+export interface KnownGroup {
+  tenant: string
+  model: string
+  priority: number
+  since: Date
+}
+
+export interface ClaimRequest {
+  workerId: string
+  /** Number of this claim, of its worker's. It is written on the attempts. */
+  number: number
+  lane: string
+  /** Calls that may be made now. */
+  places: number
+  turn: Turn
+  /** What has waited for an hour comes before what has priority. */
+  agedFirst: boolean
+  /** In the order of tenant, model (both as bytes) and priority. */
+  known: readonly KnownGroup[]
+}
+
+export interface Claimed {
+  claims: Claim[]
+  /** Of the next claim. */
+  turn: Turn
+  /** There may be more that could run now. */
+  more: boolean
+  /** A tenant has as much running as it may have: the end of a call makes room. */
+  atLimit: boolean
+}
+
+type ClaimRow =
+  | (Claim & { next_tenant: null })
+  | { id: null; next_tenant: string; next_credit: number; more: boolean; at_limit: boolean }
 
 /**
- * Claims delivered jobs and writes their attempt rows in one commit, before any request leaves.
- *
- * The worker's own row is locked first: marking it dead and claiming exclude each other, so no claim can slip in behind a
- * reclaim. The lock is the weakest that does it. With FOR SHARE the beats waited too, and two groups of claims that always overlap
- * let none through (measured: up to 4 s, and a worker whose beat is late may not claim).
- *
- * Rows of a closed lane, or of a paused model, are given back instead (`dispatched_at = null`): the janitor hands them over when it opens.
- * A delivery that came twice, early, late or after the end matches nothing and returns normally.
- *
- * `probes` names lanes whose breaker lets this one claim through.
+ * Picks what runs next in a lane, claims it and writes its attempts, in one commit, before any request leaves: the function `claim_jobs` of the
+ * schema says how. A worker that was declared dead, and a lane that is closed, get nothing.
  */
-export async function claimJobs(
-  db: Db,
-  workerId: string,
-  ids: readonly string[],
-  probes: readonly string[],
-): Promise<Claim[]> {
-  const rows = await hot<Claim>(db, 'claim_jobs')`
-    with alive as materialized (select id from workers where id = ${workerId}::uuid and not dead for key share),
-    due as (
-      select
-        j.id,
-        (
-          l.name is null or l.state = 'open' or (l.state = 'paused' and l.until <= now())
-          or (l.state = 'breaker' and l.name = any(${probes}::text[]))
-        ) and (m.name is null or m.state = 'open' or m.until <= now()) as lane_open
-      from jobs j
-      left join lanes l on l.name = j.lane and l.model = ''
-      left join lanes m on m.name = j.lane and m.model = j.model
-      where
-        j.id = any(${ids}::uuid[]) and exists (select from alive)
-        and ${claimable}
-      ${lockOrder}
-      for update of j skip locked
-    ),
-    given_back as (update jobs j set dispatched_at = null where j.id = any(array(select id from due where not lane_open))),
-    claimed as (
-      update jobs j
-      set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
-      where j.id = any(array(select id from due where lane_open))
-      returning j.*, gen_random_uuid() as mark
-    ),
-    opened as (
-      insert into attempts (
-        job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id, mark, metadata
-      )
-      select
-        id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, ${workerId}::uuid, mark, metadata
-      from claimed
-    ),
-    noted as (
-      insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id, lane)
-      select ${workerId}::uuid, 0, id, attempt, tenant_id, lane from claimed
+export async function claimJobs(db: Db, request: ClaimRequest): Promise<Claimed> {
+  const { workerId, number, lane, places, turn, agedFirst, known } = request
+  const rows = await hot<ClaimRow>(db, 'claim_jobs')`
+    select * from claim_jobs(
+      ${workerId}::uuid, ${number}::bigint, ${lane}, ${places}::integer, ${turn.tenant}, ${turn.credit}::integer, ${agedFirst}::boolean,
+      ${known.map(({ tenant }) => tenant)}::text[], ${known.map(({ model }) => model)}::text[],
+      ${known.map(({ priority }) => priority)}::smallint[], ${known.map(({ since }) => since)}::timestamptz[]
     )
-    select
-      id, attempt, generation, tenant_id, operation, model, lane, r.request, r.request_headers, streamed, timeout_ms, on_uncertain, reruns,
-      mark,
-      extract(epoch from now() - run_at)::float8 * 1000 as queue_ms
-    from claimed c
-    cross join lateral (select request, request_headers from requests where job_id = c.id limit 1) r
   `
-  return rows
+  const last = rows.at(-1)
+  // Without a last row nothing was looked for.
+  if (last === undefined || last.id !== null) return { claims: [], turn, more: false, atLimit: false }
+  return {
+    claims: rows.slice(0, -1) as Claim[],
+    turn: { tenant: last.next_tenant, credit: last.next_credit },
+    more: last.more,
+    atLimit: last.at_limit,
+  }
 }

@@ -161,7 +161,6 @@ const kept = sql.join(
     'cost_usd',
     'reruns',
     'run_at',
-    'dispatched_at',
     'error',
     'error_response',
     'error_content_type',
@@ -280,7 +279,6 @@ async function run(
         state = coalesce(d.next, d.was_state),
         reruns = case when d.owned and d.next = 'queued' then d.was_reruns + d.backoff::int else d.was_reruns end,
         run_at = case when d.next = 'queued' then now() + d.delay_ms * interval '1 millisecond' else d.was_run_at end,
-        dispatched_at = case when d.next = 'queued' then null else d.was_dispatched_at end,
         error = case when d.next = 'succeeded' then null when d.owned then d.job_error else d.was_error end,
         error_response = case when d.next = 'succeeded' then null when d.owned then d.error_response else d.was_error_response end,
         error_content_type = case

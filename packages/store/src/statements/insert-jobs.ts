@@ -35,8 +35,6 @@ export interface NewJob {
   runAt: string | null
   /** Added to `runAt` by the database clock. */
   delaySeconds: number
-  /** The caller hands it to BullMQ after the commit, if it is due: false while the lane is closed. */
-  dispatch: boolean
 }
 
 export const newJobColumns: ColumnMap<NewJob> = {
@@ -61,7 +59,6 @@ export const newJobColumns: ColumnMap<NewJob> = {
   max_paid_attempts: ['smallint', (job) => job.maxPaidAttempts],
   run_at: ['timestamptz', (job) => job.runAt],
   delay_seconds: ['integer', (job) => job.delaySeconds],
-  dispatch: ['boolean', (job) => job.dispatch],
 }
 
 /**
@@ -69,9 +66,6 @@ export const newJobColumns: ColumnMap<NewJob> = {
  * over before the job is accepted.
  */
 export const newRunAt = sql`greatest(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
-
-/** Whether the new job `n` goes to BullMQ right after this commit. */
-export const newIsDispatched = sql`(n.dispatch and ${newRunAt} <= now())`
 
 /** Stores what the new jobs `n` ask, as far as `made` has their ids. */
 export const insertRequests = (made: RawBuilder<unknown>) => sql`
@@ -88,17 +82,16 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
     made as (
     insert into jobs as j (
       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, streamed, owner_batch, metadata, priority, timeout_ms,
-      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at, dispatch, dispatched_at
+      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at
     )
     select
       n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.streamed, n.owner_batch, n.metadata::jsonb,
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
-      'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds), ${newIsDispatched}::int,
-      case when ${newIsDispatched} then now() end
+      'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds)
     from n
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
-    returning id, dispatch, dispatched_at, run_at, deadline_at, created_at
+    returning id, run_at, deadline_at, created_at
     ),
     asked as (${insertRequests(sql`made`)})
     select * from made
@@ -107,7 +100,7 @@ export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRo
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
 }
 
-type DecidedByDatabase = Pick<JobRow, 'id' | 'dispatch' | 'dispatched_at' | 'run_at' | 'deadline_at' | 'created_at'>
+type DecidedByDatabase = Pick<JobRow, 'id' | 'run_at' | 'deadline_at' | 'created_at'>
 
 /** The row of a new job. Most of it is what was sent, and reading that back costs as much as sending it. */
 function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
@@ -131,8 +124,6 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     paid: 0,
     billed: 0,
     consented_paid: 0,
-    dispatch: decided.dispatch,
-    dispatched_at: decided.dispatched_at,
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
     response: null,

@@ -143,26 +143,6 @@ export async function clearTrouble(db: Db, name: string, model: string): Promise
 }
 
 /**
- * Takes the one probe of a breaker whose wait is over, for `forMs`: nobody else probes before that. True: this caller may send one
- * call. A prober that dies costs that wait, nothing more.
- */
-export async function takeProbe(db: Db, name: string, forMs: number): Promise<boolean> {
-  const { rows } = await sql`
-    update lanes set until = now() + ${forMs} * interval '1 millisecond'
-    where name = ${name} and model = '' and state = 'breaker' and until <= now()
-    returning name
-  `.execute(db)
-  return rows.length > 0
-}
-
-/** Gives back a probe that found nothing to send: the next delivery may probe at once. */
-export async function giveProbeBack(db: Db, name: string): Promise<void> {
-  await sql`
-    update lanes set until = now() where name = ${name} and model = '' and state = 'breaker' and until > now()
-  `.execute(db)
-}
-
-/**
  * Opens a lane again with every model in it, whatever closed it, or the one model that is named. The row of the lane, or of that
  * model; null: there is none (it was never closed).
  */

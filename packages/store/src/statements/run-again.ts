@@ -8,15 +8,13 @@ import type { Db, JobRow } from '../tables.ts'
 /** What every request to run resets: a new generation with its own tries, due time and deadline. */
 const runOnRequest = sql`
   state = 'queued', generation = j.generation + 1, tries = 0, reruns = 0, run_at = now(),
-  deadline_at = now() + make_interval(secs => j.deadline_seconds), uncertain_since = null, completed_at = null, expires_at = null,
-  dispatch = j.dispatch + t.dispatch::int, dispatched_at = case when t.dispatch then now() end`
+  deadline_at = now() + make_interval(secs => j.deadline_seconds), uncertain_since = null, completed_at = null, expires_at = null`
 
 export interface Resubmission {
   /** Id of the failed job. */
   id: string
   fingerprint: Buffer
   ownerBatch: string | null
-  dispatch: boolean
 }
 
 /** A job that was cancelled because the one batch that wanted it ended; a person's cancel clears the owner. */
@@ -36,14 +34,13 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
           id: ['uuid', (item) => item.id],
           fingerprint: ['bytea', (item) => item.fingerprint],
           owner_batch: ['uuid', (item) => item.ownerBatch],
-          dispatch: ['boolean', (item) => item.dispatch],
         },
         'i',
       )}
     ),
     t as (
       select
-        j.id, i.dispatch,
+        j.id,
         case when j.state = 'cancelled' or j.owner_batch = i.owner_batch then i.owner_batch end as owner_batch
       from jobs j, input i
       where j.id = any(array(select id from input)) and ${checked(sql`j.id = i.id`)} and ${checked(sql`(j.state = 'failed' or ${cancelledWithBatch}) and j.fingerprint = i.fingerprint`)} and ${mayRunUnasked} and ${notExpired}
@@ -119,8 +116,7 @@ async function change(
     with picked as (
       select
         j.id, j.idempotency_key, j.state as was, j.attempt, j.generation, ${mayRunUnasked} as may_run_unasked,
-        ${allowed} and j.generation = coalesce(${generation}::integer, j.generation) as allowed, j.paid, j.consented_paid,
-        false as dispatch -- the janitor hands it over
+        ${allowed} and j.generation = coalesce(${generation}::integer, j.generation) as allowed, j.paid, j.consented_paid
       from jobs j
       where j.tenant_id = ${tenantId} and j.id = any(${ids}::uuid[]) and ${notExpired}
       ${lockOrder}

@@ -27,10 +27,7 @@ export async function readStatistics(db: Db): Promise<Statistics> {
     sql<{ rows: number; queued: number; uncertain: number; workers: number; open: number }>`
       select
         greatest((select reltuples from pg_class where oid = 'jobs'::regclass), 0)::float8 as rows,
-        coalesce(extract(epoch from now() - least(
-          (select run_at from jobs where state = 'queued' and dispatched_at is null and run_at <= now() order by run_at limit 1),
-          (select dispatched_at from jobs where state = 'queued' and dispatched_at is not null order by dispatched_at limit 1)
-        )), 0)::float8 as queued,
+        coalesce(extract(epoch from now() - (select min(run_at) from ready where run_at <= now())), 0)::float8 as queued,
         coalesce(extract(epoch from now() - (select min(since) from job_lists where list = 'uncertain')), 0)::float8 as uncertain,
         (select count(*) from workers where not dead) as workers,
         (select count(*) from open_attempts) as open

@@ -4,7 +4,7 @@ import { changedJobColumns, checked, lockOrder } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
-import { insertRequests, newIsDispatched, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
+import { insertRequests, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
 
 /**
  * Whether the answer to the row `j` is, or will be, a made-up one, although the same request `n` now goes to a real provider: the
@@ -53,7 +53,6 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
       max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
-      dispatch = ${newIsDispatched}::int, dispatched_at = case when ${newIsDispatched} then now() end,
       response_status = null, flags = '{}', answer_attempt = null,
       provider_request_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null

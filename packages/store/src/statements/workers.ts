@@ -29,16 +29,18 @@ export async function beatWorker(db: Db, workerId: string): Promise<boolean> {
 export interface OpenAttempt {
   jobId: string
   attempt: number
+  /** Number of its claim. */
+  claim: number
   /** Whether the attempt still owns its job; false: cancelled, answered by another attempt, expired or gone. */
   owned: boolean
 }
 
-/** The attempts of a worker that the ledger holds open. */
-export async function readOpenAttempts(db: Db, workerId: string): Promise<OpenAttempt[]> {
+/** The attempts of a worker that the ledger holds open, of its claims from this number on: those before it may have left many dead entries. */
+export async function readOpenAttempts(db: Db, workerId: string, firstClaim: number): Promise<OpenAttempt[]> {
   const rows = await hot<OpenAttempt>(db, 'read_open_attempts')`
-    select a.job_id as "jobId", a.attempt, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
+    select a.job_id as "jobId", a.attempt, a.claim, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
     from open_attempts a left join lateral (select state, attempt from jobs where id = a.job_id limit 1) j on true
-    where a.worker_id = ${workerId}::uuid
+    where a.worker_id = ${workerId}::uuid and a.claim >= ${firstClaim}::bigint
   `
   return rows
 }

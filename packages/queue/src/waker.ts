@@ -1,5 +1,5 @@
 import { Queue, type IQueueBackend } from 'bullmq'
-import { bullConnection, dispatchId, queueName, type BullConnection, type QueueConnection } from './connection.ts'
+import { bullConnection, queueName, type BullConnection, type QueueConnection } from './connection.ts'
 import { inOwnWords } from './errors.ts'
 import {
   isLoading,
@@ -12,35 +12,30 @@ import {
 } from './look.ts'
 import { within } from './within.ts'
 
-/** A job to hand to BullMQ. Only ids travel: the prompt stays in Postgres. */
-export interface DispatchItem {
-  id: string
-  /** Number of this hand-over. */
-  dispatch: number
-  lane: string
-  /** 0 is first, 9 last. */
-  priority: number
-}
-
-/** What BullMQ knows of a hand-over. */
-export type DispatchState = 'waiting' | 'active' | 'missing'
-
-export interface Dispatcher {
-  /** Hands due jobs to BullMQ, by lane. Rejects within seconds when it is away: harmless, the janitor does it later. */
-  dispatch(items: readonly DispatchItem[]): Promise<void>
-  /** The state of each hand-over, in order. */
-  statesOf(items: readonly Pick<DispatchItem, 'id' | 'dispatch' | 'lane'>[]): Promise<DispatchState[]>
+export interface Waker {
+  /**
+   * Tells the workers of these lanes that there is work, after the commit that made it. Returns at once and never fails: nothing depends on a
+   * wake-up, since workers look by themselves every second. What is said of a lane while a wake-up of it is on its way is one more.
+   */
+  wake(lanes: readonly string[]): void
   /** Rejects, in our own words, when the queue's server does not answer, refuses what the queue needs, or serves another system with the same prefix. */
   ping(): Promise<void>
+  /** Waits briefly for what is on its way. */
   close(): Promise<void>
 }
 
 const timeoutMs = 3_000
+/** How long the last wake-ups of a process may take. */
+const flushMs = 2_000
 /** Less than a probe waits for the whole of a readiness. */
 const lookMs = 2_500
 
-/** States asked for at once: on Postgres each is a statement of its own, over a pool of four. */
-const statesAtOnce = 50
+/**
+ * The ids of a lane's wake-ups, in turn: of those that wait each stands there once, so a queue holds no more for a million jobs than for
+ * ten. An id whose wake-up is being taken is ignored by BullMQ, which loses nothing: the claim begins after it has been taken. One
+ * that a dead worker has taken stays so for a minute; then the other ids do.
+ */
+const idsOfLane = 8
 
 type BullQueue = Queue<null, void, string, null, void, string, IQueueBackend>
 
@@ -49,8 +44,10 @@ interface OpenQueue {
   connection: BullConnection
 }
 
-export interface DispatcherOptions {
+export interface WakerOptions {
   onError: (error: Error) => void
+  /** What became of a wake-up: an error, or null. */
+  onSent?: (error: unknown) => void
   /** Id of the system's database, once it can be read: on Redis other systems notice by it that they share a prefix. */
   databaseId: () => Promise<string>
   /** Another system was found on the same prefix, with what to do about it; null: it is there no longer. */
@@ -61,10 +58,10 @@ export interface DispatcherOptions {
 const commonLane = 'simulated'
 
 /** A queue that failed to get ready is thrown away: BullMQ never retries that. */
-export function openDispatcher(
+export function openWaker(
   connection: QueueConnection,
-  { onError, databaseId, onShared }: DispatcherOptions,
-): Dispatcher {
+  { onError, onSent = () => undefined, databaseId, onShared }: WakerOptions,
+): Waker {
   const queues = new Map<string, Promise<OpenQueue>>()
   /** The newest connection of each lane, also while it is being made. */
   const connections = new Map<string, BullConnection>()
@@ -135,42 +132,36 @@ export function openDispatcher(
     await queue.getJobState('ping')
   }
 
+  let turn = Math.floor(Math.random() * idsOfLane)
+  const send = async (lane: string): Promise<void> => {
+    const { queue, connection: connected } = await get(lane)
+    turn = (turn + 1) % idsOfLane
+    await within<unknown>(queue.add('wake', null, { jobId: `wake-${turn}` }), timeoutMs, 'waking workers').catch(
+      async (error: unknown) => {
+        throw await whyNot(connected, error)
+      },
+    )
+  }
+  /** Lanes with a wake-up on its way, and those of them that want another one behind it. */
+  const underWay = new Map<string, Promise<void>>()
+  const again = new Set<string>()
+  const wakeLane = (lane: string): void => {
+    if (underWay.has(lane)) {
+      again.add(lane)
+      return
+    }
+    const sending = send(lane)
+      .then(() => onSent(null), onSent)
+      .finally(() => {
+        underWay.delete(lane)
+        if (again.delete(lane) && !closed) wakeLane(lane)
+      })
+    underWay.set(lane, sending)
+  }
+
   return {
-    async dispatch(items) {
-      const byLane = new Map<string, DispatchItem[]>()
-      for (const item of items) byLane.set(item.lane, [...(byLane.get(item.lane) ?? []), item])
-      await Promise.all(
-        [...byLane].map(async ([lane, group]) => {
-          const { queue, connection: connected } = await get(lane)
-          const jobs = group.map(({ id, dispatch, priority }) => ({
-            name: 'call',
-            data: null,
-            // 0 would beat every other priority.
-            opts: { jobId: dispatchId(id, dispatch), priority: priority + 1 },
-          }))
-          const [first, ...others] = jobs
-          if (first === undefined) return
-          // A single one needs no transaction around it, which would cost a waiting caller another trip or two.
-          const adding = others.length === 0 ? queue.add(first.name, first.data, first.opts) : queue.addBulk(jobs)
-          await within<unknown>(adding, timeoutMs, 'handing jobs to BullMQ').catch(async (error: unknown) => {
-            throw await whyNot(connected, error)
-          })
-        }),
-      )
-    },
-    async statesOf(items) {
-      const stateOf = async ({ id, dispatch, lane }: (typeof items)[number]): Promise<DispatchState> => {
-        const { queue } = await get(lane)
-        const state = await queue.getJobState(dispatchId(id, dispatch))
-        if (state === 'active') return 'active'
-        return state === 'unknown' || state === 'completed' || state === 'failed' ? 'missing' : 'waiting'
-      }
-      const states: DispatchState[] = []
-      for (let from = 0; from < items.length; from += statesAtOnce) {
-        const chunk = Promise.all(items.slice(from, from + statesAtOnce).map(stateOf))
-        states.push(...(await within(chunk, timeoutMs, 'asking BullMQ for job states')))
-      }
-      return states
+    wake(lanes) {
+      if (!closed) for (const lane of lanes) wakeLane(lane)
     },
     async ping() {
       try {
@@ -183,6 +174,7 @@ export function openDispatcher(
     async close() {
       closed = true
       clearInterval(telling)
+      await within(Promise.all(underWay.values()), flushMs, 'the last wake-ups').catch(() => undefined)
       const settled = await Promise.allSettled(queues.values())
       queues.clear()
       const opened = settled.filter((entry) => entry.status === 'fulfilled')
