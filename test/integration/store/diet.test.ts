@@ -59,7 +59,15 @@ describe('what a job writes', () => {
     await counted('claim', async () => {
       for (let number = 1; number <= groups; number += 1) {
         const turn = { tenant: '', credit: 0 }
-        const request = { workerId: worker, number, lane: 'simulated', places: group, turn, agedFirst: false, known: [] }
+        const request = {
+          workerId: worker,
+          number,
+          lane: 'simulated',
+          places: group,
+          turn,
+          agedFirst: false,
+          known: [],
+        }
         expect((await claimJobs(db, request)).claims).toHaveLength(group)
       }
     })

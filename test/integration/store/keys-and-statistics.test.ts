@@ -98,7 +98,7 @@ describe('readStatistics', () => {
     await insertJob(store, { run_at: inSeconds(1_000) })
     expect((await readStatistics(store.db)).oldestQueuedSeconds).toBe(0)
     await insertJob(store, { run_at: inSeconds(-100) })
-    await insertJob(store, { run_at: inSeconds(-900), dispatched_at: inSeconds(-200) })
+    await insertJob(store, { run_at: inSeconds(-200) })
     for (const state of ['running', 'failed', 'failed', 'cancelled'] as const) await insertJob(store, { state })
     for (const ago of [50, 300]) await insertJob(store, { state: 'uncertain', uncertain_since: inSeconds(-ago) })
     for (let count = 0; count < 5; count += 1) await insertJob(store, { state: 'succeeded' })

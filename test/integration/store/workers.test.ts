@@ -94,7 +94,7 @@ describe('readOpenAttempts', () => {
     for (const id of [cancelled, answered, overtaken, gone]) await insertAttempt(store, id, mine)
     await insertAttempt(store, randomUUID(), { ...mine, billing: 'maybe' })
     await insertRunning(store, {}, { worker_id: other })
-    const open = await readOpenAttempts(store.db, worker)
+    const open = await readOpenAttempts(store.db, worker, 0)
     expect(new Map(open.map(({ jobId, owned: own }) => [jobId, own]))).toEqual(
       new Map([
         [owned, true],
@@ -105,6 +105,20 @@ describe('readOpenAttempts', () => {
       ]),
     )
     expect(open.every(({ attempt }) => attempt === 1)).toBe(true)
+  })
+
+  it('looks at no claim before the first that may have something open', async () => {
+    const worker = await addWorker(store)
+    const of = (claim: number) => insertRunning(store, {}, { worker_id: worker, claim })
+    const [, second, third] = [await of(1), await of(2), await of(3)]
+    const open = await readOpenAttempts(store.db, worker, 2)
+    expect(open.map(({ jobId, claim }) => [jobId, claim])).toEqual(
+      expect.arrayContaining([
+        [second, 2],
+        [third, 3],
+      ]),
+    )
+    expect(open).toHaveLength(2)
   })
 })
 
