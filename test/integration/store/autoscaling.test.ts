@@ -168,7 +168,7 @@ const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes
 
 describe('cost', () => {
   it.each([
-    ['calls', /^(?:ready_pkey|attempts_(?:open|running)|lanes_pkey)$/],
+    ['calls', /^(?:ready_pkey|open_attempts_by_claim|open_attempts_by_tenant|lanes_pkey)$/],
     ['age', /^(?:ready_pkey|lanes_pkey)$/],
   ])('%s reads what waits or runs, and nothing of the rest', async (name, indexes) => {
     await waiting('openai', limit + 1_000, 5)

@@ -9,7 +9,6 @@ import {
   endAttempts,
   nameAnswers,
   notify,
-  readDispatched,
   readAnswers,
   readJobs,
   readOpenAttempts,
@@ -17,8 +16,6 @@ import {
   readStreams,
   reclaimAttempts,
   submitBatch,
-  takeBackDispatches,
-  takeDueJobs,
   type NewJob,
 } from '@askonce/store'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -28,7 +25,7 @@ import { addWorker, ending, newJob, uncertainTtlSeconds, useStore } from './fixt
 const rows = 20
 /** Entries of indexes and rows of tables that it may read for each of them, versions left behind by updates included. */
 const readsPerRow = 25
-const tables = ['jobs', 'requests', 'answers', 'attempts', 'stream_chunks']
+const tables = ['jobs', 'requests', 'answers', 'ready', 'attempts', 'stream_chunks']
 
 /** One connection: what it prepares and what it reads can be asked of it. */
 const fixture = useStore({ poolSize: 1 })
@@ -38,6 +35,7 @@ interface Plan {
   'Relation Name'?: string
   'Index Name'?: string
   'Index Cond'?: string
+  'TID Cond'?: string
   Plans?: Plan[]
 }
 
@@ -65,7 +63,7 @@ function nodes(plan: Plan): Plan[] {
 function unguided(plans: Map<string, Plan>): string[] {
   return [...plans].flatMap(([name, plan]) =>
     nodes(plan)
-      .filter((node) => node['Node Type'].endsWith('Scan') && node['Index Cond'] === undefined)
+      .filter((node) => node['Node Type'].endsWith('Scan') && (node['Index Cond'] ?? node['TID Cond']) === undefined)
       // A bitmap's rows come from its index, which is a node of its own and names no table.
       .filter((node) => node['Node Type'] !== 'Bitmap Heap Scan')
       .filter((node) => tables.some((table) => (node['Relation Name'] ?? node['Index Name'] ?? '').startsWith(table)))
@@ -82,7 +80,7 @@ function hotOnes(): string[] {
 }
 
 /** Partial indexes that hold only what is waiting or open, read in their order from the beginning, and as far as the limit goes. */
-const fromTheBeginning = new Set(['reclaim_attempts: attempts_open', 'take_due_jobs: jobs_to_dispatch'])
+const fromTheBeginning = new Set(['reclaim_attempts: open_attempts_by_claim'])
 
 async function entriesRead(): Promise<number> {
   await fixture.ownQuery('select pg_stat_force_next_flush()')
@@ -104,7 +102,9 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
     read[name] = (await entriesRead()) - before
     return result
   }
-  const jobs = Array.from({ length: rows }, (_, index) => newJob(`${prefix}-${index}`, { ownerBatch: randomUUID() }))
+  const jobs = Array.from({ length: rows }, (_, index) =>
+    newJob(`${prefix}-${index}`, { lane: prefix, ownerBatch: randomUUID(), streamed: true }),
+  )
   const again = (given: Partial<NewJob> = {}): NewJob[] => jobs.map((job) => ({ ...job, id: randomUUID(), ...given }))
   const ids = jobs.map(({ id }) => id)
   const attempts = ids.map((jobId) => ({ jobId, attempt: 1 }))
@@ -119,18 +119,12 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   await counted('read_jobs', () => readJobs(db, refs))
   await counted('read_answers', () => readAnswers(db, refs))
   await counted('read_settled', () => readSettled(db, ids))
-  await counted('read_dispatched', () => readDispatched(db, 0, null, rows))
-  const lost = await counted('take_back_dispatches', () =>
-    takeBackDispatches(
-      db,
-      ids.map((id) => ({ id, dispatch: 1 })),
-    ),
-  )
-  const due = await counted('take_due_jobs', () => takeDueJobs(db, rows))
-  const claims = await counted('claim_jobs', () => claimJobs(db, worker, ids, []))
-  expect({ lost, due: due.length, claims: claims.length }).toEqual({ lost: rows, due: rows, claims: rows })
+  const turn = { tenant: '', credit: 0 }
+  const request = { workerId: worker, number: 1, lane: prefix, places: rows, turn, agedFirst: false, known: [] }
+  const { claims } = await counted('claim_jobs', () => claimJobs(db, request))
+  expect(claims).toHaveLength(rows)
   await counted('beat_worker', () => beatWorker(db, worker))
-  await counted('read_open_attempts', () => readOpenAttempts(db, worker))
+  await counted('read_open_attempts', () => readOpenAttempts(db, worker, 0))
   await counted('append_stream_chunks', () =>
     appendStreamChunks(
       db,
@@ -157,7 +151,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
     ),
   )
   await counted('rerun_failed', () => submitBatch(db, again()))
-  await claimJobs(db, worker, ids, [])
+  await claimJobs(db, { ...request, number: 2 })
   await counted('end_attempts', () =>
     endAttempts(
       db,
@@ -175,7 +169,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   return read
 }
 
-/** Succeeded jobs with one attempt each, and queued ones that wait in Redis. */
+/** Succeeded jobs with one attempt each, and queued ones. */
 async function fill(prefix: string, succeeded: number, queued: number): Promise<void> {
   const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
     ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at`
@@ -202,8 +196,8 @@ async function fill(prefix: string, succeeded: number, queued: number): Promise<
     [succeeded],
   )
   await fixture.query(
-    `insert into jobs (${columns}, state, dispatch, dispatched_at)
-    select ${values('waiting')}, 'queued', 1, now() from generate_series(1, $1::integer) n`,
+    `insert into jobs (${columns}, state)
+    select ${values('waiting')}, 'queued' from generate_series(1, $1::integer) n`,
     [queued],
   )
 }
