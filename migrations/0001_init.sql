@@ -67,7 +67,7 @@ create table api_keys (
 );
 
 -- The idempotency table. A claim and an end copy the whole row, so what they do not change stands in tables of its own: requests, answers
--- (docs/decisions/DECISION). No index is on a column that they change: so nine of ten of these updates stay on their page and
+-- (docs/decisions/0004). No index is on a column that they change: so nine of ten of these updates stay on their page and
 -- touch no index. tenant_id has no foreign key: every insert would lock the tenant's row.
 create table jobs (
   id uuid primary key,

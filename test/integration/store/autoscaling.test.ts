@@ -195,8 +195,16 @@ describe('cost', () => {
 })
 
 describe('the role of the scaler', () => {
-  it.each(['request', 'response', 'metadata', 'idempotency_key', 'lane', '*'])('cannot read %s', async (column) => {
-    await expect(scaler.query(`select ${column} from jobs`)).rejects.toThrow('permission denied')
+  it.each([
+    'metadata from jobs',
+    'idempotency_key from jobs',
+    'lane from jobs',
+    '* from jobs',
+    'request from requests',
+    'response from answers',
+    'worker_id from open_attempts',
+  ])('cannot read %s', async (what) => {
+    await expect(scaler.query(`select ${what}`)).rejects.toThrow('permission denied')
   })
 
   it('cannot write', async () => {

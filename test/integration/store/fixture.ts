@@ -221,9 +221,12 @@ export async function addWorker({ db }: Fixture): Promise<string> {
   return id
 }
 
-/** The one job with this id, every column of its row and of its answer. */
+/** The one job with this id, every column of its row, its request and its answer. */
 export async function jobRow({ query }: Fixture, id: string): Promise<Row> {
-  const [row] = await query(`select w.*, j.* from jobs j left join answers w on w.job_id = j.id where j.id = $1`, [id])
+  const [row] = await query(
+    `select r.*, w.*, j.* from jobs j left join requests r on r.job_id = j.id left join answers w on w.job_id = j.id where j.id = $1`,
+    [id],
+  )
   if (row === undefined) throw new Error(`no job ${id}`)
   return row
 }

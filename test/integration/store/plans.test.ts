@@ -223,7 +223,7 @@ describe('kept plans of hot statements', () => {
       await query('analyze')
       plans.set(`of ${(size += more)} rows and some that wait`, await keptPlans())
     }
-    await query('truncate jobs, requests, answers, expiries, job_lists, ready, attempts')
+    await query('truncate jobs, requests, answers, expiries, job_lists, ready, attempts, open_attempts')
     await fill('alone', 1, 0)
     await query('analyze')
     plans.set('of one row', await keptPlans())

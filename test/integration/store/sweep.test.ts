@@ -18,7 +18,7 @@ const store = useStore()
 const error = JSON.stringify(jobError('deadline_exceeded'))
 
 beforeEach(async () => {
-  await store.query('truncate jobs, ready, expiries, job_lists, requests, answers, attempts')
+  await store.query('truncate jobs, ready, expiries, job_lists, requests, answers, attempts, open_attempts')
 })
 
 const left = async (): Promise<string[]> =>
