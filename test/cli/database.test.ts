@@ -204,10 +204,10 @@ describe('keys', () => {
 describe('sweep', () => {
   it('deletes what has expired in batches, and only that', async () => {
     await sql(`
-      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
         ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, error,
         completed_at, expires_at)
-      select gen_random_uuid(), 'default', 'k' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', '{}', 5, 1000,
+      select gen_random_uuid(), 'default', 'k' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', 5, 1000,
         1, 1, 'cancelled', 'rerun', 5, 2, now(), now(), null, now() - interval '1 hour',
         case when n <= 2500 then now() - interval '1 second' else now() + interval '1 day' end
       from generate_series(1, 2510) n`)

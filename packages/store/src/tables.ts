@@ -13,7 +13,7 @@ import type { ColumnType, Generated, Kysely } from 'kysely'
 /** Any connection that statements run on. */
 export type Db = Kysely<Tables>
 
-/** A row of `jobs` as readers get it: everything but the request. Times are the database's. */
+/** A job as readers get it: its row in `jobs` and its answer, without the request. Times are the database's. */
 export interface JobRow {
   id: string
   tenant_id: string
@@ -256,13 +256,12 @@ interface ApiKeysTable {
 /** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
 export interface Tables {
   jobs: JobRow & {
-    request: Buffer
-    request_headers: RequestHeaders | null
     reruns: number
     timeout_ms: number
     ttl_seconds: number
     deadline_seconds: number
   }
+  requests: { job_id: string; request: Buffer; request_headers: RequestHeaders | null }
   attempts: AttemptRow & { fingerprint: Buffer }
   decisions: DecisionRow
   lanes: LaneRow

@@ -9,15 +9,15 @@ const many = 20_000
 beforeAll(async () => {
   await store.query(
     `insert into jobs (
-       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, metadata, priority, timeout_ms, ttl_seconds,
+       id, tenant_id, idempotency_key, fingerprint, operation, model, lane, metadata, priority, timeout_ms, ttl_seconds,
        deadline_seconds, state, attempt, on_uncertain, max_attempts, max_paid_attempts, tries, paid, billed, run_at, deadline_at,
-       response, response_status, answer_attempt, created_at, completed_at, expires_at
+       response_status, answer_attempt, created_at, completed_at, expires_at
      )
      select
        gen_random_uuid(), case when n % 2 = 0 then 'default' else 'other' end, case when n % 1000 = 0 then 'rare/' else 'often/' end || n,
-       sha256(n::text::bytea), 'embeddings', 'm', 'openai', 'x',
+       sha256(n::text::bytea), 'embeddings', 'm', 'openai',
        jsonb_build_object('run', case when n % 2000 < 2 then 'rare' else 'often' end), 5, 1000, 3600, 3600, 'succeeded', 1, 'rerun', 5, 2,
-       1, case when n % 2000 < 2 then 2 else 1 end, 1, now(), now() + interval '1 day', 'y', 200, 1, now() - n * interval '1 second', now(),
+       1, case when n % 2000 < 2 then 2 else 1 end, 1, now(), now() + interval '1 day', 200, 1, now() - n * interval '1 second', now(),
        now() + interval '1 day'
      from generate_series(1, ${many}) n`,
   )

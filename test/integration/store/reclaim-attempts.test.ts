@@ -22,7 +22,7 @@ const lost = JSON.stringify(jobError('worker_lost'))
 const reclaim = (limit = 100): Promise<EndedAttempt[]> => reclaimAttempts(store.db, lost, limit, uncertainTtlSeconds)
 
 beforeEach(async () => {
-  await store.query('truncate jobs, attempts, workers')
+  await store.query('truncate jobs, attempts, open_attempts, workers')
 })
 
 async function deadWorker(): Promise<string> {

@@ -205,7 +205,7 @@ describe('a request that waits for a change of the row', () => {
     uncertain: `state = 'uncertain', uncertain_since = now()`,
     cancelled: `state = 'cancelled', uncertain_since = null, completed_at = now(), expires_at = now() + interval '1 hour'`,
     queued: `state = 'queued', completed_at = null, expires_at = null`,
-    succeeded: `state = 'succeeded', response = '', response_status = 200, answer_attempt = 1, completed_at = now(),
+    succeeded: `state = 'succeeded', response_status = 200, answer_attempt = 1, completed_at = now(),
       expires_at = now() + interval '1 hour'`,
   }
 

@@ -22,7 +22,7 @@ import { addWorker, inSeconds, insertAttempt, insertJob, insertRunning, useStore
 const store = useStore()
 
 beforeEach(async () => {
-  await store.query('truncate workers, jobs, attempts')
+  await store.query('truncate workers, jobs, attempts, open_attempts')
 })
 
 const day = 86_400

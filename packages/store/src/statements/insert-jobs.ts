@@ -1,5 +1,5 @@
 import type { OnUncertain, Operation } from '@askonce/core'
-import { sql } from 'kysely'
+import { sql, type RawBuilder } from 'kysely'
 import { hot } from '../hot.ts'
 import { Rows, type ColumnMap } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -78,24 +78,34 @@ export const newJobColumns: ColumnMap<NewJob> = {
  */
 export const newRunAt = sql`greatest(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
 
+/** Stores what the new jobs `n` ask, as far as `made` has their ids. */
+export const insertRequests = (made: RawBuilder<unknown>) => sql`
+  insert into requests (job_id, request, request_headers)
+  select n.id, n.request, n.request_headers::jsonb from n where n.id = any(array(select id from ${made}))`
+
 /**
  * Inserts the jobs whose key has no row; the others are simply not returned. One CTE that also read the winners would not
  * see them: their rows are newer than its snapshot. So the look-up is another statement.
  */
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
+    with n as (select * from ${new Rows(jobs, newJobColumns, 'n')}),
+    made as (
     insert into jobs as j (
-      id, tenant_id, idempotency_key, fingerprint, body_digest, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
+      id, tenant_id, idempotency_key, fingerprint, body_digest, operation, model, lane, streamed, owner_batch, metadata, priority, timeout_ms,
       ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, reserve_usd, reserve_tokens, state, run_at, deadline_at
     )
     select
-      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.body_digest, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.body_digest, n.operation, n.model, n.lane, n.streamed, n.owner_batch, n.metadata::jsonb,
       n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts, n.reserve_usd, n.reserve_tokens,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds)
-    from ${new Rows(jobs, newJobColumns, 'n')}
+    from n
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
     returning id, run_at, deadline_at, created_at
+    ),
+    asked as (${insertRequests(sql`made`)})
+    select * from made
   `
   const jobOf = new Map(jobs.map((job) => [job.id, job]))
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))

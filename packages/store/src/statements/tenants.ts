@@ -158,7 +158,7 @@ export async function readTenantUse(db: Db, tenantId: string): Promise<TenantUse
         )
     )
     select
-      (select count(*) from attempts where tenant_id = ${tenantId} and finished_at is null)::integer as running,
+      (select count(*) from open_attempts where tenant_id = ${tenantId})::integer as running,
       (select count(*) from ready where tenant_id = ${tenantId})::integer as queued,
       coalesce(sum(s.spent_usd) filter (where s.day = t.day), 0)::float8 as "usdDay",
       coalesce(sum(s.spent_usd), 0)::float8 as "usdMonth",

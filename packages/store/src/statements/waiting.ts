@@ -1,6 +1,6 @@
 import { waitCauses, waitKindOf, type LimitUse, type WaitCause, type WaitKind } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { jobColumnsWithoutResponse } from '../fragments.ts'
+import { changedJobColumns } from '../fragments.ts'
 import type { Db } from '../tables.ts'
 import type { ListedJob } from './read-jobs.ts'
 
@@ -32,7 +32,7 @@ const limitUses = (condition: RawBuilder<unknown>): RawBuilder<LimitUseRow> => s
     t.id as tenant_id, now() as now,
     t.max_running,
     case when t.max_running is null then 0 else (
-      select count(*) from attempts a where a.tenant_id = t.id and a.finished_at is null
+      select count(*) from open_attempts o where o.tenant_id = t.id
     ) end as running,
     t.calls_per_minute, coalesce(m.calls, 0) as calls, to_timestamp(m.first_call + 61) as calls_until,
     t.tokens_per_minute, coalesce(m.tokens, 0) as tokens, to_timestamp(m.first_tokens + 61) as tokens_until,
@@ -149,7 +149,7 @@ export async function listWaiting(db: Db, filter: WaitingFilter): Promise<Waitin
       order by r.created_at desc, r.job_id desc
       limit ${limit + 1}
     )
-    select ${jobColumnsWithoutResponse}, f.job_id as looked_at, f.number, f.cause, f.created_at::text as cursor_at, f.fits and j.id is not null as fits
+    select ${changedJobColumns}, f.job_id as looked_at, f.number, f.cause, f.created_at::text as cursor_at, f.fits and j.id is not null as fits
     from found f left join jobs j on j.id = f.job_id
     order by f.created_at desc, f.job_id desc
   `.execute(db)

@@ -67,8 +67,8 @@ export interface OpenAttempt {
 export async function readOpenAttempts(db: Db, workerId: string, firstClaim: number): Promise<OpenAttempt[]> {
   const rows = await hot<OpenAttempt>(db, 'read_open_attempts')`
     select a.job_id as "jobId", a.attempt, a.claim, coalesce(j.state = 'running' and j.attempt = a.attempt, false) as owned
-    from attempts a left join lateral (select state, attempt from jobs where id = a.job_id limit 1) j on true
-    where a.worker_id = ${workerId}::uuid and a.claim >= ${firstClaim}::bigint and a.finished_at is null
+    from open_attempts a left join lateral (select state, attempt from jobs where id = a.job_id limit 1) j on true
+    where a.worker_id = ${workerId}::uuid and a.claim >= ${firstClaim}::bigint
   `
   return rows
 }
@@ -90,10 +90,11 @@ export async function readOverdueAttempts(db: Db, graceMs: number, limit: number
   const { rows } = await sql<OverdueAttempt>`
     select a.job_id as "jobId", a.attempt, a.tenant_id as tenant, a.lane, a.worker_id as worker,
       extract(epoch from now() - a.started_at)::float8 * 1000 as "runningMs"
-    from attempts a
+    from open_attempts o
+    join attempts a on a.job_id = o.job_id and a.attempt = o.attempt
     join workers w on w.id = a.worker_id and not w.dead
     join jobs j on j.id = a.job_id
-    where a.finished_at is null and a.started_at < now() - (j.timeout_ms + ${graceMs}) * interval '1 millisecond'
+    where a.started_at < now() - (j.timeout_ms + ${graceMs}) * interval '1 millisecond'
     order by a.started_at
     limit ${limit}
   `.execute(db)
@@ -171,7 +172,7 @@ export async function sweepWorkers(db: Db): Promise<number> {
   const { rows } = await sql`
     delete from workers w
     where w.dead and w.died_at < now() - interval '1 day'
-      and not exists (select from attempts a where a.worker_id = w.id and a.finished_at is null)
+      and not exists (select from open_attempts a where a.worker_id = w.id)
     returning w.id
   `.execute(db)
   return rows.length
