@@ -63,7 +63,15 @@ CREATE INDEX attempts_by_key ON public.attempts USING btree (tenant_id, idempote
 CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, started_at);
 CREATE INDEX attempts_open ON public.attempts USING btree (worker_id, claim) WHERE (finished_at IS NULL);
 CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
-CREATE INDEX attempts_running ON public.attempts USING btree (tenant_id) WHERE (finished_at IS NULL);
+CREATE INDEX attempts_running ON public.attempts USING btree ((
+CASE
+    WHEN (finished_at IS NULL) THEN tenant_id
+    ELSE NULL::text
+END)) WHERE (
+CASE
+    WHEN (finished_at IS NULL) THEN tenant_id
+    ELSE NULL::text
+END IS NOT NULL);
 
 create table batch_lines (
   batch_id uuid not null,
@@ -558,7 +566,8 @@ declare
   found_run_at timestamptz;
   found_since timestamptz;
   -- The tenant whose groups are gathered, and its visit.
-  visited text collate "C";
+  -- Of no collation of its own: with one, the keys of tenants, which have none, could not be searched by it.
+  visited text;
   groups integer;
   models text[];
   priorities smallint[];
@@ -671,7 +680,7 @@ begin
               end if;
             end if;
             if wanted > 0 and tenant.max_running is not null then
-              select count(*) into used from attempts a where a.tenant_id = visited and a.finished_at is null;
+              select count(*) into used from attempts a where (case when a.finished_at is null then a.tenant_id end) = visited;
               if tenant.max_running - used < wanted then
                 wanted := tenant.max_running - used;
                 is_at_limit := true;

@@ -305,7 +305,9 @@ create table attempts (
 );
 
 create index attempts_open on attempts (worker_id, claim) where finished_at is null;
-create index attempts_running on attempts (tenant_id) where finished_at is null;
+-- For the number of calls that a tenant has running. Written so that no other question about open attempts matches it.
+create index attempts_running on attempts ((case when finished_at is null then tenant_id end))
+where (case when finished_at is null then tenant_id end) is not null;
 -- For readers of the ledger by key: it outlives the job, whose id is then known to nobody.
 create index attempts_by_key on attempts (tenant_id, idempotency_key, started_at);
 create index attempts_by_tenant on attempts (tenant_id, started_at);
@@ -629,7 +631,8 @@ declare
   found_run_at timestamptz;
   found_since timestamptz;
   -- The tenant whose groups are gathered, and its visit.
-  visited text collate "C";
+  -- Of no collation of its own: with one, the keys of tenants, which have none, could not be searched by it.
+  visited text;
   groups integer;
   models text[];
   priorities smallint[];
@@ -742,7 +745,7 @@ begin
               end if;
             end if;
             if wanted > 0 and tenant.max_running is not null then
-              select count(*) into used from attempts a where a.tenant_id = visited and a.finished_at is null;
+              select count(*) into used from attempts a where (case when a.finished_at is null then a.tenant_id end) = visited;
               if tenant.max_running - used < wanted then
                 wanted := tenant.max_running - used;
                 is_at_limit := true;
