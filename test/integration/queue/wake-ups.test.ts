@@ -82,7 +82,7 @@ describe.each(['redis', 'postgres'] as const)('wake-ups on %s', (kind) => {
           backend: createRedisBackend,
         }
       : {
-          options: { connection: { connectionString: servers.url } as unknown as QueueOptions['connection'] },
+          options: { connection: { connectionString: servers.url } },
           backend: createPostgresBackend as unknown as BackendFactory,
         }
   /** A BullMQ queue of a lane, to look into. */
