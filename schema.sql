@@ -619,7 +619,8 @@ declare
   found_run_at timestamptz;
   found_since timestamptz;
   -- The tenant whose groups are gathered, and its visit.
-  visited text collate "C";
+  -- Of no collation of its own: with one, the keys of tenants, which have none, could not be searched by it.
+  visited text;
   groups integer;
   models text[];
   priorities smallint[];

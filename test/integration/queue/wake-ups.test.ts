@@ -9,9 +9,16 @@ import {
   type Waker,
 } from '@askonce/queue'
 import { leakCheck, startTestPostgres, startTestRedis, type TestPostgres, type TestRedis } from '@askonce/testkit'
-import { Queue, Worker, type IQueueBackend } from 'bullmq'
+import {
+  createPostgresBackend,
+  createRedisBackend,
+  Queue,
+  Worker,
+  type BackendFactory,
+  type IQueueBackend,
+  type QueueOptions,
+} from 'bullmq'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { bullConnection, queueName } from '../../../packages/queue/src/connection.ts'
 import { until } from '../../fault/system.ts'
 
 /** Ids of a lane's wake-ups. */
@@ -67,20 +74,24 @@ describe.each(['redis', 'postgres'] as const)('wake-ups on %s', (kind) => {
     opened.push(() => one.close())
     return one
   }
+  /** How BullMQ itself reaches it. */
+  const bull = (): { options: QueueOptions; backend: BackendFactory } =>
+    kind === 'redis'
+      ? {
+          options: { connection: { url: servers.redis.url, maxRetriesPerRequest: null }, prefix: '{askonce}' },
+          backend: createRedisBackend,
+        }
+      : {
+          options: { connection: { connectionString: servers.url } },
+          backend: createPostgresBackend as unknown as BackendFactory,
+        }
   /** A BullMQ queue of a lane, to look into. */
   const look = async (lane: string): Promise<Queue<null, void, string, null, void, string, IQueueBackend>> => {
-    const bull = bullConnection(connection(), 'producer', 2, () => undefined)
-    const queue = new Queue<null, void, string, null, void, string, IQueueBackend>(
-      queueName(lane),
-      bull.options,
-      bull.backend,
-    )
+    const { options, backend } = bull()
+    const queue = new Queue<null, void, string, null, void, string, IQueueBackend>(`askonce-${lane}`, options, backend)
     queue.on('error', () => undefined)
     await queue.waitUntilReady()
-    opened.push(async () => {
-      await queue.close()
-      await bull.close()
-    })
+    opened.push(() => queue.close())
     return queue
   }
   const reaches = (read: () => number, count: number): Promise<number> =>
@@ -162,21 +173,18 @@ describe.each(['redis', 'postgres'] as const)('wake-ups on %s', (kind) => {
     // Taken, and never ended: as by a process that was killed then.
     one.wake([lane])
     await reaches(one.sent, 1)
-    const bull = bullConnection(connection(), 'consumer', 3, () => undefined)
+    const { options, backend } = bull()
     const dead = new Worker<null, void, string, IQueueBackend>(
-      queueName(lane),
+      `askonce-${lane}`,
       null,
-      { ...bull.options, autorun: false, lockDuration: 30_000 },
-      bull.backend,
+      { ...options, autorun: false, lockDuration: 30_000 },
+      backend,
     )
     dead.on('error', () => undefined)
     await dead.waitUntilReady()
     const taken = await dead.getNextJob('token-of-the-dead')
     expect(taken?.id).toMatch(/^wake-\d$/)
-    opened.push(async () => {
-      await dead.close(true)
-      await bull.close()
-    })
+    opened.push(() => dead.close(true))
     let woken = 0
     consumer(lane, () => (woken += 1))
     for (let round = 1; round <= 2 * ids; round += 1) {

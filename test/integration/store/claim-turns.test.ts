@@ -33,7 +33,7 @@ async function tenant(name: string, jobs: number, columns: Record<string, unknow
   const id = `${name}-${randomUUID().slice(0, 8)}`
   await store.adminDb
     .insertInto('tenants')
-    .values({ id, ...columns } as never)
+    .values({ id, ...columns })
     .execute()
   await queue(id, jobs)
   return id
