@@ -127,7 +127,7 @@ function columnsOf(state: JobState): Row {
 
 const ofRequest = ['request', 'request_headers']
 const ofAnswer = ['response', 'response_pieces', 'response_bytes', 'response_content_type', 'answer_id']
-const answer = { attempt: 1, response: Buffer.from('{"answer":1}'), response_content_type: 'application/json' }
+const storedAnswer = { attempt: 1, response: Buffer.from('{"answer":1}'), response_content_type: 'application/json' }
 
 /** Writes a job directly, with its request and answer; `given` overrides any column. Returns its id. */
 export async function insertJob(fixture: Fixture, given: Row & { state?: JobState } = {}): Promise<string> {
@@ -161,7 +161,7 @@ export async function insertJob(fixture: Fixture, given: Row & { state?: JobStat
     request: Buffer.from('{"body":"one"}'),
     ...only(given, ofRequest),
   })
-  const answered = { ...(state === 'succeeded' ? answer : {}), ...only(given, ofAnswer) }
+  const answered = { ...(state === 'succeeded' ? storedAnswer : {}), ...only(given, ofAnswer) }
   if (Object.values(answered).some((value) => value !== null)) {
     const findable = row['operation'] === 'responses' || (row['metadata'] ?? null) !== null
     await insertRow(fixture, 'answers', { job_id: id, tenant_id: row['tenant_id'], findable, ...answered })

@@ -24,7 +24,7 @@ import { addWorker, ending, newJob, uncertainTtlSeconds, useStore } from './fixt
 /** Rows that each statement gets. */
 const rows = 20
 /** Entries of indexes and rows of tables that it may read for each of them, versions left behind by updates included. */
-const readsPerRow = 25
+const readsPerRow = 30
 const tables = ['jobs', 'requests', 'answers', 'ready', 'attempts', 'stream_chunks']
 
 /** One connection: what it prepares and what it reads can be asked of it. */
