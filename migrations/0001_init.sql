@@ -971,12 +971,22 @@ begin
                 with candidates as materialized (
                   select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, coalesce(r.reserve_tokens, 0) as reserve_tokens
                   from ready r
+                  -- The job decides, behind its lock. One that somebody holds is passed by, and the next one looked at.
+                  cross join lateral (
+                    select from jobs j
+                    where j.id = r.job_id and coalesce(
+                      j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+                      and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+                      false
+                    )
+                    for update skip locked
+                  ) j
                   where r.lane = lane_name and r.tenant_id = visited and r.model = models[this] and r.priority = priorities[this]
                     and r.run_at >= sinces[this] and r.run_at <= now() and r.deadline_at > now()
                     and (budget is null or r.reserve_usd <= budget)
                   order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
-                  limit taken + case when is_limited then look_ahead else 0 end
-                  for update skip locked
+                  limit taken + case when num_nonnulls(budget, tokens_left) > 0 then look_ahead else 0 end
+                  for update of r skip locked
                 ),
                 picked as materialized (
                   select f.place, f.job_id
@@ -993,25 +1003,15 @@ begin
                   where f.place_in_turn <= taken and (budget_left is null or f.usd <= budget_left)
                     and (tokens_left is null or f.tokens <= tokens_left or (is_fresh and f.place_in_turn = 1))
                 ),
-                due as materialized (
-                  select j.id from jobs j
-                  where j.id = any(array(select p.job_id from picked p)) and coalesce(
-                    j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                    and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                    false
-                  )
-                  order by j.tenant_id || '', j.idempotency_key
-                  for update skip locked
-                ),
                 claimed as (
                   update jobs j
                   set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
-                  where j.id = any(array(select d.id from due d))
+                  where j.id = any(array(select p.job_id from picked p))
                   returning j.*, gen_random_uuid() as mark
                 ),
                 gone as (
                   delete from ready r
-                  where r.ctid = any(array(select p.place from picked p where p.job_id in (select d.id from due d)))
+                  where r.ctid = any(array(select p.place from picked p))
                 ),
                 opened as (
                   insert into attempts (
