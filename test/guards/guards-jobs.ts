@@ -27,7 +27,7 @@ export const jobGuards: readonly Guard[] = [
     ...submit,
     name: 'after a lost reply of a COMMIT, a creator does not know its own job',
     promise: 1,
-    guarded: 'if (row.id === item.id) created(row)\n    else if',
+    guarded: "if (row.id === item.id) settled.set(item.id, { kind: 'created', job: row })\n    else if",
     broken: 'if',
   },
   {
@@ -146,8 +146,8 @@ export const jobGuards: readonly Guard[] = [
     ...claim,
     name: 'two claims take one job',
     promise: 3,
-    guarded: "order by j.tenant_id || '', j.idempotency_key\n                  for update skip locked",
-    broken: "order by j.tenant_id || '', j.idempotency_key",
+    guarded: "j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts",
+    broken: 'j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts',
   },
   {
     ...claim,
@@ -210,32 +210,28 @@ export const jobGuards: readonly Guard[] = [
     ...sweep,
     name: 'a sweep deletes answers an hour before they expire',
     promise: 2,
-    guarded:
-      'from jobs where expires_at <= now() and id <> all(${skip}::uuid[])\n      order by expires_at limit ${limit} for update',
-    broken:
-      "from jobs where expires_at <= now() + interval '1 hour' and id <> all(${skip}::uuid[])\n      order by expires_at limit ${limit} for update",
+    guarded: 'job_ids from expiries where expires_at <= now()',
+    broken: "job_ids from expiries where expires_at <= now() + interval '1 hour'",
   },
   {
     ...sweep,
     name: 'a sweep deletes jobs that have not ended',
     promise: 1,
-    guarded:
-      'from jobs where expires_at <= now() and id <> all(${skip}::uuid[])\n      order by expires_at limit ${limit} for update',
-    broken:
-      'from jobs where (expires_at is null or expires_at <= now()) and id <> all(${skip}::uuid[])\n      order by expires_at limit ${limit} for update',
+    guarded: 'from jobs where id = of.job_id and expires_at = e.expires_at limit 1) j\n      where j.id <> all',
+    broken: 'from jobs where id = of.job_id limit 1) j\n      where j.id <> all',
   },
   {
     ...sweep,
     name: 'a sweep does not look whether somebody takes the row over',
     promise: 1,
-    guarded: 'limit ${limit} for update skip locked',
-    broken: 'limit ${limit}',
+    guarded: 'expires_at <= now() limit 1 for update skip locked',
+    broken: 'expires_at <= now() limit 1',
   },
   {
     ...sweep,
     name: 'the ledger of a job that still exists is swept',
     promise: 4,
-    guarded: '\n        and not exists (select from jobs j where j.id = a.job_id)',
+    guarded: '\n          and not exists (select from jobs j where j.id = a.job_id)',
     broken: '',
   },
 ]

@@ -233,8 +233,8 @@ export const processGuards: readonly Guard[] = [
     test: 'test/unit/submissions.test.ts',
     name: 'a submission that meets a broken connection is not sent again',
     promise: 5,
-    guarded: 'if (performance.now() >= giveUpAtMs) {',
-    broken: 'if (performance.now() < giveUpAtMs + 1) {',
+    guarded: 'if (!isUnavailable(error) || performance.now() >= giveUpAtMs) throw error',
+    broken: 'if (performance.now() < giveUpAtMs + 1) throw error',
   },
   {
     file: 'apps/worker/src/safekeeping.ts',

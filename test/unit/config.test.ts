@@ -197,7 +197,9 @@ describe('lanes', () => {
     expect(config.lanes.map(({ name }) => name)).toEqual(['vllm', 'openai', 'simulated'])
     expect(config.lanes[0]).toMatchObject({ kind: 'openai', baseUrl: 'http://h/v1', models: ['qwen*'] })
     expect(config.lanes[0]?.apiKey?.reveal()).toBe('k')
-    expect(config.prices).toEqual([{ model: 'qwen*', inputPerMillionUsd: 0.1, outputPerMillionUsd: 0 }])
+    expect(config.prices).toEqual([
+      { maxOutputTokens: null, model: 'qwen*', inputPerMillionUsd: 0.1, outputPerMillionUsd: 0 },
+    ])
     expect(problemsOf({ ASKONCE_CONFIG: file })).toEqual([
       expect.stringMatching(/^VLLM_API_KEY, named by .*askonce\.json \/lanes\/0\/api_key_env, is not set/),
     ])

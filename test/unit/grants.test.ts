@@ -6,17 +6,25 @@ import { describe, expect, it } from 'vitest'
 // The lists behind `askonce grants`, against what they speak of.
 
 const folder = 'packages/store/src'
-const statements = readdirSync(folder, { recursive: true, encoding: 'utf8' })
-  .filter((name) => name.endsWith('.ts'))
-  .map((name) => readFileSync(`${folder}/${name}`, 'utf8'))
-  .join('\n')
+/** The functions of the schema run with the rights of whoever calls them. */
+const functions = [...readFileSync('migrations/0001_init.sql', 'utf8').matchAll(/\$\$(.*?)\$\$/gs)].map(
+  ([body]) => body,
+)
+const statements = [
+  ...readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(`${folder}/${name}`, 'utf8')),
+  ...functions,
+].join('\n')
 
 /** Whether some statement does this to the table. A lock of a row counts as its update. */
 const patterns: Record<string, (table: string) => RegExp> = {
   select: (table) => new RegExp(`(?:from|join) ${table}\\b|selectFrom\\('${table}'`),
   insert: (table) => new RegExp(`insert into ${table}\\b|insertInto\\('${table}'`),
   update: (table) =>
-    new RegExp(`update ${table}\\b|updateTable\\('${table}'|from ${table}\\b[^\`;]*for (?:update|share)`),
+    new RegExp(
+      `update ${table}\\b|updateTable\\('${table}'|from ${table}\\b[^\`;]*for (?:update|share)|insert into ${table}\\b[^\`;]*do update`,
+    ),
   delete: (table) => new RegExp(`delete from ${table}\\b|deleteFrom\\('${table}'`),
 }
 

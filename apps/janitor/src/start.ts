@@ -185,7 +185,7 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
   )
   const results = loop('batch results', 60_000, () => batches.collectHinted())
   loop('sweep files', 30_000, sweep('files', 'batches'))
-  loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'workers'))
+  loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'tenant use', 'workers'))
 
   log.event('janitor.started', { version, pid: process.pid, host: hostname() })
 

@@ -10,6 +10,7 @@ import {
   sweepBytes,
   sweepDecisions,
   sweepExpired,
+  sweepTenantUse,
   type SweepBounds,
   type SweptRows,
 } from './statements/sweep.ts'
@@ -49,6 +50,7 @@ export type Swept =
   | 'batches'
   | 'attempts'
   | 'decisions'
+  | 'tenant use'
   | 'workers'
 
 /** Everything that is swept, in order, for the janitor's loops and for `askonce sweep`. What is kept, for how many seconds, beyond its own expiry. */
@@ -75,6 +77,7 @@ export function sweepsOf(db: Db, kept: { ledgerSeconds: number; batchSeconds: nu
     ),
     attempts: new PacedSweep(rows, (bounds) => sweepAttempts(db, ledgerSeconds, bounds.rows)),
     decisions: new PacedSweep(rows, (bounds) => sweepDecisions(db, ledgerSeconds, bounds.rows)),
+    'tenant use': new PacedSweep(rows, (bounds) => sweepTenantUse(db, bounds.rows)),
     // All of them at once: they are few.
     workers: { run: async () => ({ count: await sweepWorkers(db), more: false, skipped: null }) },
   }

@@ -122,6 +122,29 @@ export async function sweepAttempts(db: Db, retentionSeconds: number, limit: num
   return swept(rows[0], limit)
 }
 
+/** Deletes what tenants have used of limits that look at a minute or a month, once nobody looks at it any more. */
+export async function sweepTenantUse(db: Db, limit: number): Promise<SweptRows> {
+  const { rows } = await sql<{ picked: number; swept: number }>`
+    with seconds as (
+      select tenant_id, "second" from tenant_seconds where "second" < extract(epoch from now() - interval '1 hour')
+      limit ${limit} for update skip locked
+    ),
+    -- Late evidence about an attempt settles what it reserved on its day: those of the month before stay.
+    days as (
+      select tenant_id, day from tenant_days where day < (now() - interval '62 days')::date limit ${limit} for update skip locked
+    ),
+    gone_seconds as (
+      delete from tenant_seconds u using seconds s where u.tenant_id = s.tenant_id and u."second" = s."second" returning 1
+    ),
+    gone_days as (delete from tenant_days d using days o where d.tenant_id = o.tenant_id and d.day = o.day returning 1)
+    select
+      greatest((select count(*) from seconds), (select count(*) from days)) as picked,
+      (select count(*) from gone_seconds) + (select count(*) from gone_days) as swept
+  `.execute(db)
+  const { picked = 0, swept: count = 0 } = rows[0] ?? {}
+  return { count, more: picked >= limit }
+}
+
 /** Deletes decisions older than the ledger's retention, at most `limit`, but never those about a job that still exists. */
 export async function sweepDecisions(db: Db, retentionSeconds: number, limit: number): Promise<SweptRows> {
   const { rows } = await sql<{ picked: number; swept: number }>`
