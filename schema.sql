@@ -10,6 +10,25 @@ create table answer_pieces (
   constraint answer_pieces_position_check CHECK (("position" >= 0))
 );
 
+create table answers (
+  job_id uuid not null,
+  tenant_id text not null,
+  attempt integer,
+  response bytea,
+  response_pieces uuid,
+  response_bytes integer,
+  response_content_type text,
+  answer_id text,
+  findable boolean not null,
+  constraint answers_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
+  constraint answers_are_whole CHECK ((num_nonnulls(response, response_pieces) = ((attempt IS NOT NULL))::integer)),
+  constraint answers_pieces_are_counted CHECK (((response_pieces IS NULL) = (response_bytes IS NULL))),
+  constraint answers_pkey PRIMARY KEY (job_id),
+  constraint answers_response_bytes_check CHECK ((response_bytes > 0)),
+  constraint answers_say_something CHECK ((num_nonnulls(attempt, answer_id) > 0))
+);
+CREATE INDEX answers_by_name ON public.answers USING btree (tenant_id, answer_id) WHERE findable;
+
 create table api_keys (
   id uuid not null default gen_random_uuid(),
   tenant_id text not null,
@@ -58,12 +77,9 @@ create table attempts (
   constraint attempts_end_is_whole CHECK ((((finished_at IS NULL) = (outcome IS NULL)) AND ((finished_at IS NULL) = (billing IS NULL)))),
   constraint attempts_outcome_check CHECK ((outcome = ANY (ARRAY['answered'::text, 'surplus'::text, 'unstorable'::text, 'rejected'::text, 'failed'::text, 'paused'::text, 'alarmed'::text, 'unknown'::text, 'lost'::text, 'cancelled'::text, 'drained'::text, 'unsent'::text]))),
   constraint attempts_pkey PRIMARY KEY (job_id, attempt)
-);
+) with (fillfactor=45);
 CREATE INDEX attempts_by_key ON public.attempts USING btree (tenant_id, idempotency_key, started_at);
 CREATE INDEX attempts_by_tenant ON public.attempts USING btree (tenant_id, started_at);
-CREATE INDEX attempts_open ON public.attempts USING btree (worker_id, claim) WHERE (finished_at IS NULL);
-CREATE INDEX attempts_retention ON public.attempts USING btree (finished_at) WHERE (finished_at IS NOT NULL);
-CREATE INDEX attempts_running ON public.attempts USING btree (tenant_id) WHERE (finished_at IS NULL);
 
 create table batch_lines (
   batch_id uuid not null,
@@ -78,6 +94,8 @@ create table batch_lines (
   started boolean not null default false,
   replayed boolean not null default false,
   refusal jsonb,
+  reserve_usd numeric(20,10),
+  reserve_tokens integer,
   outcome text,
   done_number integer,
   in_errors boolean,
@@ -88,6 +106,8 @@ create table batch_lines (
   constraint batch_lines_line_check CHECK ((line > 0)),
   constraint batch_lines_outcome_check CHECK ((outcome = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text, 'expired'::text]))),
   constraint batch_lines_pkey PRIMARY KEY (batch_id, line),
+  constraint batch_lines_reserve_tokens_check CHECK ((reserve_tokens >= 0)),
+  constraint batch_lines_reserve_usd_check CHECK ((reserve_usd >= (0)::numeric)),
   constraint batch_lines_state_check CHECK ((state = ANY (ARRAY['ready'::text, 'open'::text, 'done'::text])))
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE UNIQUE INDEX batch_lines_custom_id ON public.batch_lines USING btree (batch_id, custom_id);
@@ -193,6 +213,12 @@ CREATE INDEX decisions_by_job ON public.decisions USING btree (job_id, id);
 CREATE INDEX decisions_by_key ON public.decisions USING btree (tenant_id, idempotency_key);
 CREATE INDEX decisions_retention ON public.decisions USING btree (at);
 
+create table expiries (
+  expires_at timestamp with time zone not null,
+  job_ids uuid[] not null
+);
+CREATE INDEX expiries_due ON public.expiries USING btree (expires_at);
+
 create table file_parts (
   file_id uuid not null,
   "position" bigint not null,
@@ -230,16 +256,27 @@ create table forgotten_jobs (
 );
 CREATE INDEX forgotten_jobs_age ON public.forgotten_jobs USING btree (at);
 
+create table job_lists (
+  list text collate "C" not null,
+  tenant_id text collate "C" not null,
+  created_at timestamp with time zone not null,
+  job_id uuid not null,
+  since timestamp with time zone,
+  constraint job_lists_list_check CHECK ((list = ANY (ARRAY['failed'::text, 'cancelled'::text, 'uncertain'::text, 'maybe_paid'::text, 'paid_twice'::text, 'stored'::text]))),
+  constraint job_lists_pkey PRIMARY KEY (list, tenant_id, created_at, job_id)
+);
+CREATE INDEX job_lists_held ON public.job_lists USING btree (since) WHERE (list = 'uncertain'::text);
+CREATE INDEX job_lists_stored ON public.job_lists USING btree (tenant_id, job_id) WHERE (list = 'stored'::text);
+
 create table jobs (
   id uuid not null,
   tenant_id text not null,
   idempotency_key text collate "C" not null,
   fingerprint bytea not null,
+  body_digest bytea,
   operation text not null,
   model text not null,
   lane text not null,
-  request bytea not null,
-  request_headers jsonb,
   streamed boolean not null default false,
   owner_batch uuid,
   metadata jsonb,
@@ -262,15 +299,10 @@ create table jobs (
   deadline_at timestamp with time zone not null,
   reserve_usd numeric(20,10),
   reserve_tokens integer,
-  response bytea,
-  response_pieces uuid,
-  response_bytes integer,
   response_status smallint,
-  response_content_type text,
   flags text[] not null default '{}'::text[],
   answer_attempt integer,
   provider_request_id text,
-  answer_id text,
   error jsonb,
   error_response bytea,
   error_content_type text,
@@ -282,9 +314,9 @@ create table jobs (
   uncertain_since timestamp with time zone,
   completed_at timestamp with time zone,
   expires_at timestamp with time zone,
-  constraint jobs_answer_id_check CHECK (((length(answer_id) >= 1) AND (length(answer_id) <= 200))),
-  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (num_nonnulls(response, response_pieces) = 1)) AND (num_nonnulls(response, response_pieces) <= 1) AND ((state = 'succeeded'::text) = (answer_attempt IS NOT NULL)) AND ((state = 'succeeded'::text) = (response_status IS NOT NULL)))),
+  constraint jobs_answer_is_whole CHECK ((((state = 'succeeded'::text) = (answer_attempt IS NOT NULL)) AND ((state = 'succeeded'::text) = (response_status IS NOT NULL)))),
   constraint jobs_attempt_check CHECK ((attempt >= 0)),
+  constraint jobs_body_digest_check CHECK ((octet_length(body_digest) = 33)),
   constraint jobs_check CHECK (((billed >= 0) AND (billed <= paid))),
   constraint jobs_consented_paid_check CHECK ((consented_paid >= 0)),
   constraint jobs_deadline_seconds_check CHECK ((deadline_seconds > 0)),
@@ -300,14 +332,12 @@ create table jobs (
   constraint jobs_on_uncertain_check CHECK ((on_uncertain = ANY (ARRAY['rerun'::text, 'hold'::text, 'fail'::text]))),
   constraint jobs_operation_check CHECK ((operation = ANY (ARRAY['chat.completions'::text, 'responses'::text, 'embeddings'::text, 'messages'::text]))),
   constraint jobs_paid_check CHECK ((paid >= 0)),
-  constraint jobs_pieces_are_counted CHECK (((response_pieces IS NULL) = (response_bytes IS NULL))),
   constraint jobs_pkey PRIMARY KEY (id),
   constraint jobs_priority_check CHECK (((priority >= 0) AND (priority <= 9))),
   constraint jobs_queued_may_run CHECK (((state <> 'queued'::text) OR ((tries < max_attempts) AND ((paid = 0) OR ((on_uncertain = 'rerun'::text) AND (paid < max_paid_attempts)) OR (paid < consented_paid))))),
   constraint jobs_reruns_check CHECK ((reruns >= 0)),
   constraint jobs_reserve_tokens_check CHECK ((reserve_tokens >= 0)),
   constraint jobs_reserve_usd_check CHECK ((reserve_usd >= (0)::numeric)),
-  constraint jobs_response_bytes_check CHECK ((response_bytes > 0)),
   constraint jobs_running_is_claimed CHECK (((state <> 'running'::text) OR ((attempt > 0) AND (started_at IS NOT NULL)))),
   constraint jobs_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'uncertain'::text, 'cancelled'::text]))),
   constraint jobs_terminal_is_dated CHECK ((((state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) = (completed_at IS NOT NULL)) AND ((completed_at IS NULL) = (expires_at IS NULL)))),
@@ -315,36 +345,42 @@ create table jobs (
   constraint jobs_tries_check CHECK ((tries >= 0)),
   constraint jobs_ttl_seconds_check CHECK ((ttl_seconds > 0)),
   constraint jobs_uncertain_is_dated CHECK (((state = 'uncertain'::text) = (uncertain_since IS NOT NULL)))
-) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
-CREATE INDEX jobs_answer_id ON public.jobs USING btree (tenant_id, answer_id) WHERE ((answer_id IS NOT NULL) AND ((operation = 'responses'::text) OR (metadata IS NOT NULL)));
-CREATE INDEX jobs_deadline ON public.jobs USING btree ((
-CASE
-    WHEN (state = 'queued'::text) THEN deadline_at
-    ELSE NULL::timestamp with time zone
-END)) WHERE (
-CASE
-    WHEN (state = 'queued'::text) THEN deadline_at
-    ELSE NULL::timestamp with time zone
-END IS NOT NULL);
-CREATE INDEX jobs_expiry ON public.jobs USING btree (expires_at) WHERE (expires_at IS NOT NULL);
-CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at DESC, id DESC);
-CREATE INDEX jobs_list_state ON public.jobs USING btree (tenant_id, NULLIF(state, 'succeeded'::text), created_at DESC, id DESC) INCLUDE (state) WHERE (NULLIF(state, 'succeeded'::text) IS NOT NULL);
-CREATE INDEX jobs_maybe_paid ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE ((paid - billed) >
-CASE
-    WHEN (state = 'running'::text) THEN 1
-    ELSE 0
-END);
+) with (autovacuum_analyze_scale_factor=0.02, autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02, fillfactor=45);
+CREATE INDEX jobs_list ON public.jobs USING btree (tenant_id, created_at, id);
 CREATE INDEX jobs_metadata ON public.jobs USING gin (jsonb_set('{}'::jsonb, ARRAY[tenant_id], metadata) jsonb_path_ops) WHERE (metadata IS NOT NULL);
-CREATE INDEX jobs_paid_twice ON public.jobs USING btree (tenant_id, created_at DESC, id DESC) WHERE (paid >
-CASE
-    WHEN (state = 'running'::text) THEN 2
-    ELSE 1
-END);
-CREATE INDEX jobs_stored_completions ON public.jobs USING btree (tenant_id, id) WHERE ((operation = 'chat.completions'::text) AND (state = 'succeeded'::text) AND (NOT streamed) AND (metadata IS NOT NULL));
-CREATE INDEX jobs_uncertain ON public.jobs USING btree (uncertain_since) WHERE (state = 'uncertain'::text);
 CREATE TRIGGER jobs_added AFTER INSERT ON public.jobs REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION add_to_ready();
+CREATE TRIGGER jobs_expiry_changed AFTER UPDATE OF expires_at ON public.jobs FOR EACH ROW WHEN (((new.expires_at IS NOT NULL) AND (new.expires_at IS DISTINCT FROM old.expires_at) AND (NOT ((old.state <> 'succeeded'::text) AND (new.state = 'succeeded'::text))))) EXECUTE FUNCTION note_expiry();
+CREATE TRIGGER jobs_expiry_given AFTER INSERT ON public.jobs FOR EACH ROW WHEN ((new.expires_at IS NOT NULL)) EXECUTE FUNCTION note_expiry();
+CREATE TRIGGER jobs_forgotten AFTER DELETE ON public.jobs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION forget_jobs();
+CREATE TRIGGER jobs_id_changed AFTER UPDATE OF id ON public.jobs FOR EACH ROW WHEN ((old.id <> new.id)) EXECUTE FUNCTION forget_id();
+CREATE TRIGGER jobs_listed AFTER INSERT ON public.jobs FOR EACH ROW WHEN (((new.state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'uncertain'::text])) OR ((new.paid - new.billed) >
+        CASE
+            WHEN (new.state = 'running'::text) THEN 1
+            ELSE 0
+        END) OR (new.paid >
+        CASE
+            WHEN (new.state = 'running'::text) THEN 2
+            ELSE 1
+        END) OR ((new.state = 'succeeded'::text) AND (new.metadata IS NOT NULL) AND (new.operation = 'chat.completions'::text)))) EXECUTE FUNCTION list_job();
 CREATE TRIGGER jobs_queued_changed AFTER UPDATE ON public.jobs FOR EACH ROW WHEN ((((old.state = 'queued'::text) OR (new.state = 'queued'::text)) AND (NOT ((old.state = 'queued'::text) AND (new.state = 'running'::text))) AND ((((((((old.state IS DISTINCT FROM new.state) OR (old.id IS DISTINCT FROM new.id)) OR (old.lane IS DISTINCT FROM new.lane)) OR (old.tenant_id IS DISTINCT FROM new.tenant_id)) OR (old.model IS DISTINCT FROM new.model)) OR (old.priority IS DISTINCT FROM new.priority)) OR (old.run_at IS DISTINCT FROM new.run_at)) OR (old.deadline_at IS DISTINCT FROM new.deadline_at)))) EXECUTE FUNCTION change_ready();
 CREATE TRIGGER jobs_queued_deleted AFTER DELETE ON public.jobs FOR EACH ROW WHEN ((old.state = 'queued'::text)) EXECUTE FUNCTION change_ready();
+CREATE TRIGGER jobs_relisted AFTER UPDATE ON public.jobs FOR EACH ROW WHEN (((old.state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'uncertain'::text])) OR ((old.paid - old.billed) >
+        CASE
+            WHEN (old.state = 'running'::text) THEN 1
+            ELSE 0
+        END) OR (old.paid >
+        CASE
+            WHEN (old.state = 'running'::text) THEN 2
+            ELSE 1
+        END) OR ((old.state = 'succeeded'::text) AND (old.metadata IS NOT NULL) AND (old.operation = 'chat.completions'::text)) OR (new.state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'uncertain'::text])) OR ((new.paid - new.billed) >
+        CASE
+            WHEN (new.state = 'running'::text) THEN 1
+            ELSE 0
+        END) OR (new.paid >
+        CASE
+            WHEN (new.state = 'running'::text) THEN 2
+            ELSE 1
+        END) OR ((new.state = 'succeeded'::text) AND (new.metadata IS NOT NULL) AND (new.operation = 'chat.completions'::text)))) EXECUTE FUNCTION list_job();
 
 create table lanes (
   name text not null,
@@ -379,6 +415,17 @@ create table large_answers (
 CREATE INDEX large_answers_check ON public.large_answers USING btree (check_at);
 CREATE INDEX large_answers_job ON public.large_answers USING btree (job_id);
 
+create table open_attempts (
+  worker_id uuid not null,
+  claim bigint not null,
+  job_id uuid not null,
+  attempt integer not null,
+  tenant_id text not null,
+  lane text not null
+) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
+CREATE INDEX open_attempts_by_claim ON public.open_attempts USING btree (worker_id, claim, job_id);
+CREATE INDEX open_attempts_by_tenant ON public.open_attempts USING btree (tenant_id);
+
 create table ready (
   lane text collate "C" not null,
   tenant_id text collate "C" not null,
@@ -393,7 +440,14 @@ create table ready (
   constraint ready_pkey PRIMARY KEY (lane, tenant_id, model, priority, run_at, job_id)
 ) with (autovacuum_vacuum_insert_scale_factor=0.05, autovacuum_vacuum_scale_factor=0.02);
 CREATE INDEX ready_deadline ON public.ready USING btree (deadline_at);
-CREATE INDEX ready_list ON public.ready USING btree (tenant_id, created_at DESC, job_id DESC);
+CREATE INDEX ready_list ON public.ready USING btree (tenant_id, created_at, job_id);
+
+create table requests (
+  job_id uuid not null,
+  request bytea not null,
+  request_headers jsonb,
+  constraint requests_pkey PRIMARY KEY (job_id)
+);
 
 create table schema_migrations (
   version integer not null,
@@ -434,11 +488,17 @@ create table tenant_days (
 create table tenant_seconds (
   tenant_id text not null,
   second bigint not null,
-  submissions integer not null default 0,
   calls integer not null default 0,
   tokens bigint not null default 0,
   constraint tenant_seconds_pkey PRIMARY KEY (tenant_id, second)
 );
+
+create table tenant_submissions (
+  tenant_id text not null,
+  second bigint not null,
+  submissions integer not null,
+  constraint tenant_submissions_pkey PRIMARY KEY (tenant_id)
+) with (fillfactor=50);
 
 create table tenants (
   id text not null,
@@ -484,6 +544,7 @@ create table workers (
   started_at timestamp with time zone not null default now(),
   dead boolean not null default false,
   died_at timestamp with time zone,
+  session integer,
   constraint workers_death_is_dated CHECK ((dead = (died_at IS NOT NULL))),
   constraint workers_pkey PRIMARY KEY (id)
 );
@@ -671,7 +732,7 @@ begin
               end if;
             end if;
             if wanted > 0 and tenant.max_running is not null then
-              select count(*) into used from attempts a where a.tenant_id = visited and a.finished_at is null;
+              select count(*) into used from open_attempts o where o.tenant_id = visited;
               if tenant.max_running - used < wanted then
                 wanted := tenant.max_running - used;
                 is_at_limit := true;
@@ -792,23 +853,30 @@ begin
                     case when tokens_left is not null then coalesce(c.reserve_tokens, 0) end
                   from claimed c
                 ),
+                noted as (
+                  insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id, lane)
+                  select worker, claim_number, c.id, c.attempt, c.tenant_id, c.lane from claimed c
+                ),
                 reserved as (
                   update tenant_days d set reserved_usd = d.reserved_usd + (select coalesce(sum(c.reserve_usd), 0) from claimed c)
                   where budget is not null and d.tenant_id = visited and d.day = today
+                  returning 1
                 ),
+                -- After the day: ends lock them in this order, too.
                 counted as (
                   insert into tenant_seconds as u (tenant_id, "second", calls, tokens)
                   select visited, this_second, count(*), coalesce(sum(c.reserve_tokens), 0) from claimed c
-                  where num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0
+                  where num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0 and (select count(*) from reserved) >= 0
                   having count(*) > 0
                   on conflict (tenant_id, "second") do update
                   set calls = u.calls + excluded.calls, tokens = u.tokens + excluded.tokens
                 )
                 select
-                  c.id, c.attempt, c.generation, c.tenant_id, c.operation, c.model, c.lane, c.request, c.request_headers, c.streamed,
+                  c.id, c.attempt, c.generation, c.tenant_id, c.operation, c.model, c.lane, q.request, q.request_headers, c.streamed,
                   c.timeout_ms, c.on_uncertain, c.reruns, c.mark, c.priority, c.run_at,
                   extract(epoch from now() - c.run_at)::float8 * 1000, null::text, null::integer, null::boolean, null::boolean
-                from claimed c;
+                from claimed c
+                left join lateral (select r.request, r.request_headers from requests r where r.job_id = c.id limit 1) q on true;
                 get diagnostics taken = row_count;
                 got := got + taken;
                 -- What is left was counted before these: the next group of this tenant waits for its next visit.
@@ -857,4 +925,78 @@ begin
   more := places_left = 0 or is_busy;
   at_limit := is_at_limit;
   return next;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.forget_id()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from requests where job_id = old.id;
+  delete from answers where job_id = old.id;
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.forget_jobs()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  delete from requests where job_id = any(array(select id from gone));
+  delete from answers where job_id = any(array(select id from gone));
+  -- By the place that a look-up by key has found: a join could read all that is listed.
+  delete from job_lists where ctid = any(array(
+    select l.ctid from gone g cross join lateral unnest(lists_of(g)) as of (list)
+    cross join lateral (
+      select ctid from job_lists where list = of.list and tenant_id = g.tenant_id and created_at = g.created_at and job_id = g.id limit 1
+    ) l
+  ));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.list_job()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if tg_op = 'UPDATE' then
+    if (lists_of(old), old.id, old.created_at, old.uncertain_since)
+      is not distinct from (lists_of(new), new.id, new.created_at, new.uncertain_since)
+    then
+      return null;
+    end if;
+    delete from job_lists
+    where list = any(lists_of(old)) and tenant_id = old.tenant_id and created_at = old.created_at and job_id = old.id;
+  end if;
+  insert into job_lists (list, tenant_id, created_at, job_id, since)
+  select list, new.tenant_id, new.created_at, new.id, case when list = 'uncertain' then new.uncertain_since end
+  from unnest(lists_of(new)) as list;
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.lists_of(job jobs)
+ RETURNS text[]
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+  select array_remove(
+    array[
+      case when job.state in ('failed', 'cancelled', 'uncertain') then job.state end,
+      case when job.paid - job.billed > (case when job.state = 'running' then 1 else 0 end) then 'maybe_paid' end,
+      case when job.paid > (case when job.state = 'running' then 2 else 1 end) then 'paid_twice' end,
+      case
+        when job.operation = 'chat.completions' and job.state = 'succeeded' and not job.streamed and job.metadata is not null then 'stored'
+      end
+    ],
+    null
+  )
+$function$;
+
+CREATE OR REPLACE FUNCTION public.note_expiry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  insert into expiries (expires_at, job_ids) values (new.expires_at, array[new.id]);
+  return null;
 end $function$;

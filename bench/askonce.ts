@@ -4,9 +4,9 @@ import { migrateQueueSchema } from '@askonce/queue'
 import { migrate } from '@askonce/store'
 import type { Child } from '@askonce/testkit'
 import pg from 'pg'
-import { until, type Bench } from './bench.ts'
+import type { Bench } from './bench.ts'
 import { load } from './load.ts'
-import { apiKey } from './load/spec.ts'
+import { apiKey, apiKeyOf, type Tenants } from './load/spec.ts'
 import { serverCosts } from './server-costs.ts'
 
 /** `redis`: BullMQ on Redis, as in production. `embedded`: BullMQ on the same PostgreSQL, as on a laptop. */
@@ -22,8 +22,16 @@ const profiler = new URL('profiler.js', import.meta.url).href
 /** How long a process may take to start, and what was submitted to be handed over, on a machine that is busy. */
 const startMs = 60_000
 
+/** How long a million of them may take to be submitted. */
+const fillMs = 600_000
+
 type Role = 'api' | 'worker' | 'janitor'
 type Env = Record<string, string>
+
+export interface Tenant {
+  id: string
+  weight: number
+}
 
 /** Askonce on a database of its own; its roles are processes, as users run them. */
 export interface Askonce {
@@ -34,10 +42,14 @@ export interface Askonce {
   janitor(env?: Env): Promise<Child>
   processes(): readonly Child[]
   sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>
-  /** Submits so many new keys in bulk and waits until BullMQ has them all. */
-  fill(address: string, count: number, model?: string): Promise<void>
+  /** Makes tenants, each with a key (`apiKeyOf`) and a weight. */
+  addTenants(tenants: readonly Tenant[]): Promise<void>
+  /** Submits so many new keys in bulk, the same number for each tenant. */
+  fill(address: string, count: number, options?: { model?: string; tenants?: Tenants }): Promise<void>
   /** How many jobs have this state. */
   count(state: string): Promise<number>
+  /** Ends its processes in good order. */
+  end(): Promise<void>
   stop(): Promise<void>
 }
 
@@ -70,6 +82,11 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
     return { child, line: await line(new RegExp(`"event":"${role}\\.started"`), startMs) }
   }
 
+  const end = async (): Promise<void> => {
+    for (const child of children) child.signal('SIGTERM')
+    await Promise.race([Promise.all(children.map(({ exited }) => exited)), new Promise((r) => setTimeout(r, 15_000))])
+  }
+
   return {
     databaseUrl: database.url,
     api: async (env = {}) => (JSON.parse((await start('api', env)).line) as { address: string }).address,
@@ -77,35 +94,45 @@ export async function prepareAskonce(bench: Bench, form: Form): Promise<Askonce>
     janitor: async (env = {}) => (await start('janitor', env)).child,
     processes: () => children,
     sql,
-    async fill(address, count, model) {
-      const requests = evenParts(count)
+    async addTenants(tenants) {
+      const ids = tenants.map(({ id }) => id)
+      await sql(
+        `with made as (
+           insert into tenants (id, weight) select * from unnest($1::text[], $2::int[]) returning id
+         )
+         insert into api_keys (tenant_id, name, key_hash, hint, scopes)
+         select id, 'bench', sha256(convert_to(key, 'UTF8')), left(key, 4), '{submit,read}'
+         from made join unnest($1::text[], $3::text[]) as keys (id, key) using (id)`,
+        [ids, tenants.map(({ weight }) => weight), ids.map(apiKeyOf)],
+      )
+    },
+    async fill(address, count, { model, tenants } = {}) {
+      const senders = tenants?.length ?? 1
+      const requests = senders * evenParts(count / senders)
       const items = count / requests
       const { accepted, refused } = await load(bench, address, {
         connections: 2,
         limit: requests,
-        durationMs: 120_000,
-        request: { kind: 'bulk', prefix: bench.fresh('fill'), items, ...(model === undefined ? {} : { model }) },
+        durationMs: fillMs,
+        request: {
+          kind: 'bulk',
+          prefix: bench.fresh('fill'),
+          items,
+          ...(model === undefined ? {} : { model }),
+          ...(tenants === undefined ? {} : { tenants }),
+        },
       })
       if (accepted !== requests) throw new Error(`not everything was accepted: ${JSON.stringify(refused)}`)
-      await until(
-        bench.signal,
-        () => notHandedOver(sql),
-        (left) => left === 0,
-        startMs,
-      )
     },
     async count(state) {
       const [row] = await sql<{ count: string }>('select count(*) from jobs where state = $1', [state])
       return Number(row?.count)
     },
+    end,
     async stop() {
       // A profile is written at the end of a process that ends by itself.
       if (bench.options.profile !== null) {
-        for (const child of children) child.signal('SIGTERM')
-        await Promise.race([
-          Promise.all(children.map(({ exited }) => exited)),
-          new Promise((r) => setTimeout(r, 15_000)),
-        ])
+        await end()
         const costs = await serverCosts(bench.postgres.url, bench.redis.port, new URL(database.url).pathname.slice(1))
         await writeFile(join(bench.options.profile, `${bench.fresh(`servers-${form}`)}.txt`), `${costs}\n`)
       }
@@ -125,13 +152,6 @@ function evenParts(count: number): number {
 
 function profiled(file: string): Env {
   return { NODE_OPTIONS: `--import ${profiler}`, BENCH_PROFILE: file }
-}
-
-async function notHandedOver(sql: Askonce['sql']): Promise<number> {
-  const [row] = await sql<{ count: string }>(
-    `select count(*) from jobs where state = 'queued' and dispatched_at is null`,
-  )
-  return Number(row?.count)
 }
 
 /** Prepares, runs and stops, whatever happens. */

@@ -9,6 +9,12 @@ export const caseNames = [
   'widen',
   'recover',
   'cost',
+  'redis-memory',
+  'flushall',
+  'held',
+  'tenants',
+  'fair',
+  'through',
   'age',
   'sweep',
 ] as const

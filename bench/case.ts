@@ -16,7 +16,7 @@ export interface Contender {
   measure(round: number): Promise<Measured>
 }
 
-/** A promise about medians of one run: of a figure as it is, or of its ratio to another contender's. */
+/** A promise about medians of one run: of a figure as it is, or of its ratio to another contender's, or of how much more it is. */
 export interface Target {
   figure: string
   of: string
@@ -24,6 +24,8 @@ export interface Target {
   against: string | null
   bound: 'at least' | 'at most'
   factor: number
+  /** What is compared is the difference, in the figure's unit, and `factor` bounds that. */
+  difference?: true
 }
 
 /** A case that is ready to be measured. */

@@ -11,3 +11,9 @@ export function spread(values: readonly number[]): number {
   const middle = median(values)
   return Math.max(0, ...values.map((value) => Math.abs(value - middle) / middle))
 }
+
+/** The value below which `share` of the values lie, 1 for the largest. NaN for none. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
+}

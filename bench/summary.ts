@@ -21,7 +21,7 @@ export interface ContenderSummary {
 }
 
 export interface TargetSummary extends Target {
-  /** The ratio, or the figure itself; null: something was not measured. */
+  /** The ratio, the difference, or the figure itself; null: something was not measured. */
   reached: number | null
   met: boolean | null
   /** Of a rate that was missed: what all cores together have for one unit at the rate that was wanted, and what is spent on it. */
@@ -62,7 +62,7 @@ function judge(target: Target, medianOf: MedianOf): TargetSummary {
   const own = medianOf(target.of, target.figure)
   const other = target.against === null ? 1 : medianOf(target.against, target.figure)
   if (own === undefined || other === undefined) return { ...target, reached: null, met: null, room: null }
-  const reached = own / other
+  const reached = target.difference ? own - other : own / other
   const met = target.bound === 'at least' ? reached >= target.factor : reached <= target.factor
   const room = met || target.figure !== 'rate' ? null : roomFor(target.of, own, target.factor * other, medianOf)
   return { ...target, reached, met, room }

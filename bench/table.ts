@@ -24,10 +24,13 @@ interface TargetText {
   verdict: string
 }
 
-function targetText({ figure, of, against, bound, factor, reached, met }: TargetSummary, unit: string): TargetText {
+function targetText(target: TargetSummary, unit: string): TargetText {
+  const { figure, of, against, bound, factor, difference, reached, met } = target
+  const compared = against === null ? of : `${of} ${difference ? '−' : '÷'} ${against}`
+  const isRatio = against !== null && !difference
   return {
-    what: against === null ? `${of}, ${figure}` : `${of} ÷ ${against}${figure === 'rate' ? '' : `, ${figure}`}`,
-    wanted: against === null ? `${bound} ${readable(factor)} ${unit}` : `${bound} ${readable(factor)}`,
+    what: against !== null && figure === 'rate' ? compared : `${compared}, ${figure}`,
+    wanted: isRatio ? `${bound} ${readable(factor)}` : `${bound} ${readable(factor)} ${unit}`.trimEnd(),
     reached: reached === null ? '?' : readable(reached),
     verdict: met === null ? 'not measured' : met ? 'met' : 'missed',
   }

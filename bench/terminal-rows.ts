@@ -35,24 +35,32 @@ export async function insertTerminalRows(bench: Bench, url: string, rows: Termin
   const inMembersOrder = `{"messages":[{"content":"%PROMPT%","role":"user"}],"model":"${request.model}"}`
   const canonical = `{"operation":"${operation}","request":${inMembersOrder}}`
   const statement = `
-    insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+    with made as (
+    insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
       ttl_seconds, deadline_seconds, state, attempt, on_uncertain, max_attempts, max_paid_attempts, tries, paid, billed,
-      run_at, deadline_at, response, response_status, response_content_type, answer_attempt, input_tokens,
+      run_at, deadline_at, response_status, answer_attempt, input_tokens,
       output_tokens, created_at, started_at, completed_at, expires_at)
     select (lpad(to_hex((extract(epoch from made) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
         || substr(md5(n::text), 4, 15))::uuid,
       'default', '${prefix}-' || n, sha256(convert_to(${literal(canonical, prompt)}, 'UTF8')), '${operation}',
-      '${request.model}', 'simulated', convert_to(${literal(asSent, prompt)}, 'UTF8'), 5, 600000,
+      '${request.model}', 'simulated', 5, 600000,
       172800, 604800, 'succeeded', 1, 'rerun', 5, 2, 1, 1, 1,
-      made, made + interval '7 days', convert_to('{"id":"' || n || '","text":"' || repeat(md5(n::text), ${Math.ceil(answerBytes / 32)}) || '"}', 'UTF8'),
-      200, 'application/json', 1, 50, 64, made, made, made, now() + make_interval(secs => ${expiresInSeconds})
+      made, made + interval '7 days', 200, 1, 50, 64, made, made, made, now() + make_interval(secs => ${expiresInSeconds})
     from generate_series($1::int, $2::int) as n, lateral (
       select now() - interval '1 hour' + make_interval(secs => n * 3000.0 / ${count}) as made
-    ) as times`
+    ) as times
+    returning id, tenant_id, split_part(idempotency_key, '-', -1) as n
+    ),
+    asked as (insert into requests (job_id, request) select id, convert_to(${literal(asSent, prompt)}, 'UTF8') from made)
+    insert into answers (job_id, tenant_id, attempt, response, response_content_type, findable)
+    select
+      id, tenant_id, 1,
+      convert_to('{"id":"' || n || '","text":"' || repeat(md5(n), ${Math.ceil(answerBytes / 32)}) || '"}', 'UTF8'), 'application/json', false
+    from made`
   for (let first = 0; first < count; first += batch) {
     bench.signal.throwIfAborted()
     await query(url, statement, [first, Math.min(first + batch, count) - 1])
   }
-  await query(url, 'vacuum (analyze) jobs')
+  await query(url, 'vacuum (analyze) jobs, requests, answers')
   await query(url, 'checkpoint')
 }

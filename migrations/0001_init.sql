@@ -42,16 +42,23 @@ create table tenant_days (
   primary key (tenant_id, day)
 );
 
--- What tenants with limits by second or minute have used, by the second (of the Unix epoch) in which it began. Old rows are swept.
+-- What tenants with limits by minute have used, by the second (of the Unix epoch) in which it began. Old rows are swept.
 create table tenant_seconds (
   tenant_id text not null,
   "second" bigint not null,
-  submissions integer not null default 0,
   calls integer not null default 0,
   -- Reserved by the claim, and corrected to what the provider counted by the end of the attempt.
   tokens bigint not null default 0,
   primary key (tenant_id, "second")
 );
+
+-- How many submissions of a tenant have made a job run in the newest second (of the Unix epoch) in which any did: of tenants with a limit
+-- on them. A table of its own, so that no claim ever waits for an API that stopped in the middle of a submission.
+create table tenant_submissions (
+  tenant_id text primary key,
+  "second" bigint not null,
+  submissions integer not null
+) with (fillfactor = 50);
 
 create table api_keys (
   id uuid primary key default gen_random_uuid(),
@@ -66,21 +73,21 @@ create table api_keys (
   revoked_at timestamptz
 );
 
--- The idempotency table. tenant_id has no foreign key: every insert would lock the tenant's row.
+-- The idempotency table. A claim and an end copy the whole row, so what they do not change stands in tables of its own: requests, answers
+-- (docs/decisions/0004). No index is on a column that they change: so nine of ten of these updates stay on their page and
+-- touch no index. tenant_id has no foreign key: every insert would lock the tenant's row.
 create table jobs (
   id uuid primary key,
   tenant_id text not null,
   idempotency_key text collate "C" not null check (length(idempotency_key) between 1 and 255),
   fingerprint bytea not null check (octet_length(fingerprint) = 32),
+  -- SHA-256 of the body as it was sent and of all that decides its meaning, and a byte for what it asks of the answer beside the request: the
+  -- same bytes sent again need not be parsed. Null: they are.
+  body_digest bytea check (octet_length(body_digest) = 33),
 
   operation text not null check (operation in ('chat.completions', 'responses', 'embeddings', 'messages')),
   model text not null,
   lane text not null,
-  -- The exact bytes of the `request` member, as they are sent to the provider.
-  request bytea not null,
-  -- Headers of the caller that go to the provider with the request: betas, and those that ASKONCE_FORWARD_HEADERS names.
-  -- An object of texts by lower-case name; null: none.
-  request_headers jsonb,
   -- The request has "stream": true: its answer is the provider's event stream, byte for byte.
   streamed boolean not null default false,
   -- The one batch that alone wants this job; null: somebody else wants it too. A job that was cancelled with this set was
@@ -114,17 +121,11 @@ create table jobs (
   reserve_usd numeric(20, 10) check (reserve_usd >= 0),
   reserve_tokens integer check (reserve_tokens >= 0),
 
-  response bytea,
-  -- The answer in pieces, and its length; null: it is in `response`, or there is none.
-  response_pieces uuid,
-  response_bytes integer check (response_bytes > 0),
+  -- Of the stored answer, which stands in `answers`.
   response_status smallint,
-  response_content_type text,
   flags text[] not null default '{}',
   answer_attempt integer,
   provider_request_id text,
-  -- The provider's own id of the answer; of a streamed one as soon as it is shown.
-  answer_id text check (length(answer_id) between 1 and 200),
   error jsonb,
   -- The provider's own error body of the attempt that `error` speaks of, where it sent one.
   error_response bytea check (octet_length(error_response) <= 262144),
@@ -146,12 +147,9 @@ create table jobs (
   constraint jobs_uncertain_is_dated check ((state = 'uncertain') = (uncertain_since is not null)),
   constraint jobs_running_is_claimed check (state <> 'running' or (attempt > 0 and started_at is not null)),
   constraint jobs_answer_is_whole check (
-    (state = 'succeeded') = (num_nonnulls(response, response_pieces) = 1)
-    and num_nonnulls(response, response_pieces) <= 1
-    and (state = 'succeeded') = (answer_attempt is not null)
+    (state = 'succeeded') = (answer_attempt is not null)
     and (state = 'succeeded') = (response_status is not null)
   ),
-  constraint jobs_pieces_are_counted check ((response_pieces is null) = (response_bytes is null)),
   constraint jobs_error_response_is_whole check ((error_response is null) = (error_content_type is null)),
   constraint jobs_failed_says_why check (state <> 'failed' or error is not null),
   constraint jobs_queued_may_run check (
@@ -165,38 +163,180 @@ create table jobs (
 -- the planner then must not be a choice. Of indexes over `state = 'queued'` each is for one question, so the others are written in a way that
 -- only their own statements match.
 
--- For the sweep of jobs whose deadline passed while they were queued.
-create index jobs_deadline on jobs ((case when state = 'queued' then deadline_at end))
-where (case when state = 'queued' then deadline_at end) is not null;
-create index jobs_uncertain on jobs (uncertain_since) where state = 'uncertain';
-create index jobs_expiry on jobs (expires_at) where expires_at is not null;
-create index jobs_list on jobs (tenant_id, created_at desc, id desc);
--- For lists and counts by state. Succeeded jobs, most of the table, are found by jobs_list.
-create index jobs_list_state on jobs (tenant_id, (nullif(state, 'succeeded')), created_at desc, id desc) include (state)
-where nullif(state, 'succeeded') is not null;
+-- Read backwards. Upwards, or each new entry would be the first of its tenant, and pages would be left half full.
+create index jobs_list on jobs (tenant_id, created_at, id);
 -- For lists and bulk changes by metadata. The tenant is part of what is looked for: entries of others are not even read.
 create index jobs_metadata on jobs using gin (jsonb_set('{}', array[tenant_id], metadata) jsonb_path_ops) where metadata is not null;
--- For lists of jobs that may have been paid for, and of those that were or may have been paid for twice. The open attempt of a running
--- job says nothing yet, so rows on the usual path are in neither.
-create index jobs_maybe_paid on jobs (tenant_id, created_at desc, id desc)
-where paid - billed > (case when state = 'running' then 1 else 0 end);
-create index jobs_paid_twice on jobs (tenant_id, created_at desc, id desc)
-where paid > (case when state = 'running' then 2 else 1 end);
--- For readers by the provider's id: responses, and chat completions that were stored to be found again.
-create index jobs_answer_id on jobs (tenant_id, answer_id)
-where answer_id is not null and (operation = 'responses' or metadata is not null);
--- For lists of stored completions, which go by id: without it each page reads and sorts all jobs of its tenant.
-create index jobs_stored_completions on jobs (tenant_id, id)
-where operation = 'chat.completions' and state = 'succeeded' and not streamed and metadata is not null;
 -- The unique key as the newest index of the table: of two that look equally good Postgres takes the newer one, and while a table is
 -- small the list of a tenant looks as good as the key.
 alter table jobs add constraint jobs_key unique (tenant_id, idempotency_key);
 
 alter table jobs set (
+  -- Room for the versions that a claim and an end write.
+  fillfactor = 45,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_insert_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0.02
 );
+
+-- What is asked: written by the statement that makes the job or gives its row to a new one, never changed, and gone with the job.
+create table requests (
+  job_id uuid primary key,
+  -- The exact bytes of the `request` member, as they are sent to the provider.
+  request bytea not null,
+  -- Headers of the caller that go to the provider with the request: betas, and those that ASKONCE_FORWARD_HEADERS names.
+  -- An object of texts by lower-case name; null: none.
+  request_headers jsonb
+);
+
+-- The answer of a succeeded job, and before that the name of one that is being shown. Written under the lock of the job's row.
+create table answers (
+  job_id uuid primary key,
+  tenant_id text not null,
+  -- The attempt whose answer it is; null: it has a name only.
+  attempt integer,
+  -- The exact bytes that the provider sent.
+  response bytea,
+  -- The answer in pieces, and its length; null: it is in `response`, or there is none yet.
+  response_pieces uuid,
+  response_bytes integer check (response_bytes > 0),
+  response_content_type text,
+  -- The provider's own id of the answer; of a streamed one as soon as it is shown.
+  answer_id text check (length(answer_id) between 1 and 200),
+  -- It may be asked for by that id: the answer of a response, or of a chat completion with metadata.
+  findable boolean not null,
+  constraint answers_are_whole check (num_nonnulls(response, response_pieces) = (attempt is not null)::int),
+  constraint answers_pieces_are_counted check ((response_pieces is null) = (response_bytes is null)),
+  constraint answers_say_something check (num_nonnulls(attempt, answer_id) > 0)
+);
+
+create index answers_by_name on answers (tenant_id, answer_id) where findable;
+
+-- When which jobs expire, for the sweep: an entry for each end, of however many jobs. One that speaks of no job any more, because they are
+-- gone, ran again or expire at another time, is dropped when it is due.
+create table expiries (
+  expires_at timestamptz not null,
+  job_ids uuid[] not null
+);
+create index expiries_due on expiries (expires_at);
+
+create function note_expiry() returns trigger language plpgsql as $$
+begin
+  insert into expiries (expires_at, job_ids) values (new.expires_at, array[new.id]);
+  return null;
+end $$;
+
+create trigger jobs_expiry_given after insert on jobs for each row
+when (new.expires_at is not null) execute function note_expiry();
+
+-- Only the end of an attempt makes a job succeeded, and it writes the entry itself: many in one statement.
+create trigger jobs_expiry_changed after update of expires_at on jobs for each row
+when (
+  new.expires_at is not null and new.expires_at is distinct from old.expires_at
+  and not (old.state <> 'succeeded' and new.state = 'succeeded')
+)
+execute function note_expiry();
+
+-- Jobs that are looked for because they are exceptions. A job that runs and succeeds as usual comes into no list, so it costs nothing.
+create table job_lists (
+  list text collate "C" not null check (
+    -- By state; by money: paid for perhaps, or (perhaps) more than once; and chat completions that may have been stored to be found again.
+    list in ('failed', 'cancelled', 'uncertain', 'maybe_paid', 'paid_twice', 'stored')
+  ),
+  tenant_id text collate "C" not null,
+  created_at timestamptz not null,
+  job_id uuid not null,
+  -- Of the list `uncertain`: since when it is held.
+  since timestamptz,
+  primary key (list, tenant_id, created_at, job_id)
+);
+create index job_lists_held on job_lists (since) where list = 'uncertain';
+-- Lists of stored completions go by id.
+create index job_lists_stored on job_lists (tenant_id, job_id) where list = 'stored';
+
+-- The lists that a job is in. The open attempt of a running job says nothing yet about money.
+create function lists_of(job jobs) returns text[] language sql immutable as $$
+  select array_remove(
+    array[
+      case when job.state in ('failed', 'cancelled', 'uncertain') then job.state end,
+      case when job.paid - job.billed > (case when job.state = 'running' then 1 else 0 end) then 'maybe_paid' end,
+      case when job.paid > (case when job.state = 'running' then 2 else 1 end) then 'paid_twice' end,
+      case
+        when job.operation = 'chat.completions' and job.state = 'succeeded' and not job.streamed and job.metadata is not null then 'stored'
+      end
+    ],
+    null
+  )
+$$;
+
+create function list_job() returns trigger language plpgsql as $$
+begin
+  if tg_op = 'UPDATE' then
+    if (lists_of(old), old.id, old.created_at, old.uncertain_since)
+      is not distinct from (lists_of(new), new.id, new.created_at, new.uncertain_since)
+    then
+      return null;
+    end if;
+    delete from job_lists
+    where list = any(lists_of(old)) and tenant_id = old.tenant_id and created_at = old.created_at and job_id = old.id;
+  end if;
+  insert into job_lists (list, tenant_id, created_at, job_id, since)
+  select list, new.tenant_id, new.created_at, new.id, case when list = 'uncertain' then new.uncertain_since end
+  from unnest(lists_of(new)) as list;
+  return null;
+end $$;
+
+-- True where `lists_of` says something.
+create trigger jobs_listed after insert on jobs for each row
+when (
+  new.state in ('failed', 'cancelled', 'uncertain')
+  or new.paid - new.billed > (case when new.state = 'running' then 1 else 0 end)
+  or new.paid > (case when new.state = 'running' then 2 else 1 end)
+  or new.state = 'succeeded' and new.metadata is not null and new.operation = 'chat.completions'
+)
+execute function list_job();
+
+create trigger jobs_relisted after update on jobs for each row
+when (
+  old.state in ('failed', 'cancelled', 'uncertain')
+  or old.paid - old.billed > (case when old.state = 'running' then 1 else 0 end)
+  or old.paid > (case when old.state = 'running' then 2 else 1 end)
+  or old.state = 'succeeded' and old.metadata is not null and old.operation = 'chat.completions'
+  or new.state in ('failed', 'cancelled', 'uncertain')
+  or new.paid - new.billed > (case when new.state = 'running' then 1 else 0 end)
+  or new.paid > (case when new.state = 'running' then 2 else 1 end)
+  or new.state = 'succeeded' and new.metadata is not null and new.operation = 'chat.completions'
+)
+execute function list_job();
+
+-- With a job goes all that belongs to it.
+create function forget_jobs() returns trigger language plpgsql as $$
+begin
+  delete from requests where job_id = any(array(select id from gone));
+  delete from answers where job_id = any(array(select id from gone));
+  -- By the place that a look-up by key has found: a join could read all that is listed.
+  delete from job_lists where ctid = any(array(
+    select l.ctid from gone g cross join lateral unnest(lists_of(g)) as of (list)
+    cross join lateral (
+      select ctid from job_lists where list = of.list and tenant_id = g.tenant_id and created_at = g.created_at and job_id = g.id limit 1
+    ) l
+  ));
+  return null;
+end $$;
+
+create trigger jobs_forgotten after delete on jobs
+referencing old table as gone for each statement execute function forget_jobs();
+
+-- So with an id whose row was given to a new job.
+create function forget_id() returns trigger language plpgsql as $$
+begin
+  delete from requests where job_id = old.id;
+  delete from answers where job_id = old.id;
+  return null;
+end $$;
+
+create trigger jobs_id_changed after update of id on jobs for each row
+when (old.id <> new.id) execute function forget_id();
 
 -- What is queued, due or not, as the claim picks it: lane by lane, tenant by tenant, in each by model, then by priority and age. A row is
 -- here exactly while its job is queued: the triggers below see to it, and the claim itself takes rows out. What waits behind a closed lane,
@@ -216,7 +356,7 @@ create table ready (
 );
 create index ready_deadline on ready (deadline_at);
 -- For lists of what a tenant has queued, newest first, and their number.
-create index ready_list on ready (tenant_id, created_at desc, job_id desc);
+create index ready_list on ready (tenant_id, created_at, job_id);
 
 alter table ready set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
@@ -304,12 +444,27 @@ create table attempts (
   )
 );
 
-create index attempts_open on attempts (worker_id, claim) where finished_at is null;
-create index attempts_running on attempts (tenant_id) where finished_at is null;
 -- For readers of the ledger by key: it outlives the job, whose id is then known to nobody.
 create index attempts_by_key on attempts (tenant_id, idempotency_key, started_at);
 create index attempts_by_tenant on attempts (tenant_id, started_at);
-create index attempts_retention on attempts (finished_at) where finished_at is not null;
+
+-- Room for the version that the end writes: no index is on what it changes.
+alter table attempts set (fillfactor = 45);
+
+-- The attempts that are open: a row from the claim to the end. In the ledger the question would take an index that makes every end touch
+-- all its indexes.
+create table open_attempts (
+  worker_id uuid not null,
+  claim bigint not null,
+  job_id uuid not null,
+  attempt integer not null,
+  tenant_id text not null,
+  lane text not null
+);
+create index open_attempts_by_claim on open_attempts (worker_id, claim, job_id);
+create index open_attempts_by_tenant on open_attempts (tenant_id);
+
+alter table open_attempts set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
 -- One heartbeat row per worker process and start. A dead id is never revived.
 create table workers (
@@ -322,6 +477,8 @@ create table workers (
   started_at timestamptz not null default now(),
   dead boolean not null default false,
   died_at timestamptz,
+  -- The Postgres session of the last beat, where its end is a sign that the process died; null: it is none.
+  session integer,
   constraint workers_death_is_dated check (dead = (died_at is not null))
 );
 
@@ -550,6 +707,9 @@ create table batch_lines (
   replayed boolean not null default false,
   -- Why it becomes no job: `{code, message}`. The line gets this as its result.
   refusal jsonb,
+  -- The most that its call can cost and use; null: nobody knows.
+  reserve_usd numeric(20, 10) check (reserve_usd >= 0),
+  reserve_tokens integer check (reserve_tokens >= 0),
   outcome text check (outcome in ('succeeded', 'failed', 'cancelled', 'expired')),
   -- Order of the results, from 1, and where the result stands.
   done_number integer,
@@ -742,7 +902,7 @@ begin
               end if;
             end if;
             if wanted > 0 and tenant.max_running is not null then
-              select count(*) into used from attempts a where a.tenant_id = visited and a.finished_at is null;
+              select count(*) into used from open_attempts o where o.tenant_id = visited;
               if tenant.max_running - used < wanted then
                 wanted := tenant.max_running - used;
                 is_at_limit := true;
@@ -863,23 +1023,30 @@ begin
                     case when tokens_left is not null then coalesce(c.reserve_tokens, 0) end
                   from claimed c
                 ),
+                noted as (
+                  insert into open_attempts (worker_id, claim, job_id, attempt, tenant_id, lane)
+                  select worker, claim_number, c.id, c.attempt, c.tenant_id, c.lane from claimed c
+                ),
                 reserved as (
                   update tenant_days d set reserved_usd = d.reserved_usd + (select coalesce(sum(c.reserve_usd), 0) from claimed c)
                   where budget is not null and d.tenant_id = visited and d.day = today
+                  returning 1
                 ),
+                -- After the day: ends lock them in this order, too.
                 counted as (
                   insert into tenant_seconds as u (tenant_id, "second", calls, tokens)
                   select visited, this_second, count(*), coalesce(sum(c.reserve_tokens), 0) from claimed c
-                  where num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0
+                  where num_nonnulls(tenant.calls_per_minute, tenant.tokens_per_minute) > 0 and (select count(*) from reserved) >= 0
                   having count(*) > 0
                   on conflict (tenant_id, "second") do update
                   set calls = u.calls + excluded.calls, tokens = u.tokens + excluded.tokens
                 )
                 select
-                  c.id, c.attempt, c.generation, c.tenant_id, c.operation, c.model, c.lane, c.request, c.request_headers, c.streamed,
+                  c.id, c.attempt, c.generation, c.tenant_id, c.operation, c.model, c.lane, q.request, q.request_headers, c.streamed,
                   c.timeout_ms, c.on_uncertain, c.reruns, c.mark, c.priority, c.run_at,
                   extract(epoch from now() - c.run_at)::float8 * 1000, null::text, null::integer, null::boolean, null::boolean
-                from claimed c;
+                from claimed c
+                left join lateral (select r.request, r.request_headers from requests r where r.job_id = c.id limit 1) q on true;
                 get diagnostics taken = row_count;
                 got := got + taken;
                 -- What is left was counted before these: the next group of this tenant waits for its next visit.

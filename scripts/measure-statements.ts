@@ -32,6 +32,7 @@ function newJob(id: string): NewJob {
     tenantId: 'default',
     key: id,
     fingerprint: createHash('sha256').update(id).digest(),
+    bodyDigest: null,
     operation: 'chat.completions',
     model: 'simulated/small',
     lane: 'simulated',
@@ -49,6 +50,8 @@ function newJob(id: string): NewJob {
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
+    reserveUsd: null,
+    reserveTokens: null,
   }
 }
 

@@ -1,15 +1,18 @@
+import { freePort } from '@askonce/embedded'
 import { nameOf, withAskonce, type Form } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
-import { query } from '../query.ts'
 import { apart, type Case, type Contender, type Measured } from '../case.ts'
 import { cleanLoad } from '../load.ts'
+import { endedAttempts } from '../metrics.ts'
 import { peerTitles, runPeer } from '../peer.ts'
 import type { PeerName } from '../peers/peer.ts'
+import { touched } from '../tables-touched.ts'
 import { cpuMsOf, cpuMsOfTree } from '../usage.ts'
 import { redisInfo } from '../redis-info.ts'
+import { walPosition, walSince } from '../wal.ts'
 
 interface Meters {
-  walBytes: number
+  lsn: string
   redisAofBytes: number
   redisNetBytes: number
   postgresCpuMs: number
@@ -17,13 +20,10 @@ interface Meters {
 }
 
 async function meters(bench: Bench): Promise<Meters> {
-  const [row] = await query<{ bytes: number }>(
-    bench.postgres.url,
-    `select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8 as bytes`,
-  )
+  const lsn = await walPosition(bench.postgres.url)
   const redis = await redisInfo(bench.redis.port)
   return {
-    walBytes: row?.bytes ?? Number.NaN,
+    lsn,
     redisAofBytes: redis('aof_current_size'),
     redisNetBytes: redis('total_net_input_bytes') + redis('total_net_output_bytes'),
     postgresCpuMs: cpuMsOfTree(bench.postgres.pid),
@@ -31,15 +31,20 @@ async function meters(bench: Bench): Promise<Meters> {
   }
 }
 
-function perJob(before: Meters, after: Meters, count: number, ownCpuMs: number | null): Measured {
-  const by = (name: keyof Meters): number => (after[name] - before[name]) / count
+/** What has been spent since then, for each job. */
+async function perJob(bench: Bench, before: Meters, count: number, ownCpuMs: () => number | null): Promise<Measured> {
+  const after = await meters(bench)
+  const own = ownCpuMs()
+  const wal = await walSince(bench.postgres.url, before.lsn)
+  const by = (name: Exclude<keyof Meters, 'lsn'>): number => (after[name] - before[name]) / count
   return {
-    wal: by('walBytes'),
+    wal: wal.bytes / count,
+    'page images': wal.pageImages / count,
     aof: by('redisAofBytes'),
     'redis traffic': by('redisNetBytes'),
     'postgres cpu': by('postgresCpuMs'),
     'redis cpu': by('redisCpuMs'),
-    ...(ownCpuMs === null ? {} : { 'own cpu': ownCpuMs / count }),
+    ...(own === null ? {} : { 'own cpu': own / count }),
   }
 }
 
@@ -49,9 +54,11 @@ function askonce(bench: Bench, form: Form): Contender {
     measure: () =>
       withAskonce(bench, form, async (system) => {
         const count = bench.pick(3_000, 500)
+        const schema = await touched(system.databaseUrl)
         const address = await system.api()
         await system.janitor()
-        await system.worker({ ASKONCE_SIMULATED_LATENCY_MS: '0' })
+        const healthPort = await freePort()
+        await system.worker({ ASKONCE_SIMULATED_LATENCY_MS: '0', ASKONCE_HEALTH_PORT: String(healthPort) })
         const ownCpu = (): number => system.processes().reduce((sum, { pid }) => sum + cpuMsOf(pid), 0)
         const ownBefore = ownCpu()
         const before = await meters(bench)
@@ -59,11 +66,20 @@ function askonce(bench: Bench, form: Form): Contender {
         await cleanLoad(bench, address, { connections: 32, durationMs: 120_000, limit: count, request })
         await until(
           bench.signal,
-          () => system.count('succeeded'),
-          (done) => done === count,
+          () => endedAttempts(healthPort),
+          (done) => done >= count,
           120_000,
         )
-        return perJob(before, await meters(bench), count, ownCpu() - ownBefore)
+        const found = await perJob(bench, before, count, () => ownCpu() - ownBefore)
+        await system.end()
+        const { pages, updates, hot } = await touched(system.databaseUrl)
+        const succeeded = await system.count('succeeded')
+        if (succeeded !== count) throw new Error(`of ${count} jobs ${succeeded} succeeded`)
+        return {
+          ...found,
+          pages: (pages - schema.pages) / count,
+          hot: ((hot - schema.hot) / (updates - schema.updates)) * 100,
+        }
       }),
   }
 }
@@ -81,7 +97,7 @@ function peer(bench: Bench, name: PeerName): Contender {
       const before = await meters(bench)
       await runPeer(bench, name, database.url, { kind: 'fill-singly', prefix, count })
       await runPeer(bench, name, database.url, { kind: 'drain', count, concurrency: 50 })
-      const found = perJob(before, await meters(bench), count, null)
+      const found = await perJob(bench, before, count, () => null)
       await database.drop()
       return found
     },
@@ -93,13 +109,16 @@ export const cost: Case = {
   title: 'What one job costs, submitted by itself and answered at once',
   figures: [
     { name: 'wal', unit: 'bytes of WAL' },
+    { name: 'page images', unit: 'bytes' },
+    { name: 'pages', unit: 'touched' },
+    { name: 'hot', unit: '% of updates' },
     { name: 'aof', unit: 'bytes' },
     { name: 'redis traffic', unit: 'bytes' },
     { name: 'postgres cpu', unit: 'ms' },
     { name: 'redis cpu', unit: 'ms' },
     { name: 'own cpu', unit: 'ms' },
   ],
-  targets: [],
+  targets: [{ figure: 'wal', of: 'Askonce', against: null, bound: 'at most', factor: 2_800 }],
   // Bytes and CPU of a thousand jobs hardly vary.
   rounds: 1,
   open: (bench) =>

@@ -2,6 +2,7 @@ import { freePort } from '@askonce/embedded'
 import { withAskonce, type Askonce } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
 import type { Case, Measured } from '../case.ts'
+import { readMetric } from '../metrics.ts'
 import { startProvider, upstreamModel, type Provider } from '../upstream.ts'
 import { peakMemoryMb } from '../usage.ts'
 import { drained } from './drain.ts'
@@ -10,10 +11,9 @@ const latencyMs = 2_000
 
 /** The 99th percentile of the event loop's delay since it was last asked, in milliseconds: the process's own metric. */
 async function loopDelayMs(healthPort: number): Promise<number> {
-  const page = await (await fetch(`http://127.0.0.1:${healthPort}/metrics`)).text()
-  const seconds = /^nodejs_eventloop_lag_p99_seconds (\S+)$/m.exec(page)?.[1]
-  if (seconds === undefined) throw new Error('the worker does not say how late its event loop is')
-  return Number(seconds) * 1000
+  const seconds = await readMetric(healthPort, 'nodejs_eventloop_lag_p99_seconds')
+  if (seconds === 0) throw new Error('the worker does not say how late its event loop is')
+  return seconds * 1000
 }
 
 /**
@@ -35,7 +35,7 @@ function measure(bench: Bench, provider: Provider): Promise<Measured> {
   const count = concurrency * bench.pick(6, 2)
   return withAskonce(bench, 'redis', async (system) => {
     const address = await system.api(provider.env)
-    await system.fill(address, count, upstreamModel)
+    await system.fill(address, count, { model: upstreamModel })
     await system.janitor(provider.env)
     const healthPort = await freePort()
     const worker = await system.worker({

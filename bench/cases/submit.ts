@@ -54,11 +54,11 @@ export const submit: Case = {
     ...cpuFigures,
   ],
   targets: [
-    { figure: 'rate', of: 'Askonce', against: 'pg-boss', bound: 'at least', factor: 5 },
+    { figure: 'rate', of: 'Askonce', against: 'pg-boss', bound: 'at least', factor: 3.7 },
     { figure: 'rate', of: 'Askonce', against: 'graphile-worker', bound: 'at least', factor: 10 },
     { figure: 'rate', of: 'Askonce', against: 'DBOS', bound: 'at least', factor: 10 },
-    { figure: 'rate', of: 'Askonce', against: 'Fastify', bound: 'at least', factor: 0.22 },
-    { figure: 'rate', of: 'Askonce without Redis', against: 'pg-boss', bound: 'at least', factor: 2 },
+    { figure: 'rate', of: 'Askonce', against: 'Fastify', bound: 'at least', factor: 0.26 },
+    { figure: 'rate', of: 'Askonce without Redis', against: 'pg-boss', bound: 'at least', factor: 3.3 },
   ],
   async open(bench) {
     const sample = await withAskonce(bench, 'redis', async (system) =>

@@ -3,6 +3,7 @@ import { withAskonce, type Askonce } from '../askonce.ts'
 import { until, type Bench } from '../bench.ts'
 import { apart, type Case, type Measured } from '../case.ts'
 import { cleanLoad } from '../load.ts'
+import { listens, readMetric } from '../metrics.ts'
 import { median } from '../stats.ts'
 import { insertTerminalRows } from '../terminal-rows.ts'
 
@@ -26,16 +27,7 @@ async function sizes(system: Askonce): Promise<Sizes> {
 
 /** Rows that the janitor says it has deleted: counting what is left would slow it down. */
 async function sweptBy(healthPort: number): Promise<number> {
-  const page = await (await fetch(`http://127.0.0.1:${healthPort}/metrics`)).text()
-  return Number(/^askonce_swept_total\{what="jobs"\} (\d+)$/m.exec(page)?.[1] ?? 0)
-}
-
-/** A role says that it has started just before its health server listens. */
-function listens(healthPort: number): Promise<boolean> {
-  return fetch(`http://127.0.0.1:${healthPort}/healthz`).then(
-    ({ ok }) => ok,
-    () => false,
-  )
+  return await readMetric(healthPort, 'askonce_swept_total{what="jobs"}')
 }
 
 interface Vacuumed {

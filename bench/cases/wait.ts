@@ -48,7 +48,7 @@ export const wait: Case = {
     const provider = await startProvider(bench, upstreamMs)
     const direct: Contender = {
       name: 'the provider itself',
-      measure: async () => added(await run(bench, provider.url, { kind: 'complete' })),
+      measure: async () => added(await run(bench, provider.url, { kind: 'complete', prefix: 'direct' })),
     }
     return {
       contenders: [askonce(bench, 'redis', provider), askonce(bench, 'embedded', provider), direct],

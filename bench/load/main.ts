@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool, type Dispatcher } from 'undici'
-import { promptOf, submissionOf, type LoadRequest, type LoadResult, type LoadSpec } from './spec.ts'
+import {
+  apiKeyOf,
+  promptOf,
+  submissionOf,
+  type LoadRequest,
+  type LoadResult,
+  type LoadSpec,
+  type Tenants,
+} from './spec.ts'
 
 /**
  * The load generator: a process of its own, the same for every contender that speaks HTTP. Its argument is a file with a
@@ -29,6 +37,7 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
         {
           'idempotency-key': `${request.prefix}-${n}`,
           ...wait,
+          ...senderOf(request, n),
         },
       )
     }
@@ -44,19 +53,25 @@ function next(request: LoadRequest, n: number): Dispatcher.DispatchOptions {
         ...submissionOf(request.prefix, first + index, request.model),
         ...delayOf(request),
       }))
-      return post('/v1/jobs/bulk', { jobs }, {})
+      return post('/v1/jobs/bulk', { jobs }, senderOf(request, n))
     }
     case 'get':
       return { method: 'GET', path: request.paths[n % request.paths.length] ?? '/', headers: { authorization } }
     case 'complete': {
-      const messages = [{ role: 'user', content: promptOf('direct', n) }]
-      return post('/v1/chat/completions', { model: 'gpt-test', messages }, {})
+      const messages = [{ role: 'user', content: promptOf(request.prefix, n) }]
+      const headers = { 'idempotency-key': `${request.prefix}-${n}`, ...request.headers }
+      return post(request.path ?? '/v1/chat/completions', { model: 'gpt-test', messages }, headers)
     }
   }
 }
 
 function delayOf({ delaySeconds }: { delaySeconds?: number }): object {
   return delaySeconds === undefined ? {} : { delay_seconds: delaySeconds }
+}
+
+function senderOf({ tenants }: { tenants?: Tenants }, n: number): Record<string, string> {
+  const tenant = tenants?.[n % tenants.length]
+  return tenant === undefined ? {} : { authorization: `Bearer ${apiKeyOf(tenant)}` }
 }
 
 function post(path: string, body: object, headers: Record<string, string>): Dispatcher.DispatchOptions {

@@ -1,18 +1,26 @@
-/** Of the Askonce that is measured. */
+/** Of the Askonce that is measured, and of its tenant `default`. */
 export const apiKey = 'bench-key-0123456789'
+
+/** The API key of another tenant. */
+export function apiKeyOf(tenant: string): string {
+  return `${apiKey}-${tenant}`
+}
 
 /** What the load generator sends. Keys are `<prefix>-<n>`, n from 0. */
 export type LoadRequest =
   /** POST /v1/jobs, each with a new key. */
-  | { kind: 'submit'; prefix: string; waitSeconds?: number; delaySeconds?: number; model?: string }
+  | { kind: 'submit'; prefix: string; waitSeconds?: number; delaySeconds?: number; model?: string; tenants?: Tenants }
   /** POST /v1/jobs with `count` known keys, over and over: the first, and then every so-manieth. */
   | { kind: 'replay'; prefix: string; count: number; every?: number }
   /** POST /v1/jobs/bulk, each with `items` new keys. */
-  | { kind: 'bulk'; prefix: string; items: number; delaySeconds?: number; model?: string }
+  | { kind: 'bulk'; prefix: string; items: number; delaySeconds?: number; model?: string; tenants?: Tenants }
   /** GET of these paths, over and over. */
   | { kind: 'get'; paths: readonly string[] }
-  /** POST of a chat completion to a provider, without a key. */
-  | { kind: 'complete' }
+  /** POST of a chat completion to a provider, or to what stands before one, each with a new key and a new prompt. */
+  | { kind: 'complete'; prefix: string; path?: string; headers?: Record<string, string> }
+
+/** They submit in turns, in this order; left out: the tenant of the key in {@link LoadSpec}. */
+export type Tenants = readonly string[]
 
 export interface LoadSpec {
   address: string

@@ -4,7 +4,15 @@ import { submissionOf } from '../load/spec.ts'
 import { openBullmq } from './bullmq.ts'
 import { openDbos } from './dbos.ts'
 import { openGraphileWorker } from './graphile-worker.ts'
-import { peerAnswer, type Peer, type PeerJob, type PeerResult, type PeerSpec, type PeerTask } from './peer.ts'
+import {
+  peerAnswer,
+  type Peer,
+  type PeerJob,
+  type PeerResult,
+  type PeerSpec,
+  type PeerTask,
+  type Progress,
+} from './peer.ts'
 import { openPgBoss } from './pg-boss.ts'
 
 /** A peer in a process of its own. Its argument is a file with a {@link PeerSpec}; its last line is a {@link PeerResult}. */
@@ -67,21 +75,25 @@ async function fill(peer: Peer, prefix: string, count: number, submitMany: Peer[
 }
 
 /** From the first job that is started to the last one whose answer is recorded. */
-async function drain(peer: Peer, { count, concurrency }: { count: number; concurrency: number }): Promise<PeerResult> {
+async function drain(peer: Peer, task: Extract<PeerTask, { kind: 'drain' }>): Promise<PeerResult> {
+  const { count, concurrency, limitMs = Infinity, pollMs = 50 } = task
   let firstAt = Number.NaN
   await peer.work(concurrency, peerAnswer, () => {
     if (Number.isNaN(firstAt)) firstAt = performance.now()
   })
   let finished = 0
-  let movedAt = performance.now()
-  while (finished < count) {
-    await sleep(50)
+  const beganAt = performance.now()
+  let movedAt = beganAt
+  const progress: Progress[] = []
+  while (finished < count && performance.now() - beganAt < limitMs) {
+    await sleep(pollMs)
     const now = await peer.finished()
     if (now > finished) movedAt = performance.now()
     if (performance.now() - movedAt > stuckMs) throw new Error(`stuck: ${now} of ${count} jobs are finished`)
     finished = now
+    progress.push({ seconds: (performance.now() - firstAt) / 1000, finished })
   }
-  return { count, seconds: (performance.now() - firstAt) / 1000 }
+  return { count: finished, seconds: (performance.now() - firstAt) / 1000, progress }
 }
 
 function run(peer: Peer, task: PeerTask): Promise<PeerResult> {

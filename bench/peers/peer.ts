@@ -14,7 +14,7 @@ export interface Peer {
   submitMany: ((jobs: readonly PeerJob[]) => Promise<void>) | null
   /** Starts taking jobs, `concurrency` at once; each is answered at once with `answer` and calls `onStarted`. */
   work(concurrency: number, answer: object, onStarted: () => void): Promise<void>
-  /** Jobs whose answers are recorded. Asked every 50 ms. */
+  /** Jobs whose answers are recorded. */
   finished(): number | Promise<number>
   close(): Promise<void>
 }
@@ -29,8 +29,8 @@ export type PeerTask =
   /** Submits, in bulk where there is a way, or one by one, 50 at once. */
   | { kind: 'fill'; prefix: string; count: number }
   | { kind: 'fill-singly'; prefix: string; count: number }
-  /** Works `count` jobs that are there. */
-  | { kind: 'drain'; count: number; concurrency: number }
+  /** Works `count` jobs that are there, or as many as it can in `limitMs`, asking every `pollMs` how many are done. */
+  | { kind: 'drain'; count: number; concurrency: number; limitMs?: number; pollMs?: number }
 
 export interface PeerSpec {
   peer: PeerName
@@ -43,6 +43,13 @@ export interface PeerSpec {
 export interface PeerResult {
   count: number
   seconds: number
+  /** Of a drain: how many were finished at which time, in seconds since the first was started. */
+  progress?: readonly Progress[]
+}
+
+export interface Progress {
+  seconds: number
+  finished: number
 }
 
 /** The size of what a simulated provider answers. */

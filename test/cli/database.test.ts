@@ -58,7 +58,7 @@ describe('tenants', () => {
     expect(on).toMatchObject({
       code: 0,
       stdout:
-        'derivers: SDK requests without a key get one made from what they ask\nderivers: what a submission does not say, the server decides\n',
+        'derivers: no limits\nderivers: SDK requests without a key get one made from what they ask\nderivers: what a submission does not say, the server decides\n',
     })
     const rows = await sql("select derive_keys from tenants where id in ('derivers', 'default') order by id")
     expect(rows.map((row) => row['derive_keys'])).toEqual([false, true])
@@ -94,6 +94,57 @@ describe('tenants', () => {
       expect((await runCli(['tenants', 'set', 'careful', ...wrong], { env })).code, wrong.join(' ')).toBe(2)
     }
   })
+
+  it('are made with limits and budgets, which are set and taken away', async () => {
+    const made = await runCli(['tenants', 'create', 'acme', '--max-running', '20', '--budget-day', '$5'], { env })
+    expect(made).toMatchObject({
+      code: 0,
+      stdout: expect.stringContaining('acme: max-running 20, budget-day $5.00') as string,
+      stderr: expect.stringContaining('askonce keys create --tenant acme') as string,
+    })
+    expect((await runCli(['tenants', 'create', 'acme'], { env })).code).toBe(1)
+    expect((await runCli(['keys', 'create', '--tenant', 'acme', '--name', 'first'], { env })).code).toBe(0)
+    const set = ['tenants', 'set', 'acme', '--max-running', 'none', '--weight', '2', '--max-queued', '0']
+    const more = ['--submissions-per-second', '7', '--calls-per-minute', '60', '--tokens-per-minute', '1000']
+    const json = JSON.parse(
+      (await runCli([...set, ...more, '--budget-month', '0.25', '--json'], { env })).stdout,
+    ) as object
+    expect(json).toMatchObject({
+      object: 'tenant',
+      max_running: null,
+      weight: 2,
+      max_queued: 0,
+      submissions_per_second: 7,
+      calls_per_minute: 60,
+      tokens_per_minute: 1000,
+      budget_usd: { day: 5, month: 0.25 },
+    })
+    await sql(
+      `insert into tenant_days values ('acme', (now() at time zone 'utc')::date, 0.2, 0.05) on conflict do nothing`,
+    )
+    const got = (await runCli(['tenants', 'get', 'acme'], { env })).stdout
+    expect(got).toMatch(/^max-running +none +0 running *$/m)
+    expect(got).toMatch(/^max-queued +0 +0 queued +reached$/m)
+    expect(got).toMatch(/^budget-day +\$5\.00 +\$0\.20 spent, \$0\.05 reserved *$/m)
+    expect(got).toMatch(/^budget-month +\$0\.25 .*reached$/m)
+    const shown = JSON.parse((await runCli(['tenants', 'get', 'acme', '--json'], { env })).stdout) as object
+    expect(shown).toMatchObject({ ...json, use: { running: 0, queued: 0, usd_day: 0.2, reserved_usd: 0.05 } })
+    expect((await runCli(['tenants', 'list'], { env })).stdout).toMatch(/^acme .*weight 2, max-queued 0/m)
+    for (const wrong of [
+      ['--max-running', '-1'],
+      ['--max-running', '100001'],
+      ['--weight', '0'],
+      ['--weight', 'none'],
+      ['--budget-day', '-5'],
+      ['--budget-day', '1e9'],
+      ['--submissions-per-second', '0'],
+      ['--tokens-per-minute', 'many'],
+    ]) {
+      expect((await runCli(['tenants', 'set', 'acme', ...wrong], { env })).code, wrong.join(' ')).toBe(2)
+    }
+    expect((await runCli(['tenants', 'create', 'No Spaces'], { env })).code).toBe(2)
+    expect((await runCli(['tenants', 'get', 'nobody'], { env })).code).toBe(1)
+  }, 120_000)
 
   it('refuse names that are not there, and settings that are none', async () => {
     expect((await runCli(['tenants', 'set', 'nobody', '--derive-keys', 'on'], { env })).code).toBe(1)
@@ -153,10 +204,10 @@ describe('keys', () => {
 describe('sweep', () => {
   it('deletes what has expired in batches, and only that', async () => {
     await sql(`
-      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
         ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, error,
         completed_at, expires_at)
-      select gen_random_uuid(), 'default', 'k' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', '{}', 5, 1000,
+      select gen_random_uuid(), 'default', 'k' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', 5, 1000,
         1, 1, 'cancelled', 'rerun', 5, 2, now(), now(), null, now() - interval '1 hour',
         case when n <= 2500 then now() - interval '1 second' else now() + interval '1 day' end
       from generate_series(1, 2510) n`)
@@ -210,6 +261,12 @@ describe('doctor', () => {
     const { db, close } = openDatabase({ url: database.url, name: 'test', poolSize: 1 })
     await stopLane(db, 'openai', 'provider_auth', 'The provider refused the credentials')
     await close()
+    await sql(`insert into tenants (id, max_running, budget_day_usd) values ('full', 0, null), ('spent', null, 0)`)
+    await sql(
+      `insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at)
+       select lane, tenant, 'm', 5, now(), gen_random_uuid(), now(), now()
+       from (values ('openai', 'full'), ('other', 'full'), ('more', 'full'), ('other', 'spent'), ('other', 'default')) j (lane, tenant)`,
+    )
     await mkdir(scratch.path('data/spool'), { recursive: true })
     await writeFile(scratch.path('data/spool/0199c0de-0000-7000-8000-000000000001.1.answer'), '{}')
     const { code, report, of } = await doctor()
@@ -237,6 +294,18 @@ describe('doctor', () => {
       status: 'problem',
       todo: expect.stringContaining('lanes resume openai') as string,
     })
+    expect(of('waiting')).toMatchObject({ status: 'warn', detail: '1 job waits behind what is closed in lane openai' })
+    expect(of('tenant full')).toMatchObject({
+      status: 'warn',
+      detail: '2 jobs wait for max_running',
+      todo: expect.stringContaining('askonce tenants set full --max-running') as string,
+    })
+    expect(of('tenant spent')).toMatchObject({
+      status: 'warn',
+      detail: '1 job waits for the budget of the day',
+      todo: expect.stringContaining('askonce tenants set spent --budget-day') as string,
+    })
+    expect(of('tenant default')).toBeUndefined()
     expect(of('spool')).toMatchObject({ status: 'warn', detail: expect.stringContaining('1 paid answer') as string })
   })
 

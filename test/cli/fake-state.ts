@@ -57,7 +57,7 @@ export interface FakeServer {
   /** Answered 503 before anything else, so many times. */
   unavailable: number
   /** Reason that unfinished jobs show. */
-  waitingFor: { lane: string; reason: string; until: null } | null
+  waitingFor: { kind: 'lane'; name: string; reason: string; until: null } | null
   simulated: boolean
   /** Runs of a key: what a provider would have charged for. */
   calls(key: string): number

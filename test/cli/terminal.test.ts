@@ -63,7 +63,7 @@ describe('the progress line', () => {
 
   it('says real money plainly, and what a job waits for', async () => {
     server.simulated = false
-    server.waitingFor = { lane: 'openai', reason: 'The provider refused the credentials', until: null }
+    server.waitingFor = { kind: 'lane', name: 'openai', reason: 'The provider refused the credentials', until: null }
     server.fateOf = (key) => (key === 'q/7' ? 'hang' : 'answer')
     const out = scratch.path('money.jsonl')
     const run = startInTerminal(120, ['batch', input, '--out', out], { env })

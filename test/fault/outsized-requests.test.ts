@@ -160,13 +160,17 @@ describe('FAULTS 14, outsized requests and costly reads (redis form)', () => {
 
   test('sixty thousand stored completions, read by twenty-four at once: others submit, and the server is ready', async () => {
     await system.sql(
-      `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
-         deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, metadata, response, response_status,
-         answer_attempt, attempt, answer_id, completed_at, expires_at, created_at)
-       select gen_random_uuid(), 'default', 'stored ' || n, sha256('x'), 'chat.completions', 'm', 'l', '{"store":true}', 5, 1000, 1000, 1000,
-         'succeeded', 'rerun', 5, 2, now(), now() + interval '1 hour', jsonb_build_object('run', n::text), '{}', 200, 1, 1, 'id ' || n,
+      `with made as (insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
+         deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, metadata, response_status,
+         answer_attempt, attempt, completed_at, expires_at, created_at)
+       select gen_random_uuid(), 'default', 'stored ' || n, sha256('x'), 'chat.completions', 'm', 'l',  5, 1000, 1000, 1000,
+         'succeeded', 'rerun', 5, 2, now(), now() + interval '1 hour', jsonb_build_object('run', n::text), 200, 1, 1,
          now(), now() + interval '1 hour', now()
-       from generate_series(1, 60000) n`,
+       from generate_series(1, 60000) n
+     returning *
+     ),
+     asked as (insert into requests (job_id, request) select id, '{"store":true}' from made)
+     insert into answers (job_id, tenant_id, attempt, response, answer_id, findable) select id, tenant_id, 1, '{}', id, true from made`,
     )
     const read = async (index: number): Promise<number> => {
       // Every other one looks for what is nowhere, which no index can make cheap.

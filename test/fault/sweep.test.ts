@@ -85,11 +85,11 @@ describe('FAULTS 7, sweep races (redis form)', () => {
 
   test('two sweepers and one killed in the middle: every expired row goes once, no live row goes', async () => {
     const fill = `
-      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
-        ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, response,
+      insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
+        ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at,
         response_status, answer_attempt, attempt, completed_at, expires_at)
-      select gen_random_uuid(), 'default', $1 || n, sha256('x'), 'chat.completions', 'm', 'openai', '{}', 5, 1000, 60, 60,
-        'succeeded', 'rerun', 5, 2, now(), now(), '{}', 200, 1, 1, now(), now() + $2::interval
+      select gen_random_uuid(), 'default', $1 || n, sha256('x'), 'chat.completions', 'm', 'openai', 5, 1000, 60, 60,
+        'succeeded', 'rerun', 5, 2, now(), now(), 200, 1, 1, now(), now() + $2::interval
       from generate_series(1, $3::int) n`
     await system.sql(fill, ['old-', '-1 second', 60_000])
     await system.sql(fill, ['live-', '1 hour', 1_000])

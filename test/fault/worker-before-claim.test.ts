@@ -73,9 +73,7 @@ describe('FAULTS 3, the reply of a claim is lost (redis form)', () => {
     )
     const { body } = await submit(address, 'reply-lost', chat('reply-lost'))
     const waiting = (): Promise<unknown[]> =>
-      system.sql(
-        `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim_jobs%'`,
-      )
+      system.sql(`select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%claim_jobs%'`)
     await until(waiting, (rows) => rows.length === 1, 5_000)
     proxy.stallReplies()
     await holder.query('commit')

@@ -61,7 +61,9 @@ describe.each<Form>(['redis', 'embedded'])(
         (rows) => rows.length === cases.length,
         20_000,
       )
-      await system.sql(`update jobs set run_at = now() + interval '1 hour' where idempotency_key = $1`, ['answered, queued'])
+      await system.sql(`update jobs set run_at = now() + interval '1 hour' where idempotency_key = $1`, [
+        'answered, queued',
+      ])
       await system.started('worker', env)
       for (const key of withKey('succeeded')) await untilState(address, idOf(key), 'succeeded', 30_000)
       for (const key of withKey('running')) {

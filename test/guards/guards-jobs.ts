@@ -3,11 +3,11 @@ import type { Guard } from './guard.ts'
 const submit = { file: 'packages/store/src/submit.ts', test: 'test/integration/store/submit.test.ts' }
 const takeOver = { ...submit, file: 'packages/store/src/statements/take-over-expired.ts' }
 const again = { file: 'packages/store/src/statements/run-again.ts', test: 'test/integration/store/run-again.test.ts' }
-const claim = { file: 'packages/store/src/statements/claim-jobs.ts', test: 'test/integration/store/claim-jobs.test.ts' }
-const dispatch = { file: 'packages/store/src/statements/dispatch.ts', test: 'test/integration/store/dispatch.test.ts' }
+const claim = { file: 'migrations/0001_init.sql', test: 'test/integration/store/claim-jobs.test.ts' }
+const pick = { file: 'migrations/0001_init.sql', test: 'test/integration/store/claim-turns.test.ts' }
 const sweep = { file: 'packages/store/src/statements/sweep.ts', test: 'test/integration/store/sweep.test.ts' }
 
-/** Of the statements that make, claim, change, hand over and sweep jobs. */
+/** Of the statements that make, claim, change and sweep jobs. */
 export const jobGuards: readonly Guard[] = [
   {
     ...submit,
@@ -116,45 +116,87 @@ export const jobGuards: readonly Guard[] = [
   },
   {
     ...claim,
-    name: 'a delivery that comes twice, or after the end, is claimed again',
+    name: 'a job that runs, has ended or is held is claimed, because the list of what is queued says otherwise',
     promise: 3,
-    guarded: "sql`j.state = 'queued' and j.run_at",
-    broken: 'sql`j.run_at',
+    guarded: "j.state = 'queued' and j.run_at <= now()",
+    broken: 'j.run_at <= now()',
   },
   {
     ...claim,
     name: 'a job is claimed before it is due',
     promise: 3,
-    guarded: ' and j.run_at <= now()',
-    broken: '',
+    guarded: "j.state = 'queued' and j.run_at <= now()",
+    broken: "j.state = 'queued'",
   },
   {
     ...claim,
     name: 'a job is claimed after its deadline',
     promise: 3,
-    guarded: ' and j.deadline_at > now()',
-    broken: '',
+    guarded: ' and j.deadline_at > now() and j.tries',
+    broken: ' and j.tries',
+  },
+  {
+    ...claim,
+    name: 'a job is claimed beyond the payments that it may cost',
+    promise: 3,
+    guarded: "and (j.paid = 0 or (j.on_uncertain = 'rerun'",
+    broken: "and (true or (j.on_uncertain = 'rerun'",
+  },
+  {
+    ...claim,
+    name: 'two claims take one job',
+    promise: 3,
+    guarded: "order by j.tenant_id || '', j.idempotency_key\n                  for update skip locked",
+    broken: "order by j.tenant_id || '', j.idempotency_key",
   },
   {
     ...claim,
     name: 'a worker that was declared dead claims',
     promise: 3,
-    guarded: ' and not dead for key share',
+    guarded: ' and not w.dead for key share',
     broken: ' for key share',
   },
   {
     ...claim,
     name: 'a claim slips in while its worker is being declared dead',
     promise: 5,
-    guarded: ' and not dead for key share',
-    broken: ' and not dead',
+    guarded: ' and not w.dead for key share',
+    broken: ' and not w.dead',
   },
   {
     ...claim,
     name: 'a claim passes through a lane that is stopped for money or credentials',
     promise: 3,
-    guarded: "l.name is null or l.state = 'open'",
-    broken: "true or l.state = 'open'",
+    guarded: "if this_lane.state = 'stopped' or ",
+    broken: "if this_lane.state = 'none' or ",
+  },
+  {
+    ...pick,
+    name: 'two claims at once give a tenant more than it may have running',
+    promise: 3,
+    guarded: 't.id = visited for no key update skip locked',
+    broken: 't.id = visited',
+  },
+  {
+    ...pick,
+    name: 'a claim under a budget reserves nothing',
+    promise: 3,
+    guarded: 'where budget is not null and d.tenant_id = visited',
+    broken: 'where budget is null and d.tenant_id = visited',
+  },
+  {
+    ...pick,
+    name: 'a job that nobody can price is claimed under a budget',
+    promise: 3,
+    guarded: '(budget is null or r.reserve_usd <= budget)',
+    broken: '(budget is null or r.reserve_usd is null or r.reserve_usd <= budget)',
+  },
+  {
+    ...pick,
+    name: 'a tenant goes on while others wait',
+    promise: 5,
+    guarded: 'credit := coalesce(tenant.weight, 1) * quantum;',
+    broken: 'credit := places_left;',
   },
   {
     file: 'migrations/0001_init.sql',
@@ -163,13 +205,6 @@ export const jobGuards: readonly Guard[] = [
     promise: 3,
     guarded: "    state <> 'queued'\n",
     broken: "    state <> 'queued' or true\n",
-  },
-  {
-    ...dispatch,
-    name: 'a hand-over that was made anew is taken back for the one before',
-    promise: 5,
-    guarded: ' and j.dispatch = i.dispatch',
-    broken: '',
   },
   {
     ...sweep,

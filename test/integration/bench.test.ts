@@ -1,8 +1,10 @@
-import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { leakCheck, reapAll, spawnNode, type Child } from '@askonce/testkit'
 import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
+import { caseNames } from '../../bench/case-names.ts'
+import { casesNamed } from '../../bench/cases/index.ts'
 
 const bench = new URL('../../bench/main.ts', import.meta.url).pathname
 
@@ -28,6 +30,19 @@ function leftovers(): string[] {
   return readdirSync(folder).filter((name) => name.startsWith('askonce-'))
 }
 
+test('every case can be asked for by its name, has a figure for each of its targets, and is on the page', () => {
+  const cases = casesNamed(caseNames)
+  expect(cases.map(({ name }) => name).toSorted()).toEqual(caseNames.toSorted())
+  for (const { figures, targets } of cases) {
+    const known = figures.map(({ name }) => name)
+    expect(known).toEqual(expect.arrayContaining(targets.map(({ figure }) => figure)))
+  }
+  const page = readFileSync(new URL('../../docs/performance.md', import.meta.url), 'utf8')
+  const table = page.split('## The cases')[1]?.split('\n## ')[0] ?? ''
+  const rows = [...table.matchAll(/^\| `([a-z-]+)` \| [^|]+ \| [^|]+ \|$/gm)].map(([, name]) => name)
+  expect(rows).toEqual(expect.arrayContaining([...caseNames]))
+})
+
 test('without Redis it says so before it starts anything', async () => {
   const run = start({ REDIS_SERVER: join(folder, 'no-redis') })
   expect(await run.exited).toEqual({ code: 1, signal: null })
@@ -47,6 +62,19 @@ test('a server that finds its port in use is quoted, the other one is stopped, a
   )
   expect(leftovers()).toEqual([])
 })
+
+test('a smoke run measures everybody, the gateway and the bare proxy among them, and says what became of each target', async () => {
+  const run = spawnNode(bench, { args: ['--smoke', '--case', 'through'], env: { TMPDIR: folder } })
+  expect(await run.exited).toEqual({ code: 0, signal: null })
+  const text = run.stdout.join('\n')
+  for (const one of ['Askonce', 'Portkey gateway', 'bare proxy', 'the provider itself']) {
+    expect(text).toMatch(new RegExp(`^  round 1, ${one}: rate [\\d.,]+ calls/s, .*calm p50 [\\d.,]+ ms`, 'm'))
+  }
+  expect(text).toMatch(/^  → Askonce ÷ Portkey gateway: .* \(at least 1.60\): (?:met|missed)/m)
+  expect(text).toMatch(/^  → Askonce − Portkey gateway, calm p50: .* \(at most 10.0 ms\): (?:met|missed)/m)
+  expect(text).toMatch(/0 measurements failed/)
+  expect(leftovers()).toEqual([])
+}, 600_000)
 
 test.each([
   ['SIGINT', 130],

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { AddressInfo } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { redisAddress } from '@askonce/address'
-import { checkRedis, openConsumer, openDispatcher, type RedisFacts } from '@askonce/queue'
+import { checkRedis, openConsumer, openWaker, type RedisFacts } from '@askonce/queue'
 import { explainCode } from '@askonce/core'
 import { innermostCode } from '@askonce/telemetry'
 import { leakCheck, startTestRedis, startTestRedisCluster, type TestRedis } from '@askonce/testkit'
@@ -45,12 +45,12 @@ async function said(url: string): Promise<string> {
           ...facts.findings.filter(({ grave }) => grave).map(({ todo }) => todo),
           facts.refusal && words(facts.refusal),
         ].join(' ')
-  const dispatcher = openDispatcher(
+  const waker = openWaker(
     { ...target, prefix },
     { onError: () => undefined, databaseId: () => Promise.resolve('ours'), onShared: () => undefined },
   )
-  const byPing = await dispatcher.ping().then(() => 'works', words)
-  await dispatcher.close()
+  const byPing = await waker.ping().then(() => 'works', words)
+  await waker.close()
   expect(`${byDoctor} ${byPing}`).not.toContain(password)
   return `doctor: ${byDoctor.trim()}|\nping: ${byPing.trim()}|`
 }
@@ -162,12 +162,13 @@ describe('a Redis that says no', () => {
   test('a consumer does not ask as fast as it can, and goes on once it may', async () => {
     const redis = await redisWith('min-replicas-to-write 1')
     const connection = { ...redisAddress(redis.url), prefix }
-    const delivered: string[] = []
+    let woken = 0
     const refusals: Error[] = []
     const consumer = openConsumer(connection, {
       lane: 'simulated',
-      concurrency: 50,
-      handle: async (jobId) => void delivered.push(jobId),
+      onWake: () => {
+        woken += 1
+      },
       onError: (error) => void refusals.push(error),
     })
     const commands = async (): Promise<number> =>
@@ -185,19 +186,18 @@ describe('a Redis that says no', () => {
     )
     expect((await commands()) - before).toBeLessThan(100)
     await redis.command('CONFIG SET min-replicas-to-write 0')
-    const dispatcher = openDispatcher(connection, {
+    const waker = openWaker(connection, {
       onError: () => undefined,
       databaseId: () => Promise.resolve('ours'),
       onShared: () => undefined,
     })
-    const id = '01890000-0000-7000-8000-000000000000'
-    await dispatcher.dispatch([{ id, dispatch: 1, lane: 'simulated', priority: 0 }])
+    waker.wake(['simulated'])
     await until(
-      () => Promise.resolve(delivered),
-      (ids) => ids.includes(id),
+      () => Promise.resolve(woken),
+      (count) => count > 0,
       10_000,
     )
-    await Promise.all([consumer.close(1_000), dispatcher.close()])
+    await Promise.all([consumer.close(), waker.close()])
   })
 
   test('a server that becomes a replica while a consumer waits: the first that is said is what keeps it from working', async () => {
@@ -207,8 +207,7 @@ describe('a Redis that says no', () => {
       { ...redisAddress(redis.url), prefix },
       {
         lane: 'simulated',
-        concurrency: 1,
-        handle: () => Promise.resolve(),
+        onWake: () => undefined,
         onError: (error) => void refusals.push(error),
       },
     )
@@ -224,7 +223,7 @@ describe('a Redis that says no', () => {
       10_000,
     )
     expect(innermostCode(refusals[0])).toBe('READONLY')
-    await consumer.close(1_000)
+    await consumer.close()
   })
 
   test('nothing at the address, and a name that nobody knows', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { itemsOf, type ItemLimits } from '../../apps/api/src/sdk/batches/request-items.ts'
 
 const limits: ItemLimits = {
-  intake: new Intake({ config: loadConfig({}), isOpen: () => true }),
+  intake: new Intake(loadConfig({}), () => ({ reserveUsd: null, reserveTokens: null })),
   keyPrefix: 'prefix',
   maxParamsBytes: 1_000_000,
   maxRequests: 3,

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { expect, test } from 'vitest'
 import { readOptions } from '../../bench/options.ts'
-import { median, spread } from '../../bench/stats.ts'
+import { median, percentile, spread } from '../../bench/stats.ts'
 import { summarise } from '../../bench/summary.ts'
 import { readable, renderMarkdown, renderText } from '../../bench/table.ts'
 
@@ -43,6 +43,25 @@ test('the median is the middle value, or the mean of the two in the middle, in a
 test('the spread is the largest distance from the median, as a share of it', () => {
   expect(spread([90, 100, 130])).toBeCloseTo(0.3)
   expect(spread([100])).toBe(0)
+})
+
+test('a percentile is a value that was seen, the largest for a share of 1', () => {
+  expect([0.5, 0.51, 1].map((share) => percentile([40, 10, 30, 20], share))).toEqual([20, 30, 40])
+  expect(percentile([], 0.5)).toBeNaN()
+})
+
+test('a target may bound how much more a figure is than that of another one, in its unit', () => {
+  const more = { figure: 'p99', of: 'ours', against: 'theirs', bound: 'at most', factor: 5, difference: true } as const
+  const found = summarise({ ...submit, targets: [more, { ...more, factor: 4.9 }, { ...more, against: 'absent' }] }, [
+    { contender: 'ours', rounds: [{ p99: 12 }] },
+    { contender: 'theirs', rounds: [{ p99: 7 }] },
+  ])
+  expect(found.targets.map(({ reached, met }) => ({ reached, met }))).toEqual([
+    { reached: 5, met: true },
+    { reached: 5, met: false },
+    { reached: null, met: null },
+  ])
+  expect(renderText(found)).toContain('→ ours − theirs, p99: 5.00 (at most 5.00 ms): met')
 })
 
 test('a target is judged by medians, its bound included, and one that was not measured is neither met nor missed', () => {

@@ -104,6 +104,17 @@ describe('tables', () => {
           true,
         ),
     ],
+    [
+      'jobs that wait',
+      () =>
+        jobTable([
+          {
+            ...job,
+            state: 'queued',
+            waiting_for: { kind: 'tenant_limit', name: 'tokens_per_minute', reason: 'x', until: null },
+          },
+        ]),
+    ],
     ['what was paid twice', () => twiceTable([{ ...totals, key: job.key, job_id: id }])],
   ]
 
@@ -116,6 +127,12 @@ describe('tables', () => {
     for (const columns of ['CREATED', 'EXPIRES', 'ERROR', job.key]) expect(jobTable([job])).toContain(columns)
     terminal(200)
     expect(jobTable([job])).toContain('EXPIRES')
+  })
+
+  it('show what jobs wait for, where one waits', () => {
+    const waits = { kind: 'budget', name: 'day', reason: 'x', until: null } as const
+    expect(jobTable([job])).not.toContain('WAITS FOR')
+    expect(jobTable([job, { ...job, waiting_for: waits }])).toMatch(/WAITS FOR[^]* - [^]* budget day /)
   })
 })
 
@@ -130,6 +147,60 @@ describe('a job', () => {
       /^error {5}broken_answer: The answer\n {10}broke off or is not HTTP: the\n {10}other side has closed the\n/m,
     )
     expect(printed).toMatch(/^word( word){7}$/m)
+  })
+
+  const midnight = '2026-12-01T00:00:00.000Z'
+  const soon = new Date(Date.now() + 30_000).toISOString()
+  it.each<[string, NonNullable<Job['waiting_for']>, string]>([
+    [
+      'a lane that somebody has to mend',
+      { kind: 'lane', name: 'openai', reason: 'The provider refused the credentials', until: null },
+      'lane openai: The provider refused the credentials. Mend it, then: askonce lanes resume openai',
+    ],
+    [
+      'a model of a lane',
+      { kind: 'lane', name: 'openai', reason: 'Model gpt-4.1: The provider asked to wait', until: soon },
+      'lane openai: Model gpt-4.1: The provider asked to wait, in 30 s',
+    ],
+    ['its time', { kind: 'schedule', name: 'schedule', reason: 'scheduled', until: soon }, 'its time, in 30 s'],
+    [
+      'the backoff after an error',
+      { kind: 'schedule', name: 'schedule', reason: 'provider_error', until: soon },
+      'its next attempt after provider_error, in 30 s',
+    ],
+    [
+      'a limit',
+      {
+        kind: 'tenant_limit',
+        name: 'max_running',
+        reason: 'max_running of tenant "team-a" (20, 20 running)',
+        until: null,
+      },
+      'max_running of tenant "team-a" (20, 20 running)',
+    ],
+    [
+      'a limit by the minute',
+      {
+        kind: 'tenant_limit',
+        name: 'calls_per_minute',
+        reason: 'calls_per_minute of tenant "team-a" (5, 5 in the last minute)',
+        until: soon,
+      },
+      'calls_per_minute of tenant "team-a" (5, 5 in the last minute); in 30 s',
+    ],
+    [
+      'a budget',
+      {
+        kind: 'budget',
+        name: 'day',
+        reason: 'the budget of the day of tenant "team-a" ($5.00, $4.98 used; this call can cost $0.0500)',
+        until: midnight,
+      },
+      'the budget of the day of tenant "team-a" ($5.00, $4.98 used; this call can cost $0.0500); it resets 2026-12-01 00:00 UTC',
+    ],
+  ])('says in words that it waits for %s', (_, waits, words) => {
+    showJob({ job: { ...job, state: 'queued', waiting_for: waits }, response: null }, '', false)
+    expect(printed).toContain(`\nwaits for ${words}\n`)
   })
 
   it('stays as it is elsewhere', () => {

@@ -17,6 +17,7 @@ async function everyMetric(): Promise<string> {
     () =>
       Promise.resolve({
         jobs: { queued: 1 },
+        waiting: { lane: 2, place: 1 },
         oldestQueuedSeconds: 1,
         oldestUncertainSeconds: 1,
         workersAlive: 1,

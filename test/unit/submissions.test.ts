@@ -1,3 +1,4 @@
+import { noLimits } from '@askonce/core'
 import { submitBatch, type Db, type NewJob, type SubmitResult } from '@askonce/store'
 import { createMetrics, type Log } from '@askonce/telemetry'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -12,7 +13,7 @@ const log: Log = { event: () => undefined, child: () => log }
 const job = { id: 'job-1', request: Buffer.from('{}') } as unknown as NewJob
 const created = {
   kind: 'created',
-  job: { id: 'job-1', dispatch: 1, lane: 'openai', priority: 5, dispatched_at: new Date(0) },
+  job: { id: 'job-1', lane: 'openai' },
 } as unknown as SubmitResult
 const broken = (): Error => Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })
 
@@ -25,31 +26,31 @@ afterEach(() => {
 })
 
 function submitted() {
-  const handOver = vi.fn<(items: readonly unknown[]) => void>()
-  const submissions = new Submissions({ db: {} as Db, log, metrics: createMetrics(), maxWaiting: 10, handOver })
-  return { result: submissions.submit(job), handOver, submissions }
+  const wake = vi.fn<(lanes: readonly string[]) => void>()
+  const submissions = new Submissions({ db: {} as Db, log, metrics: createMetrics(), maxWaiting: 10, wake })
+  return { result: submissions.submit(job, noLimits), wake, submissions }
 }
 
 // DESIGN.md §1.5: a short restart of Postgres is not the business of who submits. Not covered: that the statement, sent twice, makes
 // one job; test/integration/store/submit.test.ts does.
 describe('a batch that meets a broken connection', () => {
-  test('is sent again as it was, and handed over once', async () => {
+  test('is sent again as it was, and its lane is woken once', async () => {
     vi.mocked(submitBatch).mockRejectedValueOnce(broken()).mockRejectedValueOnce(broken()).mockResolvedValue([created])
-    const { result, handOver } = submitted()
+    const { result, wake } = submitted()
     expect(await result).toBe(created)
     expect(vi.mocked(submitBatch).mock.calls.map(([, jobs]) => jobs)).toEqual([[job], [job], [job]])
-    expect(handOver.mock.calls).toEqual([[[{ id: 'job-1', dispatch: 1, lane: 'openai', priority: 5 }]]])
+    expect(wake.mock.calls).toEqual([[['openai']]])
   })
 
-  test('is given up after two seconds: the outcome is unknown, and nothing is handed over', async () => {
+  test('is given up after two seconds: the outcome is unknown, and nobody is woken', async () => {
     vi.mocked(submitBatch).mockImplementation(() => {
       vi.advanceTimersByTime(1_100)
       return Promise.reject(broken())
     })
-    const { result, handOver } = submitted()
+    const { result, wake } = submitted()
     await expect(result).rejects.toThrow('ECONNRESET')
     expect(submitBatch).toHaveBeenCalledTimes(2)
-    expect(handOver).not.toHaveBeenCalled()
+    expect(wake).not.toHaveBeenCalled()
   })
 
   test('speaks for the next ones for five seconds, or until one is stored', async () => {
@@ -65,9 +66,9 @@ describe('a batch that meets a broken connection', () => {
     vi.advanceTimersByTime(200)
     expect(submissions.trouble).toBeNull()
 
-    await expect(submissions.submit(job)).rejects.toThrow('ECONNRESET')
+    await expect(submissions.submit(job, noLimits)).rejects.toThrow('ECONNRESET')
     vi.mocked(submitBatch).mockResolvedValue([created])
-    await submissions.submit(job)
+    await submissions.submit(job, noLimits)
     expect(submissions.trouble).toBeNull()
   })
 

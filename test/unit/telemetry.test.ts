@@ -172,6 +172,7 @@ describe('errorReason', () => {
 
 const figures = {
   jobs: { queued: 3, failed: 0 },
+  waiting: { lane: 2, place: 1 },
   oldestQueuedSeconds: 1.5,
   oldestUncertainSeconds: 0,
   workersAlive: 2,

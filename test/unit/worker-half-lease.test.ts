@@ -1,8 +1,7 @@
-import { beatWorker, type Claim, type Db, type LaneWatch } from '@askonce/store'
+import { beatWorker, type Claim, type Db } from '@askonce/store'
 import { createMetrics, type Log } from '@askonce/telemetry'
 import type { Provider } from '@askonce/providers'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Claims } from '../../apps/worker/src/claims.ts'
 import { Heartbeat } from '../../apps/worker/src/heartbeat.ts'
 import { HeldAttempts } from '../../apps/worker/src/held.ts'
 import type { LaneControl } from '../../apps/worker/src/lane-control.ts'
@@ -10,6 +9,7 @@ import type { LookUps } from '../../apps/worker/src/look-up.ts'
 import { runAttempt } from '../../apps/worker/src/pipeline.ts'
 import type { Recorder } from '../../apps/worker/src/recorder.ts'
 import type { StreamWriter } from '../../apps/worker/src/stream-writer.ts'
+import { Taker } from '../../apps/worker/src/taker.ts'
 
 vi.mock('@askonce/store', async (original) => ({
   ...(await original<object>()),
@@ -42,7 +42,15 @@ describe('a worker whose beats are not acknowledged', () => {
     vi.mocked(beatWorker).mockImplementation(() => new Promise((resolve) => (acknowledge = resolve)))
     let onBeat: () => void = () => undefined
     const beat = (): Promise<void> => new Promise((resolve) => (onBeat = resolve))
-    const heartbeat = new Heartbeat({ databaseUrl: '', leaseMs, log, onOpenAttempts: () => onBeat() })
+    const onFresh = vi.fn<() => void>()
+    const heartbeat = new Heartbeat({
+      databaseUrl: '',
+      leaseMs,
+      log,
+      onFresh,
+      firstClaim: () => 1,
+      onOpenAttempts: () => onBeat(),
+    })
     expect(heartbeat.fresh).toBe(false)
     const registered = beat()
     heartbeat.start()
@@ -52,14 +60,17 @@ describe('a worker whose beats are not acknowledged', () => {
     expect(heartbeat.fresh).toBe(true)
     vi.advanceTimersByTime(1)
     expect(heartbeat.fresh).toBe(false)
+    expect(onFresh).toHaveBeenCalledTimes(1)
 
     // The reply comes late: what counts is when its beat was sent.
-    await vi.waitUntil(() => vi.mocked(beatWorker).mock.calls.length === 1)
+    await vi.waitUntil(() => vi.mocked(beatWorker).mock.calls.length === 1, 10_000)
     const late = beat()
     vi.advanceTimersByTime(1_000)
     acknowledge(true)
     await late
     expect(heartbeat.fresh).toBe(true)
+    // What was not claimed meanwhile is looked for at once.
+    expect(onFresh).toHaveBeenCalledTimes(2)
     vi.advanceTimersByTime(leaseMs / 2 - 1_000)
     expect(heartbeat.fresh).toBe(false)
     acknowledge(true)
@@ -67,18 +78,35 @@ describe('a worker whose beats are not acknowledged', () => {
     await heartbeat.stop()
   })
 
-  test('claims nothing', async () => {
-    const claims = new Claims({
-      // Any statement would fail.
+  test('claims nothing, and does as soon as it may', async () => {
+    let fresh = false
+    const run = vi.fn<() => Promise<null>>(() => Promise.resolve(null))
+    const failed = vi.fn<() => void>()
+    const held = new HeldAttempts()
+    const taker = new Taker({
+      // Any statement fails.
       db: {} as Db,
-      held: new HeldAttempts(),
-      watch: { get: () => undefined } as unknown as LaneWatch,
-      log: { ...log, event: (name) => expect.fail(`${name}: a claim was tried`) },
+      lane: 'lane',
+      concurrency: 5,
+      held,
+      log: { ...log, event: failed },
       metrics: createMetrics(),
       workerId: () => '',
-      mayClaim: () => false,
+      mayClaim: () => fresh,
+      run,
+      passOn: () => undefined,
+      onChange: () => undefined,
     })
-    expect(await claims.claim('job', 'lane')).toBeNull()
+    const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+    taker.wake()
+    await turn()
+    expect([held.busy, failed.mock.calls]).toEqual([0, []])
+    fresh = true
+    taker.look()
+    await vi.waitUntil(() => failed.mock.calls.length > 0)
+    expect(failed).toHaveBeenCalledWith('loop.failed', expect.objectContaining({ loop: 'claim', lane: 'lane' }))
+    expect(run).not.toHaveBeenCalled()
+    taker.stop()
   })
 
   test.each([false, true])('sends what it has claimed only if it may: %s', async (maySend) => {
@@ -113,7 +141,7 @@ describe('a worker whose beats are not acknowledged', () => {
         workerId: () => '',
       },
       claim,
-      held.hold('job', 1),
+      held.hold('job', 1, 1),
     )
     expect(calls).toEqual(maySend ? ['sent'] : [])
     expect(ends).toHaveLength(1)

@@ -52,7 +52,7 @@ async function written(verdict: Verdict, lanesReply: boolean): Promise<string[]>
       workerId: () => '',
     },
     { id: 'job', attempt: 1, lane: 'lane', reruns: 0, timeout_ms: 1_000 } as unknown as Claim,
-    held.hold('job', 1),
+    held.hold('job', 1, 1),
   )
   await (lanesReply ? attempt : recorded)
   return order

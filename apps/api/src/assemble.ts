@@ -1,6 +1,9 @@
 import { Intake } from '@askonce/intake'
+import { createWorstCase } from '@askonce/providers'
 import type { Waker } from '@askonce/queue'
 import {
+  batchesChannel,
+  countWaiting,
   interruptedChannel,
   LaneWatch,
   lanesChannel,
@@ -15,6 +18,7 @@ import {
   streamsChannel,
 } from '@askonce/store'
 import { Outage } from '@askonce/telemetry'
+import { BodyDigests } from './body-digests.ts'
 import type { ApiContext, Parts } from './context.ts'
 import { CostlyReads, readConnections } from './costly-reads.ts'
 import { JobReader } from './job-reader.ts'
@@ -25,8 +29,9 @@ import { Readiness } from './readiness.ts'
 import { Submissions } from './submissions.ts'
 import { StreamHub } from './stream-hub.ts'
 import { WaitHub } from './wait-hub.ts'
+import { WaitReasons, waitingByKind } from './waiting.ts'
 
-const channels = { settled: settledChannel, interrupted: interruptedChannel } as const
+const channels = { settled: settledChannel, interrupted: interruptedChannel, batches: batchesChannel } as const
 const listenTimeoutMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
 const closeLimitMs = 2_000
@@ -76,6 +81,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     url: databaseUrl,
     name: 'askonce api listens',
     channels: [settledChannel, streamsChannel, lanesChannel],
+    onListening: () => void watch.refresh(),
     onNotification: (channel, payload) => {
       if (channel === lanesChannel) return void watch.refresh()
       const ids = payload.split(',')
@@ -86,12 +92,15 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     queryTimeoutMs: listenTimeoutMs,
   })
   const lanes = new LaneBook(config.lanes, watch)
-  const intake = new Intake(config)
+  const intake = new Intake(config, createWorstCase(config.lanes, config.prices))
   const say = (channel: string, words: readonly string[]): void => {
     notify(db, channel, words).catch(unavailable)
   }
   metrics.collectFromDatabase(
-    () => readStatistics(db),
+    async () => {
+      const [statistics, groups] = await Promise.all([readStatistics(db), countWaiting(db)])
+      return { ...statistics, waiting: waitingByKind(groups) }
+    },
     () => probe.check(),
   )
   void watch.refresh()
@@ -110,12 +119,14 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     db,
     keys: new KeyRing(db),
     intake,
+    digests: new BodyDigests(intake.settingsText),
     submissions,
     jobs: new JobReader(db, metrics),
     reads: new CostlyReads(reads),
     waits,
     streams,
     lanes,
+    waiting: new WaitReasons(db, lanes),
     readiness: new Readiness({
       probe,
       submissionTrouble: () => submissions.trouble,
@@ -146,7 +157,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
   return { parts, unavailable, close }
 }
 
-/** The lanes are read every second: the first to notice that Postgres is back. */
+/** The lanes are read every few seconds, and every second once that failed: the first to notice that Postgres is back. */
 function watchLanes(db: Parts['db'], outage: Pick<Outage, 'failed' | 'worked'>): LaneWatch {
   let failed = false
   return new LaneWatch(db, {

@@ -39,6 +39,7 @@ export async function authorize(keys: KeyRing, request: FastifyRequest, scope: S
     scopes: found.scopes,
     deriveKeys: found.deriveKeys,
     defaults: found.defaults,
+    limits: found.limits,
     key: { id: found.id, name: found.name },
   }
 }

@@ -31,7 +31,7 @@ type Item = { index: number; prepared: PreparedJob } | { index: number; problem:
 /** One bulk request: its items in chunks, in order, with an outcome each. */
 export class BulkSubmission {
   private readonly parts: Parts
-  private readonly caller: Pick<Caller, 'tenantId' | 'defaults'>
+  private readonly caller: Pick<Caller, 'tenantId' | 'defaults' | 'limits'>
   private readonly requestId: string
   /** As they came. Each is read when its turn comes: a long file must not hold up everybody. */
   private readonly items: readonly Buffer[]
@@ -46,7 +46,7 @@ export class BulkSubmission {
 
   constructor(
     parts: Parts,
-    caller: Pick<Caller, 'tenantId' | 'defaults'>,
+    caller: Pick<Caller, 'tenantId' | 'defaults' | 'limits'>,
     requestId: string,
     items: readonly Buffer[],
   ) {
@@ -106,7 +106,7 @@ export class BulkSubmission {
     if (shown instanceof Problem) return outcomeJson({ index }, { status: shown.status, problem: shown })
     const status = isTerminal(shown.state) ? 200 : 202
     const replayed = !(outcome instanceof Problem) && isReplayed(outcome)
-    return outcomeJson({ index }, { status, job: jobJson(shown, this.parts.lanes, replayed) })
+    return outcomeJson({ index }, { status, job: jobJson(shown, await this.parts.waiting.of(shown), replayed) })
   }
 
   /** Settles one chunk. Never rejects. A key that stood in an earlier item waits for that one: the later of two requests is refused. */
@@ -154,7 +154,7 @@ export class BulkSubmission {
   private async submitOne(prepared: PreparedJob, full: Problem | null): Promise<Settled> {
     if (full !== null || this.away !== null) return full ?? (this.away as Problem)
     try {
-      const result = await this.parts.submissions.submit(prepared.job)
+      const result = await this.parts.submissions.submit(prepared.job, this.caller.limits)
       logSubmission(this.parts, this.requestId, result)
       return result.kind === 'mismatch' ? await this.explain(prepared, result) : result
     } catch (error) {

@@ -123,7 +123,10 @@ export async function changeJobs(
   const changed = found.filter((outcome) => outcome.changed !== null && !rehearsal)
   if (change.name === 'delete') await forget(parts, changed)
   announce(parts, change, changed)
-  const outcomes = new Map(found.map((outcome) => [outcome.id, toItem(parts, change, outcome, generation)]))
+  const items = await Promise.all(
+    found.map(async (outcome) => [outcome.id, await toItem(parts, change, outcome, generation)] as const),
+  )
+  const outcomes = new Map(items)
   return ids.map((id) => outcomes.get(id) ?? refused(noSuchJob()))
 }
 
@@ -148,17 +151,17 @@ function refused(problem: Problem): ItemOutcome {
   return { status: problem.status, problem }
 }
 
-function toItem(
+async function toItem(
   parts: Parts,
   change: Change,
   { id, was, generation, changed, consentRequired }: Outcome,
   wanted: number | null,
-): ItemOutcome {
+): Promise<ItemOutcome> {
   if (typeof changed === 'string') {
     return { status: 200, job: JSON.stringify({ id, object: 'job', deleted: changed === 'deleted' }) }
   }
   if (changed !== null) {
-    return { status: isTerminal(changed.state) ? 200 : 202, job: jobJson(changed, parts.lanes) }
+    return { status: isTerminal(changed.state) ? 200 : 202, job: jobJson(changed, await parts.waiting.of(changed)) }
   }
   if (wanted !== null && wanted !== generation) {
     const detail = `The job is ${was} in generation ${generation}, not ${wanted}: it was made to run since.`

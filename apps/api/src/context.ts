@@ -2,6 +2,7 @@ import type { Config } from '@askonce/config'
 import type { QueueConnection } from '@askonce/queue'
 import type { Db } from '@askonce/store'
 import type { Log, Metrics } from '@askonce/telemetry'
+import type { BodyDigests } from './body-digests.ts'
 import type { CostlyReads } from './costly-reads.ts'
 import type { JobReader } from './job-reader.ts'
 import type { KeyRing } from './key-ring.ts'
@@ -11,6 +12,7 @@ import type { Readiness } from './readiness.ts'
 import type { Submissions } from './submissions.ts'
 import type { StreamHub } from './stream-hub.ts'
 import type { WaitHub } from './wait-hub.ts'
+import type { WaitReasons } from './waiting.ts'
 
 /** What the API is started with. */
 export interface ApiContext {
@@ -34,20 +36,22 @@ export interface Parts {
   db: Db
   keys: KeyRing
   intake: Intake
+  digests: BodyDigests
   submissions: Submissions
   jobs: JobReader
   reads: CostlyReads
   waits: WaitHub
   streams: StreamHub
   lanes: LaneBook
+  waiting: WaitReasons
   readiness: Readiness
   /** Reads the lanes from the database now. */
   refreshLanes: () => Promise<void>
   /**
-   * Tells every process that these jobs have settled, or were taken from a call that is under way. Hints: a lost one costs
-   * half a second.
+   * Tells every process that these jobs have settled, or were taken from a call that is under way, or that these batches are new. Hints:
+   * a lost one costs half a second, that of a batch five.
    */
-  announce: (news: 'settled' | 'interrupted', ids: readonly string[]) => void
+  announce: (news: 'settled' | 'interrupted' | 'batches', ids: readonly string[]) => void
   /** Tells every process that a lane has changed. */
   announceLane: (name: string) => void
   /** Tells workers that there is work in these lanes. */

@@ -2,7 +2,12 @@ import { Problem } from './problem.ts'
 import { isJobId } from './route.ts'
 
 /** Position of a row in a list: its time as the database writes it, with microseconds, and its id; or its key in one by keys. */
-export type Position = { createdAt: string; id: string } | { key: string }
+export type Position = TimePosition | { key: string }
+
+export interface TimePosition {
+  createdAt: string
+  id: string
+}
 
 /** Position of an attempt among those of its key. */
 export interface AttemptPosition {

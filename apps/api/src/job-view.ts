@@ -4,7 +4,8 @@ import type { JobRow } from '@askonce/store'
 import type { FastifyReply } from 'fastify'
 import { answerBody, sendBody } from './answer-body.ts'
 import type { Parts } from './context.ts'
-import type { LaneBook } from './lane-book.ts'
+import { timeText } from './time-text.ts'
+import type { WaitingFor } from './waiting.ts'
 
 /** A piece of JSON: text, or bytes where a stored answer is in it. Text is cheaper to put together than buffers are. */
 export type JsonPiece = string | Buffer
@@ -13,8 +14,8 @@ export type JsonPiece = string | Buffer
  * The JSON of a job. The stored answer's bytes are put in as they are: parsing and writing them again could change a number,
  * and costs more than all the rest.
  */
-export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPiece {
-  const [before, after] = aroundAnswer(row, lanes, replayed)
+export function jobJson(row: JobRow, waitingFor: WaitingFor | null, replayed = false): JsonPiece {
+  const [before, after] = aroundAnswer(row, waitingFor, replayed)
   if (row.response !== null && isJson(row)) return joined([before, embeddedJson(row.response), after])
   // An answer of many megabytes has no place in a list: it is read by itself.
   const url = row.response_bytes === null ? '' : `,"response_url":"/v1/jobs/${row.id}/response"`
@@ -22,20 +23,21 @@ export function jobJson(row: JobRow, lanes: LaneBook, replayed = false): JsonPie
 }
 
 /** Sends one job, with its answer however large that is. */
-export function sendJob(
-  { db, lanes }: Pick<Parts, 'db' | 'lanes'>,
+export async function sendJob(
+  { db, waiting }: Pick<Parts, 'db' | 'waiting'>,
   reply: FastifyReply,
   row: JobRow,
   { status = isTerminal(row.state) ? 200 : 202, replayed = false } = {},
-): FastifyReply {
+): Promise<FastifyReply> {
+  const waitingFor = await waiting.of(row)
   void reply.code(status).header('content-type', 'application/json; charset=utf-8')
   const body = row.response === null && isJson(row) ? answerBody(db, row) : null
-  if (body === null) return reply.send(jobJson(row, lanes, replayed))
-  return sendBody(reply, body, ...aroundAnswer(row, lanes, replayed))
+  if (body === null) return reply.send(jobJson(row, waitingFor, replayed))
+  return sendBody(reply, body, ...aroundAnswer(row, waitingFor, replayed))
 }
 
 /** The JSON of a job before and behind the answer in it. */
-function aroundAnswer(row: JobRow, lanes: LaneBook, replayed: boolean): [before: string, after: string] {
+function aroundAnswer(row: JobRow, waitingFor: WaitingFor | null, replayed: boolean): [before: string, after: string] {
   const head = JSON.stringify({
     id: row.id,
     object: 'job',
@@ -51,7 +53,7 @@ function aroundAnswer(row: JobRow, lanes: LaneBook, replayed: boolean): [before:
   const middle = JSON.stringify({
     error: row.error,
     flags: row.flags,
-    waiting_for: row.state === 'queued' ? lanes.waitingFor(row.lane, row.model) : null,
+    waiting_for: waitingFor,
     usage: {
       input_tokens: row.input_tokens,
       output_tokens: row.output_tokens,
@@ -65,9 +67,9 @@ function aroundAnswer(row: JobRow, lanes: LaneBook, replayed: boolean): [before:
   return [`${head.slice(0, -1)},"response":`, `,${middle.slice(1, -1)},${times}`]
 }
 
-/** As JSON.stringify writes it, which takes more than twice as long for it; of a job there are six. */
+/** As JSON.stringify writes it. */
 function time(value: Date | null): string {
-  return value === null ? 'null' : `"${value.toISOString()}"`
+  return value === null ? 'null' : `"${timeText(value)}"`
 }
 
 /** A stream is no JSON: it is read at /response and /events. */

@@ -21,13 +21,8 @@ interface FullLaneView extends LaneView {
   models: (Closing & { model: string })[]
 }
 
-interface WaitingFor {
-  lane: string
-  /** Null: the whole lane is closed. */
-  model: string | null
-  reason: string
-  until: Date | null
-}
+/** Said of a lane that gives no code of ours. */
+export const closedLane = 'The lane is closed'
 
 /** What this process knows of the lanes: those it is configured with, and those that the database has a row of. */
 export class LaneBook {
@@ -39,16 +34,17 @@ export class LaneBook {
     this.watch = watch
   }
 
-  /** Why a queued job of this model does not run; null: nothing closes it. In our words: it is for everybody. */
-  waitingFor(name: string, model: string): WaitingFor | null {
+  /** What keeps queued jobs of this model from running; null: the lane is open to them. In our words: it is for everybody. */
+  closing(name: string, model: string): { reason: string; until: Date | null } | null {
     const { watch } = this
     const lane = watch.get(name)
     if (lane !== undefined && (lane.state === 'breaker' || watch.closedBy(name) !== null)) {
-      return { lane: name, model: null, reason: publicReason(lane.code) ?? 'closed', until: lane.until }
+      return { reason: publicReason(lane.code) ?? closedLane, until: lane.until }
     }
     if (watch.closedBy(name, model) === null) return null
     const row = watch.get(name, model)
-    return { lane: name, model, reason: publicReason(row?.code ?? null) ?? 'closed', until: row?.until ?? null }
+    const reason = publicReason(row?.code ?? null) ?? closedLane
+    return { reason: `Model ${model}: ${reason}`, until: row?.until ?? null }
   }
 
   /** For everybody: without the providers' words, which may quote a request, and without the models, which callers name. */

@@ -90,7 +90,9 @@ export function buildOpenApi(routes: readonly ApiRoute[], server: string) {
       description: 'Ask an LLM once per key; get the stored answer as often as you like.',
     },
     servers: [{ url: server }],
-    tags: ['Jobs', 'Many jobs', 'OpenAI SDK', 'Anthropic SDK', 'Spend', 'Lanes', 'Server'].map((name) => ({ name })),
+    tags: ['Jobs', 'Many jobs', 'OpenAI SDK', 'Anthropic SDK', 'Spend', 'Lanes', 'Tenants', 'Server'].map((name) => ({
+      name,
+    })),
     paths,
     components: {
       securitySchemes: { key: { type: 'http', scheme: 'bearer', description: 'An API key' } },
@@ -109,6 +111,8 @@ function withoutNoise(schema: JsonSchema): void {
 const bodyNames: Readonly<Record<string, string>> = {
   '/v1/jobs': 'Submission',
   '/v1/jobs/bulk': 'BulkSubmission',
+  '/v1/tenants': 'NewTenant',
+  '/v1/tenants/{id}': 'TenantChange',
   '/openai/v1/batches': 'CreateBatch',
   '/anthropic/v1/messages/batches': 'CreateMessageBatch',
   '/anthropic/v1/messages/count_tokens': 'CountTokens',

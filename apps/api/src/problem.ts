@@ -1,7 +1,14 @@
 import { STATUS_CODES } from 'node:http'
 import { errorRegistry, type ErrorCode } from '@askonce/core'
 import { IntakeError } from '@askonce/intake'
-import { isContention, isDataError, isUnavailable, OverloadedError, StoreUnavailableError } from '@askonce/store'
+import {
+  isContention,
+  isDataError,
+  isUnavailable,
+  OverloadedError,
+  StoreUnavailableError,
+  SubmissionRefusedError,
+} from '@askonce/store'
 import { isSdkPath } from './paths.ts'
 
 /** Codes that answer a request; the others of the registry only appear inside a job. */
@@ -53,6 +60,7 @@ const types: Partial<Record<ProblemCode, string>> = {
   forbidden: 'permission_error',
   not_found: 'not_found_error',
   rate_limited: 'rate_limit_error',
+  backlog_full: 'rate_limit_error',
   idempotency_key_reused: 'idempotency_error',
   internal_error: 'server_error',
   upstream_failed: 'server_error',
@@ -62,7 +70,7 @@ const types: Partial<Record<ProblemCode, string>> = {
 }
 
 /** Seconds that a client should wait before it sends a retryable request again. */
-const retryAfterSeconds: Partial<Record<ProblemCode, number>> = { unavailable: 2 }
+const retryAfterSeconds: Partial<Record<ProblemCode, number>> = { unavailable: 2, backlog_full: 5 }
 
 /** The `error` member of a problem document, of an item of a bulk answer, and of an event in a stream. */
 export function errorMember({ code, message, extras }: Problem) {
@@ -118,6 +126,7 @@ const unavailable = (cause: unknown): Problem =>
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
   if (error instanceof IntakeError) return new Problem(error.code, error.message, { param: error.param })
+  if (error instanceof SubmissionRefusedError) return new Problem(error.code, error.message)
   if (error instanceof OverloadedError) {
     return new Problem('overloaded', 'Too many submissions wait for the database; this one was not accepted.', {
       cause: error,

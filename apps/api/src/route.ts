@@ -1,4 +1,5 @@
 import type { Config } from '@askonce/config'
+import type { SubmissionLimits } from '@askonce/core'
 import type { Scope, TenantDefaults } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -13,6 +14,8 @@ export interface Caller {
   deriveKeys: boolean
   /** What holds for its tenant's submissions that do not say otherwise. */
   defaults: TenantDefaults
+  /** What its submissions have to be looked at for. */
+  limits: SubmissionLimits
   /** The API key: a decision names it. */
   key: { id: string; name: string }
 }
@@ -33,12 +36,12 @@ interface RouteAnswer {
 
 /** One call of the HTTP surface: what is served and what /openapi.json says of it come from here. */
 export interface ApiRoute {
-  method: 'GET' | 'POST' | 'DELETE'
+  method: 'GET' | 'POST' | 'PATCH' | 'DELETE'
   /** As OpenAPI writes it: `/v1/jobs/{id}`. */
   path: string
   /** Null: no key is asked for. */
   scope: Scope | null
-  tag: 'Jobs' | 'Many jobs' | 'OpenAI SDK' | 'Anthropic SDK' | 'Spend' | 'Lanes' | 'Server'
+  tag: 'Jobs' | 'Many jobs' | 'OpenAI SDK' | 'Anthropic SDK' | 'Spend' | 'Lanes' | 'Tenants' | 'Server'
   summary: string
   description?: string
   /** Parameters of the query; others are refused. */

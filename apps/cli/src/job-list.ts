@@ -3,7 +3,7 @@ import type { Client } from './http.ts'
 import type { Job } from './job.ts'
 import { stateStyle } from './job-view.ts'
 import { jobStates } from '@askonce/core'
-import { table } from './table.ts'
+import { table, type Column } from './table.ts'
 
 interface Page {
   data: Job[]
@@ -47,6 +47,18 @@ export async function* readJobs(
   }
 }
 
+/** Only where a job of the list waits for something. */
+const waitsFor: Column<Job> = {
+  title: 'WAITS FOR',
+  value: ({ waiting_for: waits }) => {
+    if (waits === null) return '-'
+    return waits.kind === 'schedule'
+      ? relative(waits.until)
+      : `${waits.kind === 'tenant_limit' ? '' : `${waits.kind} `}${waits.name}`
+  },
+  drops: 4,
+}
+
 export function jobTable(jobs: readonly Job[]): string {
   return table<Job>(
     [
@@ -55,6 +67,7 @@ export function jobTable(jobs: readonly Job[]): string {
       { title: 'PAID', value: ({ usage }) => paidOf(usage), right: true },
       { title: 'CREATED', value: ({ created_at: created }) => relative(created), drops: 2 },
       { title: 'EXPIRES', value: ({ expires_at: expires }) => relative(expires), drops: 1 },
+      ...(jobs.some(({ waiting_for: waits }) => waits !== null) ? [waitsFor] : []),
       { title: 'ERROR', value: ({ error }) => error?.code ?? '-', drops: 3 },
       { title: 'KEY', value: ({ key }) => key, shrinks: true },
     ],

@@ -38,7 +38,6 @@ export function showJob({ job, response }: AnsweredJob, text: string, asJson: bo
     ['attempts', `${tried}, ${job.usage.paid_attempts} paid${maybe}; cost: ${costOf(job)}`],
     ['created', relative(job.created_at)],
   ]
-  if (job.state === 'queued' && Date.parse(job.run_at) > Date.now()) rows.push(['runs', relative(job.run_at)])
   if (job.expires_at !== null) rows.push(['expires', relative(job.expires_at)])
   if (job.waiting_for !== null) rows.push(['waits for', waitingFor(job.waiting_for)])
   if (job.error !== null) rows.push(['error', `${job.error.code}: ${oneLine(job.error.message)}`])
@@ -61,11 +60,30 @@ export function printText(text: string): void {
   print(`\n${onTerminal(text)}`)
 }
 
-/** Why a queued job does not run: `lane openai: credentials refused, resume it with …`. */
-export function waitingFor({ lane, model, reason, until }: NonNullable<Job['waiting_for']>): string {
-  const where = typeof model !== 'string' ? `lane ${lane}` : `model ${oneLine(model)} of lane ${lane}`
-  const why = `${where}: ${oneLine(reason ?? 'closed')}`
-  return until === null ? `${why}. Mend it, then: askonce lanes resume ${lane}` : `${why}, ${relative(until)}`
+/** Why a queued job does not run, in words: `lane openai: credentials refused. Mend it, then: …`. */
+export function waitingFor({ kind, name, reason, until }: NonNullable<Job['waiting_for']>): string {
+  const why = oneLine(reason)
+  switch (kind) {
+    case 'lane': {
+      const lane = `lane ${oneLine(name)}`
+      return until === null
+        ? `${lane}: ${why}. Mend it, then: askonce lanes resume ${oneLine(name)}`
+        : `${lane}: ${why}, ${relative(until)}`
+    }
+    case 'schedule': {
+      const what = reason === 'scheduled' ? 'its time' : `its next attempt after ${why}`
+      return until === null ? what : `${what}, ${relative(until)}`
+    }
+    case 'tenant_limit':
+      return until === null ? why : `${why}; ${relative(until)}`
+    case 'budget':
+      return until === null ? why : `${why}; it resets ${minute(until)}`
+  }
+}
+
+/** `2026-12-01 00:00 UTC`. */
+function minute(time: string): string {
+  return `${new Date(time).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 }
 
 /** Says on stderr what can be done now, and returns the exit code: 1 when there will be no answer by itself. */

@@ -1,4 +1,4 @@
-import type { JobError, JobState } from '@askonce/core'
+import type { JobError, JobState, WaitKind } from '@askonce/core'
 import { rawMembers } from './raw-json.ts'
 
 /** A job as the server shows it, without its answer. */
@@ -13,7 +13,7 @@ export interface Job {
   replayed?: boolean
   error: JobError | null
   flags: string[]
-  waiting_for: { lane: string; model?: string | null; reason: string | null; until: string | null } | null
+  waiting_for: { kind: WaitKind; name: string; reason: string; until: string | null } | null
   usage: {
     input_tokens: number | null
     output_tokens: number | null

@@ -29,6 +29,15 @@ export function period(max: number): (text: string) => number {
   }
 }
 
+/** A parser of US dollars: `5`, `0.25`, `$5`. */
+export function dollarAmount(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^\$?\d{1,12}(?:\.\d{1,10})?$/.test(text) ? Number(text.replace('$', '')) : Number.NaN
+    if (value >= min && value <= max) return value
+    throw new InvalidArgumentError(`Expected US dollars from ${min} to ${max}, such as 5 or 0.25.`)
+  }
+}
+
 /** A parser that also takes a word of its own. */
 export function orWord<const W extends string, T>(word: W, parse: (text: string) => T): (text: string) => T | W {
   return (text) => (text === word ? word : parse(text))

@@ -3,7 +3,8 @@ import { errorReason, type Log, type Metrics } from '@askonce/telemetry'
 
 export interface LoopOptions {
   name: string
-  everyMs: number
+  /** From the end of a round to the next one; a function: as the last round left it. */
+  everyMs: number | (() => number)
   /** One bounded round. True: there is more to do, go on without waiting. */
   round: () => Promise<boolean>
   log: Log
@@ -29,17 +30,18 @@ export function startLoop({ name, everyMs, round, log, metrics }: LoopOptions): 
   let failures = 0
   let loggedAt = -Infinity
   let woken = false
+  const pace = (): number => (typeof everyMs === 'number' ? everyMs : everyMs())
 
   const run = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
-      let waitMs = everyMs
+      let waitMs = 0
       woken = false
       try {
-        if ((await round()) || woken) waitMs = 0
+        if (!(await round()) && !woken) waitMs = pace()
         failures = 0
       } catch (error) {
         failures += 1
-        waitMs = Math.min(failureCapMs, Math.max(everyMs, 100 * 2 ** Math.min(failures, 10)))
+        waitMs = Math.min(failureCapMs, Math.max(pace(), 100 * 2 ** Math.min(failures, 10)))
         metrics.loopFailures.inc({ loop: name })
         if (performance.now() - loggedAt > 60_000) {
           loggedAt = performance.now()

@@ -4,6 +4,7 @@ import { version, type Config } from '@askonce/config'
 import { jobError } from '@askonce/core'
 import { openWaker, type QueueConnection } from '@askonce/queue'
 import {
+  batchesChannel,
   failForgotten,
   failOverdue,
   notify,
@@ -20,7 +21,7 @@ import {
 import { errorReason, Outage, tellQueueShared, type Log, type Metrics } from '@askonce/telemetry'
 import { within } from '@askonce/timing'
 import { BatchDriver } from './batches/driver.ts'
-import { startLoop, type Loop } from './loop.ts'
+import { startLoop, type Loop, type LoopOptions } from './loop.ts'
 import { watchEveryMs, WorkerWatch } from './watch-workers.ts'
 
 export interface JanitorContext {
@@ -43,6 +44,8 @@ export interface Janitor {
 /** A stop waits no longer for a sweep that rests. */
 const longestRestMs = 1_000
 const batch = 500
+/** A worker that is declared dead wakes the reclaim; this is for what another janitor declared, and did not live to reclaim. */
+const reclaimEveryMs = 2_000
 /** How long rounds under way may take when the janitor stops. */
 const roundEndsMs = 5_000
 /** A server that does not answer must not keep the process from its end. */
@@ -68,16 +71,28 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     onShared: (reason) => tellQueueShared(log, reason),
   })
   const uncertainTtlSeconds = Math.round(config.limits.uncertainTtlMs / 1000)
-  const workers = new WorkerWatch(db, config.worker.leaseMs, log)
+  // One session: what it hears of ends with it, and the watch knows that the server went on.
+  const listener = new Session({
+    url: databaseUrl,
+    name: 'askonce janitor listener',
+    channels: [batchesChannel, settledChannel],
+    onNotification: (channel, payload) => {
+      if (channel === batchesChannel) return drive.wake()
+      batches.hint(payload.split(','))
+      results.wake()
+    },
+    queryTimeoutMs: 5_000,
+  })
+  const workers = new WorkerWatch(listener.db, config.worker.leaseMs, log)
   const batches = new BatchDriver({ db, config, waker, log })
   const loops: Loop[] = []
-  const loop = (name: string, everyMs: number, round: () => Promise<boolean>): Loop => {
+  const loop = (name: string, everyMs: LoopOptions['everyMs'], round: () => Promise<boolean>): Loop => {
     const started = startLoop({ name, everyMs, round, log, metrics })
     loops.push(started)
     return started
   }
 
-  const reclaim = loop('reclaim', 500, async () => {
+  const reclaim = loop('reclaim', reclaimEveryMs, async () => {
     const ended = await reclaimAttempts(db, JSON.stringify(jobError('worker_lost')), batch, uncertainTtlSeconds)
     const reclaimed = ended.filter(({ recorded }) => recorded)
     metrics.reclaimed.inc(reclaimed.length)
@@ -163,21 +178,15 @@ export function startJanitor(context: JanitorContext): Promise<Janitor> {
     }
   loop('sweep jobs', config.janitor.sweepIntervalMs, sweep('jobs'))
   loop('sweep streams', 60_000, sweep('stream chunks', 'large answers', 'forgotten jobs'))
-  loop('batches', 250, () => batches.round())
-  const results = loop('batch results', 500, () => batches.collectHinted())
+  const drive = loop(
+    'batches',
+    () => batches.everyMs,
+    () => batches.round(),
+  )
+  const results = loop('batch results', 60_000, () => batches.collectHinted())
   loop('sweep files', 30_000, sweep('files', 'batches'))
   loop('sweep ledger', 60_000, sweep('attempts', 'decisions', 'workers'))
 
-  const listener = new Session({
-    url: databaseUrl,
-    name: 'askonce janitor listener',
-    channels: [settledChannel],
-    onNotification: (_channel, payload) => {
-      batches.hint(payload.split(','))
-      results.wake()
-    },
-    queryTimeoutMs: 5_000,
-  })
   log.event('janitor.started', { version, pid: process.pid, host: hostname() })
 
   return Promise.resolve({

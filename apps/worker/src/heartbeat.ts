@@ -7,6 +7,8 @@ import { errorReason, type Log } from '@askonce/telemetry'
 
 /** Should a cancellation not be heard of otherwise, its call is aborted at the next beat: beats also bound how long it goes on. */
 const beatEveryMs = 500
+/** While there is no call to lose or to abort. A short lease has no room for that. */
+const idleBeatMs = (leaseMs: number): number => Math.max(beatEveryMs, Math.min(2 * beatEveryMs, leaseMs / 6))
 
 export interface HeartbeatOptions {
   /** Claims may be made again. */
@@ -22,7 +24,7 @@ export interface HeartbeatOptions {
 
 /**
  * The worker's sign of life, on a connection of its own, so that beats wait behind nothing. Janitors declare a worker dead after a
- * whole lease without a new beat; it learns that from its next beat and goes on under a new id.
+ * whole lease without a new beat (a third of it where the end of that connection shows that the process died); it learns that from its next beat and goes on under a new id.
  */
 export class Heartbeat {
   /** Under which claims are made. */
@@ -34,6 +36,7 @@ export class Heartbeat {
   private acknowledgedAt = -Infinity
   private lateSince: number | null = performance.now() // the connection is still being made
   private loop: Promise<void> | null = null
+  private idle = false
   private looking = false
   private lookAgain = false
 
@@ -85,18 +88,21 @@ export class Heartbeat {
   private async run(): Promise<void> {
     while (!this.stopping.signal.aborted) {
       await this.beat().catch((error: unknown) => this.late(error))
-      await sleep(beatEveryMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
+      const waitMs = this.idle ? idleBeatMs(this.options.leaseMs) : beatEveryMs
+      await sleep(waitMs, undefined, { signal: this.stopping.signal }).catch(() => undefined)
     }
   }
 
   private async beat(): Promise<void> {
-    const { log, firstClaim, onOpenAttempts } = this.options
+    const { firstClaim, leaseMs, log, onOpenAttempts } = this.options
     // Counted from before the statement: the janitor sees the beat later than that, so our half lease ends first.
     const sentAt = performance.now()
+    const { db, localEnd } = this.session
+    const session = { localEnd, leaseMs }
     if (!this.registered) {
-      await registerWorker(this.session.db, { id: this.id, host: hostname(), pid: process.pid, version })
+      await registerWorker(db, { id: this.id, host: hostname(), pid: process.pid, version }, session)
       this.registered = true
-    } else if (!(await beatWorker(this.session.db, this.id))) {
+    } else if (!(await beatWorker(db, this.id, session))) {
       this.acknowledgedAt = -Infinity
       this.registered = false
       this.id = randomUUID()
@@ -107,7 +113,9 @@ export class Heartbeat {
     this.acknowledgedAt = sentAt
     this.lateSince = null
     if (!wasFresh) this.options.onFresh()
-    onOpenAttempts(await readOpenAttempts(this.session.db, this.id, firstClaim()))
+    const open = await readOpenAttempts(db, this.id, firstClaim())
+    this.idle = open.length === 0
+    onOpenAttempts(open)
   }
 
   private late(error: unknown): void {

@@ -128,6 +128,7 @@ export async function startWorker(context: WorkerContext): Promise<Worker> {
     url: databaseUrl,
     name: 'askonce worker listener',
     channels: [lanesChannel, interruptedChannel],
+    onListening: () => void watch.refresh(),
     onNotification: (channel, payload) => {
       if (channel === lanesChannel) void watch.refresh()
       else if (held.holdsAny(payload.split(','))) heartbeat.look()

@@ -46,7 +46,7 @@ const defaultBaseUrl = 'http://127.0.0.1:8787'
 const firstDelayMs = 500
 const longestDelayMs = 20_000
 /** Codes that say that nothing was done. */
-const undone = new Set(['rate_limited', 'overloaded'])
+const undone = new Set(['rate_limited', 'backlog_full', 'overloaded'])
 
 /** Sends requests, again where that is safe and may help, and makes errors of what does not succeed. */
 export class Transport {

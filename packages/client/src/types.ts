@@ -25,6 +25,9 @@ export type KnownErrorCode =
   | 'job_uncertain'
   | 'job_cancelled'
   | 'rate_limited'
+  | 'backlog_full'
+  | 'no_price'
+  | 'already_exists'
   | 'internal_error'
   | 'upstream_failed'
   | 'unavailable'
@@ -64,11 +67,16 @@ export interface JobError {
   provider_status: number | null
 }
 
+export type WaitKind = 'lane' | 'tenant_limit' | 'budget' | 'schedule'
+
+/** Why a queued job does not run yet. */
 export interface WaitingFor {
-  lane: string
-  /** Null: the whole lane is closed. */
-  model: string | null
+  kind: WaitKind
+  /** The lane, the limit, or `day` or `month` of a budget. */
+  name: string
+  /** In words; of a rerun the code of the error that it comes after. */
   reason: string
+  /** When it may go by itself; null: nobody knows, or somebody has to do something. */
   until: string | null
 }
 
@@ -102,7 +110,7 @@ export interface Job {
   error: JobError | null
   /** `truncated`, `refused`, … */
   flags: string[]
-  /** Why a queued job does not run: its lane is closed. */
+  /** Why a queued job does not run; null: it waits for a free place. */
   waiting_for: WaitingFor | null
   usage: JobUsage
   metadata: Record<string, string>
@@ -226,6 +234,8 @@ export interface JobQuery {
   metadata?: string | readonly string[]
   /** `maybe`: something was called that may have been billed; `twice`: more than one call was, or may have been. */
   paid?: 'maybe' | 'twice'
+  /** Queued jobs that wait for this; goes with `created_after` only. Pages may be short, or empty, while there are more. */
+  waiting_for?: WaitKind
   /** Later than this, RFC 3339. */
   created_after?: string
   /** Jobs per page, 1 to 200; default 50. */

@@ -22,6 +22,8 @@ export type PriceConfig = {
   readonly model: string
   readonly inputPerMillionUsd: number
   readonly outputPerMillionUsd: number
+  /** The most that the model writes in one answer; null: nobody said. */
+  readonly maxOutputTokens: number | null
 }
 
 /** Everything that can be set, read once and frozen. Durations are milliseconds; docs/config.md describes each. */

@@ -29,7 +29,7 @@ export const data = {
   ),
   ASKONCE_DATABASE_POOL: integer(
     { unset: 10, min: 2, max: 1000, unit: 'connections' },
-    'Connections per process. Statements are grouped, so a few carry thousands of jobs a second; the sum over all processes must stay below the server’s `max_connections`.',
+    'Connections per process, besides those that listen; the roles of `askonce start` share them. Statements are grouped, so a few carry thousands of jobs a second; the sum over all processes must stay below the server’s `max_connections`.',
   ),
   REDIS_URL: variable(
     {

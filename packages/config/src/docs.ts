@@ -28,7 +28,7 @@ const FILE = `## The configuration file
       "models": ["qwen*", "llama-*"]
     }
   ],
-  "prices": [{ "model": "qwen*", "input_per_million_usd": 0.1, "output_per_million_usd": 0.2 }]
+  "prices": [{ "model": "qwen*", "input_per_million_usd": 0.1, "output_per_million_usd": 0.2, "max_output_tokens": 16384 }]
 }
 \`\`\`
 
@@ -42,6 +42,7 @@ const FILE = `## The configuration file
 | \`lanes[].models\` | Models that go to this lane; \`*\` stands for any characters. Lanes of the file come before the built-in ones, in their order. |
 | \`prices[].model\` | Models that this price is for, with \`*\` as above. It wins over the built-in prices. |
 | \`prices[].input_per_million_usd\`, \`prices[].output_per_million_usd\` | US dollars per million tokens. |
+| \`prices[].max_output_tokens\` | The most tokens that the model writes in one answer, reasoning included: what a request without an output limit can cost at most under a [budget](billing.md#budgets). |
 `
 
 /** docs/config.md. */

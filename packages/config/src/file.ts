@@ -9,6 +9,7 @@ const nonNegative = (expected: string) => z.number({ error: expected }).nonnegat
 const NAME = 'lower-case letters, digits and hyphens, at most 40, for example "vllm"'
 const ENV = 'the name of an environment variable that does not begin with ASKONCE_, for example "VLLM_API_KEY"'
 const GLOBS = 'a list of at least one model pattern, for example ["qwen*"]'
+const TOKENS = 'the most tokens in one answer, for example 16384'
 const DOLLARS = 'US dollars per million tokens, for example 0.1'
 
 const lane = z
@@ -42,8 +43,13 @@ const price = z.strictObject(
     model: text('a model pattern, for example "qwen*"').regex(/^\S+$/, 'a model pattern, for example "qwen*"'),
     input_per_million_usd: nonNegative(DOLLARS),
     output_per_million_usd: nonNegative(DOLLARS),
+    max_output_tokens: z.int({ error: TOKENS }).min(1, TOKENS).max(100_000_000, TOKENS).optional(),
   },
-  { error: unlessUnknownKey('an object with model, input_per_million_usd and output_per_million_usd') },
+  {
+    error: unlessUnknownKey(
+      'an object with model, input_per_million_usd, output_per_million_usd and perhaps max_output_tokens',
+    ),
+  },
 )
 
 const fileSchema = z.strictObject(

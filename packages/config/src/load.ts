@@ -28,6 +28,7 @@ export function loadConfig(env: Given = process.env): Config {
     model: price.model,
     inputPerMillionUsd: price.input_per_million_usd,
     outputPerMillionUsd: price.output_per_million_usd,
+    maxOutputTokens: price.max_output_tokens ?? null,
   }))
   return deepFreeze({ ...nest(values, env), lanes, providersOn: lanes.some(isReal), prices })
 }

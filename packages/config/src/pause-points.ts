@@ -4,7 +4,7 @@
  */
 export const pausePoints = [
   'api.received', // a submission is valid, nothing is written
-  'api.committed', // the row is durable; neither the answer nor the hand-over has left
+  'api.committed', // the row is durable; neither the answer nor the wake-up has left
   'worker.claiming', // there may be work; the claim has not been sent
   'worker.claimed', // the claim is durable; the request has not left
   'worker.answered', // the answer is in hand; nothing is written

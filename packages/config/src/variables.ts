@@ -145,7 +145,7 @@ const workers = {
     6,
     3,
     60,
-    'A worker whose heartbeat was seen unchanged for this long is dead, and its calls are taken from it. Shorter recovers sooner; longer forgives longer pauses of a process.',
+    'A worker whose heartbeat was seen unchanged for this long is dead, and its calls are taken from it; a third of it where Postgres shows that the process was killed (see [lifecycle](lifecycle.md#a-worker-dies-the-timeline)). Shorter recovers sooner; longer forgives longer pauses of a process.',
   ),
   ASKONCE_SWEEP_INTERVAL_SECONDS: seconds(
     10,

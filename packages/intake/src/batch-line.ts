@@ -3,6 +3,7 @@ import {
   maxKeyLength,
   parseJson,
   parseKeyText,
+  type CallBounds,
   type JsonObject,
   type Operation,
   type RequestHeaders,
@@ -32,7 +33,7 @@ export interface LineFault {
 }
 
 export type CheckedLine =
-  | { ok: true; customId: string; job: NewJob }
+  | { ok: true; customId: string; job: NewJob; bounds: CallBounds }
   /** `customId` is set when only what would be sent is at fault. */
   | { ok: false; customId: string | null; fault: LineFault }
 
@@ -114,7 +115,7 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
       }
     }
     try {
-      const { job } = factory.fromRequest({
+      const { job, bounds } = factory.fromRequest({
         // Of the job, only what is asked counts here; whose it is and how it is run is decided when it is submitted.
         tenantId: '',
         defaults: noDefaults,
@@ -126,7 +127,7 @@ export function createLineCheck(options: LineCheckOptions): (line: string) => Ch
         headers,
         options: {},
       })
-      return { ok: true, customId, job }
+      return { ok: true, customId, job, bounds }
     } catch (error) {
       if (!(error instanceof IntakeError)) throw error
       return bad('invalid_request', error.message, error.param, customId)

@@ -1,7 +1,8 @@
-import { measureJson } from '@askonce/core'
+import { measureJson, type CallBounds } from '@askonce/core'
 import { createThreads, type Threads } from '@askonce/threads'
 import { IntakeError } from './error.ts'
 import type { ThreadTask } from './intake-thread.ts'
+import type { NewJob } from '@askonce/store'
 import type { IntakeSettings, PreparedJob } from './new-job.ts'
 import { runTask, type TaskName, type TaskResult, type Tasks } from './tasks.ts'
 
@@ -15,16 +16,25 @@ const maxThreads = 2
 /** A million values and what is said of them; the API has 1 GiB in all. */
 const maxHeapMb = 256
 
+/** The most that a call with these bounds can cost and use; null: unknown. */
+export type ReserveOf = (lane: string, model: string, bounds: CallBounds) => Reserve
+
+/** US dollars and tokens, as `NewJob` has them. */
+export type Reserve = Pick<NewJob, 'reserveUsd' | 'reserveTokens'>
+
 /** Makes rows of what was sent: at once where that takes no time, else in a thread, so that nobody waits behind somebody else's large body. */
 export class Intake {
   private readonly settings: IntakeSettings
-  private readonly settingsText: string
+  /** What decides, beside its body, whether a request can become a job, and on which lane. */
+  readonly settingsText: string
+  private readonly reserveOf: ReserveOf
   private readonly threads: Threads<ThreadTask, TaskResult<TaskName>>
 
-  constructor({ limits, lanes }: IntakeSettings) {
+  constructor({ limits, lanes }: IntakeSettings, reserveOf: ReserveOf) {
     // Without the keys of providers, which no thread needs.
     this.settingsText = JSON.stringify({ limits, lanes }, (name, value: unknown) => (name === 'apiKey' ? null : value))
     this.settings = JSON.parse(this.settingsText) as IntakeSettings
+    this.reserveOf = reserveOf
     this.threads = createThreads({ beside: import.meta.url, module: 'intake-thread', maxThreads, maxHeapMb })
   }
 
@@ -69,6 +79,7 @@ export class Intake {
 
   private whole<Made extends PreparedJob>(made: Made): Made {
     const { job } = made
+    Object.assign(job, this.reserveOf(job.lane, job.model, made.bounds))
     // A copy from a thread has lost its class.
     job.request = asBuffer(job.request)
     job.fingerprint = asBuffer(job.fingerprint)

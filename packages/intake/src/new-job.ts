@@ -1,11 +1,13 @@
 import type { Config, LaneConfig } from '@askonce/config'
 import {
+  boundsOf,
   canonicalize,
   fingerprint,
   operations,
   routeModel,
   speaks,
   toPointer,
+  type CallBounds,
   type Json,
   type JsonObject,
   type Operation,
@@ -60,6 +62,8 @@ export interface AskedRequest {
 /** What becomes a row. */
 export interface PreparedJob {
   job: NewJob
+  /** What its call can use at most, as far as the request says it. */
+  bounds: CallBounds
 }
 
 /** Makes rows of what is asked for. */
@@ -102,6 +106,7 @@ export function createJobFactory({ limits, lanes }: IntakeSettings): JobFactory 
         tenantId,
         key: typeof key === 'string' ? key : key(digest),
         fingerprint: digest,
+        bodyDigest: null,
         operation,
         model,
         lane: route.lane,
@@ -110,7 +115,11 @@ export function createJobFactory({ limits, lanes }: IntakeSettings): JobFactory 
         streamed: request['stream'] === true,
         ownerBatch: null,
         ...deliveryOf(limits, defaults, options),
+        // What the bounds are worth is known to whoever knows the prices.
+        reserveUsd: null,
+        reserveTokens: null,
       },
+      bounds: boundsOf(operation, request, bytes.length),
     }
   }
 

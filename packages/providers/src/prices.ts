@@ -14,6 +14,8 @@ export interface PriceOverride {
   model: string
   inputPerMillionUsd: number
   outputPerMillionUsd: number
+  /** The most that the model writes in one answer, reasoning included; null or absent: unknown. */
+  maxOutputTokens?: number | null
 }
 
 export interface PriceBook {
@@ -90,7 +92,7 @@ interface Tokens {
   outputTokens: number | null
 }
 
-function listFor(kind: 'openai' | 'anthropic', baseUrl: BaseUrl | null): PriceList | undefined {
+export function listFor(kind: 'openai' | 'anthropic', baseUrl: BaseUrl | null): PriceList | undefined {
   const url = baseUrl === null ? null : baseUrl.origin + baseUrl.pathPrefix
   return (url === null ? undefined : findProvider({ providerApiUrl: url })) ?? findProvider({ providerId: kind })
 }
@@ -120,7 +122,7 @@ function overrideCost(override: PriceOverride, { inputTokens, outputTokens }: To
   )
 }
 
-function globPattern(glob: string): RegExp {
+export function globPattern(glob: string): RegExp {
   const source = glob.split('*').map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`))
   return new RegExp(`^${source.join('.*')}$`, 's')
 }

@@ -27,14 +27,15 @@ export function simulatedAnswer(path: string, body: Buffer, tokens: number): Res
   if (!isObject(request) || bodyOf === undefined) return Object.assign(invalid(), { events: null })
   const { stream, stream_options: _, ...asked } = request
   const plain = Buffer.from(JSON.stringify(asked))
+  const written = Math.min(tokens, outputLimit(request))
   const digest = createHash('sha256').update(plain).digest('hex').slice(0, 24)
   const made = bodyOf(
     {
       model: stringMember(request, 'model') ?? 'simulated',
       digest,
-      text: textOf(digest, tokens),
+      text: textOf(digest, written),
       inputTokens: Math.ceil(plain.length / 4),
-      outputTokens: tokens,
+      outputTokens: written,
       createdS: Math.floor(Date.now() / 1_000),
     },
     request,
@@ -45,6 +46,15 @@ export function simulatedAnswer(path: string, body: Buffer, tokens: number): Res
   if (events === null) return Object.assign(response, { events })
   const headers = Object.assign(response.headers, { 'content-type': 'text/event-stream; charset=utf-8' })
   return Object.assign(response, { headers, body: Buffer.concat(events), events })
+}
+
+/** It never writes more than it is asked for. */
+function outputLimit(request: JsonObject): number {
+  const limits = ['max_tokens', 'max_completion_tokens', 'max_output_tokens'].map((name) => request[name])
+  return Math.min(
+    Number.POSITIVE_INFINITY,
+    ...limits.filter((limit): limit is number => typeof limit === 'number' && limit > 0),
+  )
 }
 
 function invalid(): Response {

@@ -28,7 +28,7 @@ export const mayRunUnasked = sql<boolean>`(j.paid = 0 or (j.on_uncertain = 'reru
 /** Twin of `mayRun` in @askonce/core, over the row `j`. */
 export const mayRun = sql<boolean>`(${mayRunUnasked} or j.paid < j.consented_paid)`
 
-/** Every column of {@link JobRow} but the provider's bytes. */
+/** Every column of {@link JobRow} that stands in `jobs` itself, but the provider's bytes. */
 const narrow = [
   'id',
   'tenant_id',
@@ -51,15 +51,13 @@ const narrow = [
   'consented_paid',
   'run_at',
   'deadline_at',
-  'response_pieces',
-  'response_bytes',
+  'reserve_usd',
+  'reserve_tokens',
   'response_status',
-  'response_content_type',
   'flags',
   'answer_attempt',
   'owner_batch',
   'streamed',
-  'answer_id',
   'error_content_type',
   'provider_request_id',
   'error',
@@ -73,23 +71,35 @@ const narrow = [
   'expires_at',
 ]
 
-/** A {@link JobRow} of the row `j` with the provider's bytes. */
-export const jobColumns = sql`${sql.join([...narrow, 'response', 'error_response'].map((name) => sql.ref(`j.${name}`)))}`
+/** Those that stand in `answers`, but the bytes. */
+const ofAnswer = ['response_pieces', 'response_bytes', 'response_content_type', 'answer_id']
+
+/** The answer `w` of the row `j`, or nulls. For rows that are only read; a guard must not ask it. */
+export const withAnswer = sql`left join lateral (select * from answers where job_id = j.id limit 1) w on true`
+
+const own = sql.join(narrow.map((name) => sql.ref(`j.${name}`)))
+const narrowWithAnswer = sql`${own}, ${sql.join(ofAnswer.map((name) => sql.ref(`w.${name}`)))}`
+
+/** A {@link JobRow} of the row `j`, and its answer `w`, with the provider's bytes. */
+export const jobColumns = sql`${narrowWithAnswer}, w.response, j.error_response`
 
 /** Bytes of the provider that a row brings along where many rows are read together. */
 const smallAnswerBytes = 64 * 1024
 
-/** The same, but of the provider's bytes only those that are few: hundreds of rows in one statement must not bring hundreds of megabytes. */
-export const jobColumnsWithSmallAnswer = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, ${sql.join(
-  ['response', 'error_response'].map((name) => {
-    const bytes = sql.ref(`j.${name}`)
-    // The length stands beside the pointer to a long value: it is not read for this.
-    return sql`case when octet_length(${bytes}) <= ${sql.lit(smallAnswerBytes)} then ${bytes} end as ${sql.ref(name)}`
-  }),
-)}`
+const ifSmall = (bytes: RawBuilder<unknown>, name: string) =>
+  // The length stands beside the pointer to a long value: it is not read for this.
+  sql`case when octet_length(${bytes}) <= ${sql.lit(smallAnswerBytes)} then ${bytes} end as ${sql.ref(name)}`
 
-/** The same without the provider's bytes: for rows that cannot have them, and for lists. */
-export const jobColumnsWithoutResponse = sql`${sql.join(narrow.map((name) => sql.ref(`j.${name}`)))}, null::bytea as response, null::bytea as error_response`
+/** The same, but of the provider's bytes only those that are few: hundreds of rows in one statement must not bring hundreds of megabytes. */
+export const jobColumnsWithSmallAnswer = sql`${narrowWithAnswer}, ${ifSmall(sql`w.response`, 'response')}, ${ifSmall(sql`j.error_response`, 'error_response')}`
+
+/** The same without the provider's bytes: for lists. */
+export const jobColumnsWithoutBytes = sql`${narrowWithAnswer}, null::bytea as response, null::bytea as error_response`
+
+/** The same of a row that was just changed and has no answer; one that is being shown has its name all the same. */
+export const changedJobColumns = sql`${own}, null::uuid as response_pieces, null::integer as response_bytes,
+  null::text as response_content_type, (select answer_id from answers where job_id = j.id limit 1) as answer_id,
+  null::bytea as response, null::bytea as error_response`
 
 /** Keys that begin with a text, as one range of an index on keys: they are printable ASCII, and compared byte by byte. */
 export function prefixRange(column: RawBuilder<unknown>, prefix: string): RawBuilder<boolean> {

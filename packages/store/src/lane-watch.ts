@@ -1,7 +1,10 @@
 import { readLanes } from './statements/lanes.ts'
 import type { Db, LaneReading, LaneState } from './tables.ts'
 
+/** While a lane is closed or Postgres is away: what waits for it goes on that soon. */
 const refreshMs = 1_000
+/** While all lanes are open a change is said on the channel, so a look is for what was not heard. */
+const idleRefreshMs = 5_000
 
 interface Seen extends LaneReading {
   /** On this process's monotonic clock. */
@@ -9,8 +12,8 @@ interface Seen extends LaneReading {
 }
 
 /**
- * What a process believes of the lanes: read every second and whenever somebody says that they changed. Stale by that much,
- * which costs one refused call. While Postgres is away the last reading stays.
+ * What a process believes of the lanes: read whenever somebody says that they changed, every second while one is closed, and every
+ * five while none is. Stale by that much, which costs one refused call. While Postgres is away the last reading stays.
  */
 export class LaneWatch {
   private readonly db: Db
@@ -18,14 +21,15 @@ export class LaneWatch {
   private readonly onError: (error: unknown) => void
   /** By lane, and in it by model; the empty one is the whole lane. */
   private lanes = new Map<string, Map<string, Seen>>()
-  private readonly timer: NodeJS.Timeout
+  private timer: NodeJS.Timeout
+  private closed = false
   private reading: Promise<void> | null = null
 
   constructor(db: Db, options: { onChange?: () => void; onError?: (error: unknown) => void } = {}) {
     this.db = db
     this.onChange = options.onChange ?? (() => undefined)
     this.onError = options.onError ?? (() => undefined)
-    this.timer = setInterval(() => void this.refresh(), refreshMs)
+    this.timer = setTimeout(() => void this.refresh(), refreshMs)
   }
 
   /** Reads now; calls at the same time share one reading. Never rejects. */
@@ -37,7 +41,8 @@ export class LaneWatch {
   }
 
   close(): void {
-    clearInterval(this.timer)
+    this.closed = true
+    clearTimeout(this.timer)
   }
 
   /** The reading of a lane, or of one model in it. */
@@ -65,6 +70,7 @@ export class LaneWatch {
   }
 
   private async read(): Promise<void> {
+    let nextMs = refreshMs
     try {
       const rows = await readLanes(this.db)
       const now = performance.now()
@@ -74,9 +80,12 @@ export class LaneWatch {
         lanes.set(row.name, models.set(row.model, { ...row, closedUntil: now + row.remaining_ms }))
       }
       this.lanes = lanes
+      if (rows.every(({ state }) => state === 'open')) nextMs = idleRefreshMs
     } catch (error) {
       this.onError(error)
     }
+    clearTimeout(this.timer)
+    if (!this.closed) this.timer = setTimeout(() => void this.refresh(), nextMs)
     this.onChange()
   }
 }

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { Kysely, PostgresDialect } from 'kysely'
 import type pg from 'pg'
 import { Client } from './client.ts'
@@ -13,11 +14,19 @@ export interface SessionOptions {
   name: string
   /** Channels to LISTEN on, again after every reconnect. */
   channels?: readonly string[]
+  /** It listens, for the first time or again: what was said before was not heard. */
+  onListening?: () => void
   /** A notification. After a reconnect some may have been lost: hints, never facts. */
   onNotification?: (channel: string, payload: string) => void
   onError?: (error: Error) => void
   /** A statement of this session is given up after this long. */
   queryTimeoutMs: number
+}
+
+/** The address and port of a socket on our side. */
+export interface LocalEnd {
+  address: string
+  port: number
 }
 
 /**
@@ -42,6 +51,13 @@ export class Session {
 
   get connected(): boolean {
     return this.client !== null
+  }
+
+  /** Our end of the connection, as the server sees it too unless something stands between; null: no TCP connection. */
+  get localEnd(): LocalEnd | null {
+    const stream = (this.client as { connection?: { stream?: Partial<Socket> } } | null)?.connection?.stream
+    const { localAddress, localPort } = stream ?? {}
+    return localAddress === undefined || localPort === undefined ? null : { address: localAddress, port: localPort }
   }
 
   async close(): Promise<void> {
@@ -77,6 +93,7 @@ export class Session {
       if (failed || this.closed) return void client.end()
       this.client = client
       this.delayMs = 50
+      this.options.onListening?.()
     } catch (error) {
       fail(error as Error)
     }
@@ -136,5 +153,7 @@ export const settledChannel = 'askonce_settled'
 export const interruptedChannel = 'askonce_interrupted'
 /** Streams that have more to show; payload: ids. */
 export const streamsChannel = 'askonce_streams'
+/** Batches that are new; payload: ids. */
+export const batchesChannel = 'askonce_batches'
 /** Lanes that changed; payload: names. */
 export const lanesChannel = 'askonce_lanes'

@@ -28,29 +28,36 @@ export type SubmitOrder = 'insert first' | 'look first'
  * Settles a batch of submissions in a handful of statements. Equal keys of one batch are folded first: `on conflict do update`
  * over the same key twice would fail the whole batch, and the second can be answered from the first.
  */
-export async function submitBatch(
+export function submitBatch(
   db: Db,
   items: readonly NewJob[],
   order: SubmitOrder = 'insert first',
 ): Promise<SubmitResult[]> {
-  const results: (SubmitResult | undefined)[] = Array.from({ length: items.length })
+  return inRounds<SubmitResult>(items, (leaders) => settleLeaders(db, leaders, order))
+}
+
+/** Has the leaders of distinct keys settled, round after round, until each of the items has its result. */
+export async function inRounds<Result extends { kind: string }>(
+  items: readonly NewJob[],
+  settle: (leaders: readonly NewJob[]) => Promise<ReadonlyMap<string, Result | SubmitResult>>,
+): Promise<(Result | SubmitResult)[]> {
+  const results: (Result | SubmitResult | undefined)[] = Array.from({ length: items.length })
   let open = items.map((_, index) => index)
   for (let round = 0; open.length > 0; round += 1) {
     if (round === maxRounds) {
       throw new StoreUnavailableError(`${open.length} keys kept changing hands for ${maxRounds} rounds; try again`)
     }
-    await settleRound(db, items, open, results, order)
+    await settleRound(items, open, results, settle)
     open = open.filter((index) => results[index] === undefined)
   }
-  return results as SubmitResult[]
+  return results as (Result | SubmitResult)[]
 }
 
-async function settleRound(
-  db: Db,
+async function settleRound<Result extends { kind: string }>(
   items: readonly NewJob[],
   open: readonly number[],
-  results: (SubmitResult | undefined)[],
-  order: SubmitOrder,
+  results: (Result | SubmitResult | undefined)[],
+  settle: (leaders: readonly NewJob[]) => Promise<ReadonlyMap<string, Result | SubmitResult>>,
 ): Promise<void> {
   const byKey = new Map<string, number[]>()
   for (const index of open) {
@@ -58,14 +65,15 @@ async function settleRound(
     byKey.set(key, [...(byKey.get(key) ?? []), index])
   }
   const leaders = [...byKey.values()].map((group) => items[group[0] as number] as NewJob)
-  const settled = await settleLeaders(db, leaders, order)
+  const settled = await settle(leaders)
   for (const group of byKey.values()) {
     const [leader, ...followers] = group as [number, ...number[]]
     const result = settled.get((items[leader] as NewJob).id)
     if (result === undefined) continue
     results[leader] = result
     for (const index of followers) {
-      const follower = follow(result, items[index] as NewJob)
+      // What kept the first of a key from running keeps the others of this batch too.
+      const follower = 'job' in result ? follow(result, items[index] as NewJob) : result
       if (follower !== undefined) results[index] = follower
     }
   }
@@ -80,7 +88,7 @@ function follow({ kind, job }: SubmitResult, item: NewJob): SubmitResult | undef
   return { kind: kindOf(job), job }
 }
 
-function kindOf(job: JobRow): SubmitKind {
+export function kindOf(job: JobRow): SubmitKind {
   return isSettled(job.state) && job.state !== 'uncertain' ? 'replayed' : 'attached'
 }
 
@@ -104,67 +112,97 @@ async function settleLeaders(
   leaders: readonly NewJob[],
   order: SubmitOrder,
 ): Promise<Map<string, SubmitResult>> {
-  const settled = new Map<string, SubmitResult>()
-  const created = (job: JobRow): void => void settled.set(job.id, { kind: 'created', job })
-
-  if (order === 'insert first') for (const job of await retryContention(() => insertJobs(db, leaders))) created(job)
+  const inserted = order === 'insert first' ? await retryContention(() => insertJobs(db, leaders)) : []
+  const settled = new Map(inserted.map((job): [string, SubmitResult] => [job.id, { kind: 'created', job }]))
   const rest = leaders.filter((item) => !settled.has(item.id))
   if (rest.length === 0) return settled
+  const found = await look(db, rest, settled)
+  // After an insert that met their rows: swept or deleted since, and left to the next round, as are those that are lost to others now.
+  if (order === 'insert first') found.absent = []
+  await makeRun(db, found, retryContention)
+  await share(db, found)
+  return settled
+}
 
+/** What a look at the keys of submissions found. */
+export interface Found {
+  /** What needs nothing more; by the id of the submission. What is done for the others comes in here too. */
+  settled: Map<string, SubmitResult>
+  absent: NewJob[]
+  /** Expired, or with a made-up answer. */
+  expired: NewJob[]
+  failed: { item: NewJob; row: KeyRow }[]
+  /** Unfinished jobs that so far only a batch wants. */
+  others: { item: NewJob; row: KeyRow }[]
+}
+
+/** Looks at the rows of distinct keys, and changes nothing. */
+export async function look(
+  db: Db,
+  items: readonly NewJob[],
+  settled: Map<string, SubmitResult> = new Map(),
+): Promise<Found> {
   const rows = await readByKeys(
     db,
-    rest.map((item) => item.tenantId),
-    rest.map((item) => item.key),
+    items.map((item) => item.tenantId),
+    items.map((item) => item.key),
   )
   const rowByKey = new Map(rows.map((row) => [`${row.tenant_id}\n${row.idempotency_key}`, row]))
   const absent: NewJob[] = []
   const expired: NewJob[] = []
   const failed: { item: NewJob; row: KeyRow }[] = []
   const others: { item: NewJob; row: KeyRow }[] = []
-  for (const item of rest) {
+  for (const item of items) {
     const row = rowByKey.get(keyOf(item))
     if (row === undefined) {
       absent.push(item)
       continue
     }
     // Our id: an earlier insert of ours had committed although its reply was lost.
-    if (row.id === item.id) created(row)
+    if (row.id === item.id) settled.set(item.id, { kind: 'created', job: row })
     else if (row.expired || isMadeUp(row, item)) expired.push(item)
     else if (!row.fingerprint.equals(item.fingerprint)) settled.set(item.id, { kind: 'mismatch', job: row })
     else if (mayRunAgain(row)) failed.push({ item, row })
     else if (isOthers(row, item)) others.push({ item, row })
     else settled.set(item.id, { kind: kindOf(row), job: row })
   }
-  // After an insert that met their rows: swept or deleted since, and left to the next round, as are those that are lost to others now.
-  if (absent.length > 0 && order === 'look first') {
-    for (const job of await retryContention(() => insertJobs(db, absent))) created(job)
-  }
-  if (expired.length > 0) {
-    for (const job of await retryContention(() => takeOverExpired(db, expired))) created(job)
-  }
+  return { settled, absent, expired, failed, others }
+}
+
+/** Makes what was found run that has to: each statement by itself, or all in the transaction that `db` is. */
+export async function makeRun(
+  db: Db,
+  { settled, absent, expired, failed }: Found,
+  retry: <T>(run: () => Promise<T>) => Promise<T>,
+): Promise<void> {
+  const created = (job: JobRow): void => void settled.set(job.id, { kind: 'created', job })
+  if (absent.length > 0) for (const job of await retry(() => insertJobs(db, absent))) created(job)
+  if (expired.length > 0) for (const job of await retry(() => takeOverExpired(db, expired))) created(job)
   if (failed.length > 0) {
     const inputs = failed.map(({ item, row }) => ({
       id: row.id,
       fingerprint: item.fingerprint,
       ownerBatch: item.ownerBatch,
     }))
-    const rerun = new Map((await retryContention(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
+    const rerun = new Map((await retry(() => rerunFailed(db, inputs))).map((job) => [job.id, job]))
     for (const { item, row } of failed) {
       const job = rerun.get(row.id)
       if (job !== undefined) settled.set(item.id, { kind: 'rerun', job })
     }
   }
-  if (others.length > 0) {
-    // Before anybody is told that the job is his too: from this commit on the end of the batch does not cancel it. If the batch
-    // was faster, the row is not returned, and the next round finds it cancelled with its batch and runs it again.
-    const ids = others.map(({ row }) => row.id)
-    const shared = new Map((await retryContention(() => disownJobs(db, ids))).map((job) => [job.id, job]))
-    for (const { item, row } of others) {
-      const job = shared.get(row.id)
-      if (job !== undefined) settled.set(item.id, { kind: kindOf(job), job })
-    }
+}
+
+/** Notes that unfinished jobs are wanted by somebody besides their batch. */
+export async function share(db: Db, { settled, others }: Pick<Found, 'settled' | 'others'>): Promise<void> {
+  if (others.length === 0) return
+  // Before anybody is told that the job is his too: from this commit on the end of the batch does not cancel it. If the batch
+  // was faster, the row is not returned, and the next round finds it cancelled with its batch and runs it again.
+  const ids = others.map(({ row }) => row.id)
+  const shared = new Map((await retryContention(() => disownJobs(db, ids))).map((job) => [job.id, job]))
+  for (const { item, row } of others) {
+    const job = shared.get(row.id)
+    if (job !== undefined) settled.set(item.id, { kind: kindOf(job), job })
   }
-  return settled
 }
 
 /** The lanes in which a batch of submissions has made a job run: whoever takes jobs from them is to be woken. */

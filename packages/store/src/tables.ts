@@ -13,7 +13,7 @@ import type { ColumnType, Generated, Kysely } from 'kysely'
 /** Any connection that statements run on. */
 export type Db = Kysely<Tables>
 
-/** A row of `jobs` as readers get it: everything but the request. Times are the database's. */
+/** A job as readers get it: its row in `jobs` and its answer, without the request. Times are the database's. */
 export interface JobRow {
   id: string
   tenant_id: string
@@ -36,6 +36,9 @@ export interface JobRow {
   consented_paid: number
   run_at: Date
   deadline_at: Date
+  /** The most that one call can cost, in US dollars, and use; null: nobody knows. */
+  reserve_usd: number | null
+  reserve_tokens: number | null
   /** The provider's bytes; null unless succeeded, and where they stand in pieces. */
   response: Buffer | null
   /** An answer that stands in pieces, and its length. */
@@ -215,6 +218,7 @@ export interface WorkerRow {
   started_at: Date
   dead: boolean
   died_at: Date | null
+  session: number | null
 }
 
 interface TenantsTable {
@@ -226,6 +230,14 @@ interface TenantsTable {
   max_paid_attempts: number | null
   ttl_seconds: number | null
   timeout_seconds: number | null
+  weight: Generated<number>
+  max_running: number | null
+  max_queued: number | null
+  submissions_per_second: number | null
+  calls_per_minute: number | null
+  tokens_per_minute: number | null
+  budget_day_usd: number | null
+  budget_month_usd: number | null
 }
 
 export type Scope = 'submit' | 'read' | 'admin' | 'operator'
@@ -244,13 +256,12 @@ interface ApiKeysTable {
 /** What Kysely's builder knows. Statements that are the design itself are written with its `sql` template. */
 export interface Tables {
   jobs: JobRow & {
-    request: Buffer
-    request_headers: RequestHeaders | null
     reruns: number
     timeout_ms: number
     ttl_seconds: number
     deadline_seconds: number
   }
+  requests: { job_id: string; request: Buffer; request_headers: RequestHeaders | null }
   attempts: AttemptRow & { fingerprint: Buffer }
   decisions: DecisionRow
   lanes: LaneRow

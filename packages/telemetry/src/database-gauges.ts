@@ -3,6 +3,8 @@ import { Gauge, type Registry } from 'prom-client'
 /** What the database knows of the whole system; the same from every process. */
 export interface DatabaseFigures {
   jobs: Record<string, number>
+  /** Queued jobs by what they wait for. */
+  waiting: Record<string, number>
   oldestQueuedSeconds: number
   oldestUncertainSeconds: number
   workersAlive: number
@@ -30,6 +32,12 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
     labelNames: ['state'],
     registers,
   })
+  const waiting = new Gauge({
+    name: `${prefix}jobs_waiting`,
+    help: 'Queued jobs by what they wait for, at most 10,000 of a tenant in a lane and 100,000 in all',
+    labelNames: ['reason'],
+    registers,
+  })
   const single = {
     oldestQueuedSeconds: gauge('oldest_queued_seconds', 'How long the oldest due job has been waiting'),
     oldestUncertainSeconds: gauge('oldest_uncertain_seconds', 'How long the oldest uncertain job has been held'),
@@ -44,6 +52,7 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
   // Absent, not stale or zero: an alert on an old figure would be silent, one on zero would lie.
   const clear = (): void => {
     jobs.reset()
+    waiting.reset()
     for (const one of unlabelled) one.remove()
   }
 
@@ -51,6 +60,7 @@ export function createDatabaseGauges(prefix: string, registers: Registry[]) {
     clear()
     up.set(takesWrites ? 1 : 0)
     for (const [state, count] of Object.entries(figures.jobs)) jobs.set({ state }, count)
+    for (const [reason, count] of Object.entries(figures.waiting)) waiting.set({ reason }, count)
     for (const [name, one] of Object.entries(single)) one.set(figures[name as keyof typeof single])
   }
 

@@ -163,6 +163,7 @@ export const events = {
     'reason',
   ),
   'lane.resumed': event('info', 'The lane is open again.', 'lane', 'tenant', 'reason'),
+  'tenant.changed': event('info', 'A tenant was made, or its limits were set.', 'tenant', 'req_id', 'reason'),
 
   'spool.written': event(
     'warn',
@@ -242,13 +243,13 @@ export const events = {
   'janitor.stopped': event('info', 'A janitor has ended.', 'duration_ms', 'reason'),
   'worker.declared_dead': event(
     'warn',
-    'A worker’s beat stood still for the whole lease.',
+    'A worker’s beat stood still for the whole lease, or for a third of it after its process ended.',
     'worker',
     'host',
     'pid',
     'duration_ms',
+    'reason',
   ),
-  'job.redispatched': event('warn', 'BullMQ had lost jobs; they are handed over again.', 'lane', 'count', 'reason'),
   'job.deadline_exceeded': event('warn', 'Queued jobs failed because their deadline passed.', 'count', 'error_code'),
   'job.uncertain_expired': event('warn', 'Held jobs failed because nobody decided in time.', 'count', 'error_code'),
   'batch.ended': event(

@@ -45,7 +45,7 @@ export function createMetrics() {
     lookUps: counter('look_ups_total', 'Look-ups of lost answers: found, absent, failed', 'outcome', 'lane'),
     callDuration: histogram('call_duration_seconds', 'Provider calls', callBuckets, 'lane', 'outcome'),
     queueWait: histogram('queue_wait_seconds', 'From due to claimed', waitBuckets, 'lane'),
-    groupRows: histogram('group_rows', 'Rows of one group: submit, claim, end, read', rowBuckets, 'group'),
+    groupRows: histogram('group_rows', 'Rows of one group: submit, recall, claim, end, read', rowBuckets, 'group'),
     swept: counter('swept_total', 'Rows deleted: jobs, attempts, decisions, workers, files, batches', 'what'),
     spendUsd: counter('spend_usd_total', 'US dollars, where the price is known', 'lane'),
     tokens: counter('tokens_total', 'Tokens: input, output', 'lane', 'direction'),
@@ -58,7 +58,6 @@ export function createMetrics() {
     unstoredAnswers: gauge('unstored_answers', 'Paid answers that could not be stored so far: memory, disk', 'where'),
     claimsHeldBack: gaugeOfWorkers('claims_held_back', '1 while no claims are made because answers cannot be stored'),
     laneState,
-    redispatched: counter('redispatched_total', 'Hand-overs that BullMQ had lost'),
     reclaimed: counter('reclaimed_total', 'Attempts taken from dead workers'),
     loopFailures: counter('loop_failures_total', 'Failed rounds of loops', 'loop'),
 

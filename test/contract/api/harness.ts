@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { redisAddress } from '@askonce/address'
 import { allScopes, hashKey, startApi, type RunningApi } from '@askonce/api'
 import { loadConfig, type Config } from '@askonce/config'
 import type { EndAction, Outcome } from '@askonce/core'
-import type { Dispatcher, DispatchItem } from '@askonce/queue'
+import type { QueueConnection, Waker } from '@askonce/queue'
 import {
   beatWorker,
-  claimJobs,
   createApiKey,
   endAttempts,
   openDatabase,
@@ -19,6 +19,7 @@ import {
 import { createLog, createMetrics, type Metrics } from '@askonce/telemetry'
 import { startTestPostgres, type TestPostgres, type TestPostgresOptions } from '@askonce/testkit'
 import pg from 'pg'
+import { claimThese } from '../../claim-these.ts'
 import { migratedDatabase } from '../../migrated-database.ts'
 import type { Body } from './body.ts'
 
@@ -27,8 +28,8 @@ export const bootstrapKey = 'contract-test-key-0001'
 export interface HarnessOptions {
   env?: Record<string, string>
   postgres?: TestPostgresOptions
-  /** What `dispatch` does besides being recorded. */
-  dispatch?: () => Promise<void>
+  /** A Redis for wake-ups; absent: they are only recorded. */
+  redisUrl?: string
 }
 
 export interface Reply {
@@ -57,8 +58,8 @@ export interface Harness {
   readonly databaseUrl: string
   /** For what the processes may not do. */
   readonly adminUrl: string
-  /** What was handed to BullMQ, in order. */
-  readonly dispatched: DispatchItem[]
+  /** Lanes whose workers were woken, in order. */
+  readonly woken: string[]
   /** Log lines, parsed. */
   readonly lines: Record<string, unknown>[]
   call(method: string, path: string, options?: CallOptions): Promise<Reply>
@@ -97,6 +98,15 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const end: Harness['end'] = async (claim, ended) => {
     return first(await endAttempts(database.db, [{ ...emptyEnd(claim), ...ended }], 3_600))
   }
+  const sql: Harness['sql'] = async (text, values = []) => {
+    const client = new pg.Client({ connectionString: adminUrl })
+    await client.connect()
+    try {
+      return (await client.query<Record<string, unknown>>(text, values)).rows
+    } finally {
+      await client.end()
+    }
+  }
   return {
     ...running,
     postgres,
@@ -112,7 +122,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
       await createApiKey(database.db, { tenantId: tenant, name: 'test', keyHash: hashKey(key), hint: 'key-', scopes })
       return key
     },
-    claim: async (id) => first(await claimJobs(database.db, workerId, [id], [])),
+    claim: async (id) => first(await claimThese(database.db, sql, workerId, [id])),
     end,
     answer: (claim, response, contentType = 'application/json') =>
       end(claim, {
@@ -128,15 +138,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
         error: null,
         errorCode: null,
       }),
-    async sql(text, values = []) {
-      const client = new pg.Client({ connectionString: adminUrl })
-      await client.connect()
-      try {
-        return (await client.query<Record<string, unknown>>(text, values)).rows
-      } finally {
-        await client.end()
-      }
-    },
+    sql,
     async stop() {
       clearInterval(beats)
       await running.api.close()
@@ -149,16 +151,12 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
 /** An API on a database that exists, for tests with several. */
 export async function startOn(
   url: string,
-  { env = {}, dispatch = () => Promise.resolve() }: HarnessOptions = {},
-): Promise<Pick<Harness, 'api' | 'config' | 'metrics' | 'dispatched' | 'lines'>> {
-  const dispatched: DispatchItem[] = []
+  { env = {}, redisUrl }: HarnessOptions = {},
+): Promise<Pick<Harness, 'api' | 'config' | 'metrics' | 'woken' | 'lines'>> {
+  const woken: string[] = []
   const lines: Record<string, unknown>[] = []
-  const dispatcher: Dispatcher = {
-    dispatch: async (items) => {
-      dispatched.push(...items)
-      await dispatch()
-    },
-    statesOf: () => Promise.resolve([]),
+  const waker: Waker = {
+    wake: (lanes) => void woken.push(...lanes),
     ping: () => Promise.resolve(),
     close: () => Promise.resolve(),
   }
@@ -166,8 +164,12 @@ export async function startOn(
   const destination = { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) }
   const metrics = createMetrics()
   const log = createLog({ level: 'debug', role: 'api', destination })
-  const api = await startApi({ config, databaseUrl: url, queue: { kind: 'postgres', url }, log, metrics }, dispatcher)
-  return { api, config, metrics, dispatched, lines }
+  const recorded = redisUrl === undefined
+  const queue: QueueConnection = recorded
+    ? { kind: 'postgres', url }
+    : { ...redisAddress(redisUrl), prefix: config.redis.prefix }
+  const api = await startApi({ config, databaseUrl: url, queue, log, metrics }, recorded ? waker : undefined)
+  return { api, config, metrics, woken, lines }
 }
 
 export async function callApi(

@@ -135,7 +135,7 @@ describe('GET /v1/spend', () => {
   const spent = async (query: string): Promise<Reply['json']> => (await get(`/v1/spend?${query}`)).json
 
   it('of a run, of keys, of any span in any time zone, without the simulator, and names what was paid twice', async () => {
-    await harness.sql('truncate attempts, jobs')
+    await harness.sql('truncate attempts, open_attempts, jobs')
     const late = await insert({
       started_at: '2026-03-01T23:30:00Z',
       cost_usd: 1,
@@ -172,7 +172,7 @@ describe('GET /v1/spend', () => {
   })
 
   it('says that a cost is not known, and never $0, where no price is', async () => {
-    await harness.sql('truncate attempts, jobs')
+    await harness.sql('truncate attempts, open_attempts, jobs')
     await insert({ idempotency_key: 'u' })
     expect((await spent('from=2026-03-01&to=2026-03-01')).summary).toMatchObject({ unpriced: 1, cost_usd: null })
     expect((await get('/v1/attempts?key=u')).json.summary).toMatchObject({ unpriced: 1, cost_usd: null })

@@ -1,4 +1,4 @@
-import { createServer, type AddressInfo } from 'node:net'
+import { createServer, type AddressInfo, type Socket } from 'node:net'
 import { leakCheck } from '@askonce/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { bootstrapKey, callApi, chat, startHarness, startOn, type Harness, type Reply } from './harness.ts'
@@ -125,33 +125,38 @@ describe('Postgres away', () => {
   })
 })
 
-describe('BullMQ away', () => {
+describe('Redis away', () => {
   it('costs the request nothing: accepted, readable, logged once', async () => {
-    const harness = await startHarness({ dispatch: () => Promise.reject(new Error('away')) })
+    const harness = await startHarness({ redisUrl: 'redis://127.0.0.1:1' })
     try {
       const replies = await Promise.all([1, 2, 3].map((n) => harness.submit(`k${n}`, chat())))
       expect(replies.map(({ status }) => status)).toEqual([202, 202, 202])
       expect((await harness.submit('k1', chat())).json.state).toBe('queued')
       await harness.submit('k4', chat())
-      expect(harness.lines.filter(({ event }) => event === 'queue.unavailable')).toHaveLength(1)
+      const told = (): number => harness.lines.filter(({ event }) => event === 'queue.unavailable').length
+      await expect.poll(told, { timeout: 20_000 }).toBe(1)
+      await harness.submit('k5', chat())
+      await harness.submit('k6', chat())
+      expect(told()).toBe(1)
     } finally {
       await harness.stop()
     }
   })
 
-  it('and slow: the answer does not wait for it', async () => {
-    let release: () => void = () => undefined
-    const blocked = new Promise<void>((resolve) => {
-      release = resolve
-    })
-    const harness = await startHarness({ dispatch: () => blocked })
+  it('and one that takes connections and never answers: the reply does not wait for it', async () => {
+    const sockets = new Set<Socket>()
+    const silent = createServer((socket) => sockets.add(socket.on('error', () => undefined)))
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    const { port } = silent.address() as AddressInfo
+    const harness = await startHarness({ redisUrl: `redis://127.0.0.1:${port}` })
     try {
       for (const n of [1, 2, 3, 4, 5]) {
         expect((await within(3_000, harness.submit(`k${n}`, chat()))).status).toBe(202)
       }
     } finally {
-      release()
       await harness.stop()
+      for (const socket of sockets) socket.destroy()
+      silent.close()
     }
   })
 })

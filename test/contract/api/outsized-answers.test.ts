@@ -82,10 +82,13 @@ describe('HEAD', () => {
     const answer = Buffer.alloc(3 * mebibyte, 'x')
     await writeAnswerPieces(harness.database.db, pieces, { jobId: id, attempt: claim.attempt }, answer)
     await harness.sql(
-      `update jobs set
-         state = 'succeeded', answer_attempt = 1, response_status = 200, response_content_type = 'text/plain', completed_at = now(),
-         expires_at = now() + interval '1 hour', response_pieces = $2, response_bytes = $3
-       where id = $1`,
+      `with done as (
+         update jobs set
+           state = 'succeeded', answer_attempt = 1, response_status = 200, completed_at = now(), expires_at = now() + interval '1 hour'
+         where id = $1 returning id, tenant_id
+       )
+       insert into answers (job_id, tenant_id, attempt, response_pieces, response_bytes, response_content_type, findable)
+       select id, tenant_id, 1, $2::uuid, $3::integer, 'text/plain', false from done`,
       [id, pieces, answer.length],
     )
     const waiting = async (): Promise<number> => {

@@ -13,7 +13,7 @@ afterAll(async () => {
   await leakCheck()
 })
 beforeEach(async () => {
-  await harness.sql('truncate attempts, jobs')
+  await harness.sql('truncate attempts, open_attempts, jobs')
 })
 
 const spend = (query = '', key?: string): Promise<Reply> =>

@@ -63,7 +63,7 @@ describe('what a submission gets', () => {
       expires_at: null,
     })
     expect(id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7/)
-    expect(harness.dispatched).toContainEqual({ id, dispatch: 1, lane: 'simulated', priority: 2 })
+    expect(harness.woken).toContain('simulated')
   })
 
   it('422 with pointers for another request, whatever the state, and no values', async () => {
@@ -121,10 +121,11 @@ describe('what a submission gets', () => {
     const { json: original } = await harness.submit('fails', chat('fails'))
     const claim = await harness.claim(original.id)
     await harness.end(claim, rejected)
+    harness.woken.length = 0
     const rerun = await harness.submit('fails', chat('fails'))
     expect(gist(rerun)).toMatchObject({ status: 202, replayed: 'false', state: 'queued', generation: 2, body: false })
     expect(rerun.json.id).toBe(original.id)
-    expect(harness.dispatched.filter((item) => item.id === original.id).map(({ dispatch }) => dispatch)).toEqual([1, 2])
+    expect(harness.woken).toEqual(['simulated'])
 
     const body = chat('paid', { on_uncertain: 'fail' })
     const paid = (await harness.submit('paid', body)).json
@@ -214,7 +215,6 @@ describe('delivery options', () => {
       priority: 5,
       delayed: true,
       deadline: true,
-      dispatched_at: null,
     })
     // Two integers that a double cannot tell apart are two requests.
     const other = text.replace('12345678901234567890', '12345678901234567891')
@@ -231,20 +231,28 @@ describe('delivery options', () => {
     expect(past.json.run_at).toBe(past.json.created_at)
   })
 
-  it('hands nothing to BullMQ while the lane is stopped, and says what it waits for', async () => {
+  it('wakes nobody for what makes no job run', async () => {
+    await harness.submit('wakes', chat('wakes'))
+    harness.woken.length = 0
+    await harness.submit('wakes', chat('wakes'))
+    expect(harness.woken).toEqual([])
+    await harness.submit('wakes-now', chat('wakes now'))
+    expect(harness.woken).toEqual(['simulated'])
+  })
+
+  it('says of a job in a stopped lane what it waits for, and wakes its workers when the lane is resumed', async () => {
     await harness.sql(
       `insert into lanes (name, state, code, reason) values ('simulated', 'stopped', 'provider_auth', 'wrong key')`,
     )
     await harness.call('GET', '/v1/lanes')
     const { json } = await harness.submit('closed', chat('closed'))
     const reason = 'The provider refused the credentials; the lane is stopped'
-    expect(json.waiting_for).toEqual({ lane: 'simulated', model: null, reason, until: null })
-    expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
+    expect(json.waiting_for).toEqual({ kind: 'lane', name: 'simulated', reason, until: null })
     await harness.call('POST', '/v1/lanes/simulated/resume')
     expect((await harness.call('GET', `/v1/jobs/${json.id}`)).json.waiting_for).toBeNull()
   })
 
-  it('a paused model keeps its own jobs, whose readers are told; others go, and only an operator reads the provider’s words', async () => {
+  it('of a paused model’s jobs the readers are told, and of no others; only an operator reads the provider’s words', async () => {
     await harness.sql(
       `insert into lanes (name, model, state, code, reason, until)
        values ('simulated', 'simulated/paused', 'paused', 'provider_rate_limited', 'said about ft:acme', now() + interval '1 hour')`,
@@ -254,14 +262,13 @@ describe('delivery options', () => {
     paused.request['model'] = 'simulated/paused'
     const { json } = await harness.submit('model-paused', paused)
     expect(json.waiting_for).toMatchObject({
-      lane: 'simulated',
-      model: 'simulated/paused',
-      reason: 'The provider asked to wait',
+      kind: 'lane',
+      name: 'simulated',
+      reason: 'Model simulated/paused: The provider asked to wait',
     })
-    expect(harness.dispatched.some((item) => item.id === json.id)).toBe(false)
     const other = await harness.submit('model-other', chat('model other'))
     expect(other.json.waiting_for).toBeNull()
-    expect(harness.dispatched.some((item) => item.id === other.json.id)).toBe(true)
+    expect(harness.woken.at(-1)).toBe('simulated')
 
     const listed = (await harness.call('GET', '/v1/lanes')).json as unknown as { data: unknown[] }
     expect(listed.data).toContainEqual(

@@ -397,7 +397,7 @@ describe('errors are of the SDK’s own classes', () => {
     ])
     expect(await openai.get(`${askonce.address}/v1/jobs/${String(job?.['id'])}`)).toMatchObject({
       state: 'queued',
-      waiting_for: { lane: 'revoked' },
+      waiting_for: { kind: 'lane', name: 'revoked' },
     })
     await openai.post(`${askonce.address}/v1/lanes/revoked/resume`)
     expect((await ask(openai)).choices[0]?.message.content).toMatch(/^call \d+/)

@@ -119,7 +119,7 @@ describe('stored completions', () => {
     })
     expect(await listed({ run: 'both', name: 'stored' })).toEqual([id])
     expect(await listed({ team: 'red' })).toEqual([])
-    const [job] = await harness.sql('select metadata from jobs where answer_id = $1', [id])
+    const [job] = await harness.sql('select metadata from jobs join answers on job_id = id where answer_id = $1', [id])
     expect(job).toEqual({ metadata: { run: 'both', name: 'stored', team: 'red' } })
   })
 

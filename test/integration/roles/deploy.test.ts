@@ -79,10 +79,10 @@ describe('the processes of deploy/kubernetes', () => {
   test('sweep: ends at a signal after a batch; beside a janitor that sweeps, too, it ends with 0 and only what has expired goes', async () => {
     const fill = (prefix: string, count: number, ttl: string) =>
       system.sql(
-        `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+        `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
           ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, completed_at,
           expires_at)
-        select gen_random_uuid(), 'default', $1 || n, sha256('x'), 'embeddings', 'm', 'openai', '{}', 5, 1000, 60, 60,
+        select gen_random_uuid(), 'default', $1 || n, sha256('x'), 'embeddings', 'm', 'openai', 5, 1000, 60, 60,
           'cancelled', 'rerun', 5, 2, now(), now(), now(), now() + $2::interval
         from generate_series(1, $3::integer) n`,
         [prefix, ttl, count],

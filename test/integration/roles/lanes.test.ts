@@ -49,7 +49,7 @@ describe.each<Form>(['redis', 'embedded'])('lanes (%s form)', (form) => {
     const waiting = await until(read, (job) => job.error !== null, 10_000)
     expect(waiting).toMatchObject({ state: 'queued', error: { code: 'provider_auth' } })
     await until(read, (job) => (job as unknown as { waiting_for: unknown }).waiting_for !== null, 5_000)
-    expect((await read()) as unknown).toMatchObject({ waiting_for: { lane: 'openai', until: null } })
+    expect((await read()) as unknown).toMatchObject({ waiting_for: { kind: 'lane', name: 'openai', until: null } })
     const ready = (await (await fetch(`${address}/readyz`)).json()) as Ready
     expect(ready.lanes.find(({ name }) => name === 'openai')).toMatchObject({ state: 'stopped' })
     const metrics = await (await fetch(`${address}/metrics`)).text()

@@ -8,7 +8,7 @@ import {
   stopLane,
   type Claim,
 } from '@askonce/store'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import {
   addWorker,
   attemptRow,
@@ -24,12 +24,29 @@ import {
 
 const store = useStore()
 let worker = ''
+/** A claim names a lane: each test has one of its own. */
+let lane = ''
+let number = 0
 beforeAll(async () => {
   worker = await addWorker(store)
 })
+beforeEach(() => {
+  lane = `l-${randomUUID().slice(0, 8)}`
+})
 
-const claim = (ids: readonly string[], probes: readonly string[] = [], by = worker): Promise<Claim[]> =>
-  claimJobs(store.db, by, ids, probes)
+const add = (columns: Parameters<typeof insertJob>[1] = {}): Promise<string> => insertJob(store, { lane, ...columns })
+
+const claim = async (by = worker, places = 10): Promise<Claim[]> => {
+  const turn = { tenant: '', credit: 0 }
+  const request = { workerId: by, number: ++number, lane, places, turn, agedFirst: false, known: [] }
+  return (await claimJobs(store.db, request)).claims
+}
+
+/** Jobs of the lane that a claim may find. */
+const ready = async (): Promise<string[]> => {
+  const rows = await store.query<{ job_id: string }>('select job_id from ready where lane = $1', [lane])
+  return rows.map((row) => row.job_id)
+}
 
 /** An attempt that somebody is about to write under the number of the next claim: that claim waits, its worker locked. */
 function holdAttempt(jobId: string): Promise<OpenTransaction> {
@@ -41,19 +58,17 @@ function holdAttempt(jobId: string): Promise<OpenTransaction> {
   )
 }
 
-/** Puts a lane into a state and returns its name. */
-async function lane(state: string, until: number | null = null): Promise<string> {
-  const name = `l-${randomUUID().slice(0, 8)}`
+/** Puts the lane into a state. */
+async function setLane(state: string, until: number | null = null): Promise<void> {
   await store.query(
     `insert into lanes (name, state, reason, until) values ($1, $2, 'why', now() + $3::float8 * interval '1 second')`,
-    [name, state, until],
+    [lane, state, until],
   )
-  return name
 }
 
 describe('a claim', () => {
   it('starts the job and opens its attempt in one commit, with all that the call needs', async () => {
-    const id = await insertJob(store, {
+    const id = await add({
       attempt: 4,
       tries: 1,
       paid: 1,
@@ -63,9 +78,8 @@ describe('a claim', () => {
       request: Buffer.from([0, 255, 10]),
       on_uncertain: 'rerun',
       timeout_ms: 1_234,
-      dispatched_at: inSeconds(-1),
     })
-    const [got, ...others] = await claim([id])
+    const [got, ...others] = await claim()
     expect(others).toEqual([])
     expect(got).toEqual({
       id,
@@ -74,7 +88,7 @@ describe('a claim', () => {
       tenant_id: 'default',
       operation: 'chat.completions',
       model: 'simulated/one',
-      lane: 'simulated',
+      lane,
       request: Buffer.from([0, 255, 10]),
       request_headers: null,
       mark: expect.stringMatching(/^[0-9a-f-]{36}$/) as string,
@@ -82,6 +96,12 @@ describe('a claim', () => {
       timeout_ms: 1_234,
       on_uncertain: 'rerun',
       reruns: 3,
+      priority: 5,
+      run_at: (await jobRow(store, id))['run_at'],
+      next_tenant: null,
+      next_credit: null,
+      more: null,
+      at_limit: null,
       queue_ms: expect.any(Number) as number,
     })
     expect(got?.queue_ms).toBeGreaterThanOrEqual(2_000)
@@ -95,7 +115,10 @@ describe('a claim', () => {
       idempotency_key: job['idempotency_key'],
       fingerprint: job['fingerprint'],
       worker_id: worker,
-      lane: 'simulated',
+      claim: number,
+      reserved_usd: null,
+      reserved_tokens: null,
+      lane,
       model: 'simulated/one',
       finished_at: null,
       outcome: null,
@@ -103,18 +126,24 @@ describe('a claim', () => {
     })
   })
 
-  it('takes the due ones of a batch and leaves the others', async () => {
-    const ids = await Promise.all([insertJob(store), insertJob(store, { state: 'cancelled' }), insertJob(store)])
-    const got = await claim([...ids, randomUUID()])
-    expect(got.map(({ id }) => id).toSorted()).toEqual([ids[0], ids[2]].toSorted())
+  it('takes what is due in the lane, and no other', async () => {
+    const ids = await Promise.all([add(), add({ state: 'cancelled' }), add(), insertJob(store)])
+    expect((await claim()).map(({ id }) => id).toSorted()).toEqual([ids[0], ids[2]].toSorted())
+    expect(await ready()).toEqual([])
   })
 
-  it('may be empty', async () => {
-    expect(await claim([])).toEqual([])
+  it('takes no more than it has places for', async () => {
+    await Promise.all(Array.from({ length: 7 }, () => add()))
+    expect(await claim(worker, 3)).toHaveLength(3)
+    expect(await ready()).toHaveLength(4)
+  })
+
+  it('of an empty lane gets nothing', async () => {
+    expect(await claim()).toEqual([])
   })
 })
 
-describe('a delivery that comes to nothing', () => {
+describe('a claim that comes to nothing', () => {
   it.each<[string, Parameters<typeof insertJob>[1]]>([
     ['running', { state: 'running' }],
     ['succeeded', { state: 'succeeded' }],
@@ -123,17 +152,37 @@ describe('a delivery that comes to nothing', () => {
     ['cancelled', { state: 'cancelled' }],
     ['due in a second', { run_at: inSeconds(1) }],
     ['overdue', { deadline_at: inSeconds(0) }],
-  ])('is one of a job that is %s: nothing changes', async (_, columns) => {
-    const id = await insertJob(store, { dispatched_at: inSeconds(-1), ...columns })
-    const before = await jobRow(store, id)
-    expect(await claim([id])).toEqual([])
-    expect(await jobRow(store, id)).toEqual(before)
+  ])('is one of a lane whose job is %s: nothing changes', async (_, columns) => {
+    const id = await add(columns)
+    const before = [await jobRow(store, id), await ready()]
+    expect(await claim()).toEqual([])
+    expect([await jobRow(store, id), await ready()]).toEqual(before)
     expect(await store.query('select 1 from attempts where job_id = $1', [id])).toEqual([])
   })
 
+  // Rows of `ready` follow from those of `jobs`; a wrong one must not make a job run.
+  it.each<[string, Parameters<typeof insertJob>[1]]>([
+    ['running', { state: 'running' }],
+    ['uncertain', { state: 'uncertain' }],
+    ['succeeded', { state: 'succeeded' }],
+    ['due in a minute', { run_at: inSeconds(60) }],
+    ['overdue', { deadline_at: inSeconds(0) }],
+  ])('is one that finds a job in the list that is %s', async (_, columns) => {
+    const id = await add(columns)
+    await store.query('delete from ready where job_id = $1', [id])
+    await store.query(
+      `insert into ready (lane, tenant_id, model, priority, run_at, job_id, deadline_at, created_at)
+       select lane, tenant_id, model, priority, now(), id, now() + interval '1 day', created_at from jobs where id = $1`,
+      [id],
+    )
+    const before = await jobRow(store, id)
+    expect(await claim()).toEqual([])
+    expect(await jobRow(store, id)).toEqual(before)
+  })
+
   it('is due now, and has its deadline in a second', async () => {
-    const id = await insertJob(store, { run_at: inSeconds(0), deadline_at: inSeconds(1) })
-    expect(await claim([id])).toHaveLength(1)
+    await add({ run_at: inSeconds(0), deadline_at: inSeconds(1) })
+    expect(await claim()).toHaveLength(1)
   })
 })
 
@@ -142,7 +191,7 @@ describe('limits', () => {
   const withoutCheck = async (columns: Parameters<typeof insertJob>[1]): Promise<string> => {
     await store.query('alter table jobs drop constraint jobs_queued_may_run')
     try {
-      return await insertJob(store, columns)
+      return await add(columns)
     } finally {
       await store.query(`alter table jobs add constraint jobs_queued_may_run check (state <> 'queued' or tries < max_attempts
         and (paid = 0 or (on_uncertain = 'rerun' and paid < max_paid_attempts) or paid < consented_paid)) not valid`)
@@ -161,14 +210,14 @@ describe('limits', () => {
     ['hold, paid, with consent', { paid: 1, on_uncertain: 'hold', consented_paid: 2, attempt: 1 }, true],
     ['fail, paid', { paid: 1, on_uncertain: 'fail', max_paid_attempts: 9, attempt: 1 }, false],
   ])('%s', async (_, columns, claimed) => {
-    const id = claimed ? await insertJob(store, columns) : await withoutCheck(columns)
-    expect(await claim([id])).toHaveLength(claimed ? 1 : 0)
+    await (claimed ? add(columns) : withoutCheck(columns))
+    expect(await claim()).toHaveLength(claimed ? 1 : 0)
   })
 
   it('a queued row that may not run cannot be written', async () => {
-    await expect(insertJob(store, { paid: 1, on_uncertain: 'hold', attempt: 1 })).rejects.toThrow('jobs_queued_may_run')
-    await expect(insertJob(store, { paid: 2, max_paid_attempts: 2, attempt: 2 })).rejects.toThrow('jobs_queued_may_run')
-    await expect(insertJob(store, { tries: 5, max_attempts: 5 })).rejects.toThrow('jobs_queued_may_run')
+    await expect(add({ paid: 1, on_uncertain: 'hold', attempt: 1 })).rejects.toThrow('jobs_queued_may_run')
+    await expect(add({ paid: 2, max_paid_attempts: 2, attempt: 2 })).rejects.toThrow('jobs_queued_may_run')
+    await expect(add({ tries: 5, max_attempts: 5 })).rejects.toThrow('jobs_queued_may_run')
   })
 })
 
@@ -178,47 +227,38 @@ describe('lanes', () => {
     ['paused', 1, false],
     ['paused', 0, true],
     ['breaker', 1, false],
-    ['breaker', 0, false],
+    ['breaker', 0, true],
     ['stopped', null, false],
-  ] as const)('%s (until %s s): claimed %s; from a closed lane it is given back', async (state, until, claimed) => {
-    const id = await insertJob(store, { lane: await lane(state, until), dispatched_at: inSeconds(-1), dispatch: 3 })
-    expect(await claim([id])).toHaveLength(claimed ? 1 : 0)
-    const job = await jobRow(store, id)
-    expect(job).toMatchObject({ state: claimed ? 'running' : 'queued', dispatch: 3, attempt: claimed ? 1 : 0 })
-    expect(job['dispatched_at'] === null).toBe(!claimed)
-  })
-
-  it('a probe goes through a breaker, and through nothing else', async () => {
-    const breaker = await lane('breaker', 60)
-    const stopped = await lane('stopped')
-    const paused = await lane('paused', 60)
-    const ids = await Promise.all([breaker, stopped, paused].map((name) => insertJob(store, { lane: name })))
-    const got = await claim(ids, [breaker, stopped, paused])
-    expect(got.map(({ id }) => id)).toEqual([ids[0]])
+  ] as const)('%s (until %s s): claimed %s; in a closed lane it waits', async (state, until, claimed) => {
+    await setLane(state, until)
+    const id = await add()
+    expect(await claim()).toHaveLength(claimed ? 1 : 0)
+    expect(await jobRow(store, id)).toMatchObject({ state: claimed ? 'running' : 'queued', attempt: claimed ? 1 : 0 })
+    expect(await ready()).toEqual(claimed ? [] : [id])
   })
 
   it('one that was stopped while a claim was on its way closes the next one', async () => {
-    const id = await insertJob(store, { lane: 'l-new' })
-    await stopLane(store.db, 'l-new', 'provider_auth', 'wrong key')
-    expect(await claim([id])).toEqual([])
+    await add()
+    await stopLane(store.db, lane, 'provider_auth', 'wrong key')
+    expect(await claim()).toEqual([])
   })
 })
 
 describe('workers', () => {
   it('that are dead, retired or unknown claim nothing', async () => {
-    const id = await insertJob(store)
+    const id = await add()
     const [dead, retired] = [await addWorker(store), await addWorker(store)]
     expect(await markWorkerDead(store.db, dead, 0)).toBe(true)
     await retireWorker(store.db, retired)
-    for (const by of [dead, retired, randomUUID()]) expect(await claim([id], [], by)).toEqual([])
+    for (const by of [dead, retired, randomUUID()]) expect(await claim(by)).toEqual([])
     expect(await jobRow(store, id)).toMatchObject({ state: 'queued', attempt: 0 })
   })
 
   it('declared dead during a claim: the claim waits, and is refused', async () => {
     const doomed = await addWorker(store)
-    const id = await insertJob(store)
+    const id = await add()
     const marking = await openTransaction(store, 'select 1 from workers where id = $1 for update', [doomed])
-    const claiming = claim([id], [], doomed)
+    const claiming = claim(doomed)
     await untilBlocked(store)
     await marking.query('update workers set dead = true, died_at = now() where id = $1', [doomed])
     await marking.finish('commit')
@@ -228,12 +268,13 @@ describe('workers', () => {
 
   it('beat and claim without waiting for each other', async () => {
     const alive = await addWorker(store)
-    const [first, second] = await Promise.all([insertJob(store), insertJob(store)])
+    await add()
     const beating = await openTransaction(store, 'update workers set beat = beat + 1 where id = $1', [alive])
-    expect(await claim([first], [], alive)).toHaveLength(1)
+    expect(await claim(alive)).toHaveLength(1)
     await beating.finish('commit')
+    const second = await add()
     const gate = await holdAttempt(second)
-    const claiming = claim([second], [], alive)
+    const claiming = claim(alive)
     await untilBlocked(store)
     expect(await beatWorker(store.db, alive)).toBe(true)
     await gate.finish('rollback')
@@ -242,9 +283,9 @@ describe('workers', () => {
 
   it('that claim while they are declared dead: the declaration waits, and the reclaim sees the attempt', async () => {
     const doomed = await addWorker(store)
-    const id = await insertJob(store)
+    const id = await add()
     const gate = await holdAttempt(id)
-    const claiming = claim([id], [], doomed)
+    const claiming = claim(doomed)
     await untilBlocked(store)
     const marking = markWorkerDead(store.db, doomed, 0)
     await untilBlocked(store, 2)
@@ -257,9 +298,9 @@ describe('workers', () => {
 
   it('that claim while they retire: the farewell waits', async () => {
     const leaving = await addWorker(store)
-    const id = await insertJob(store)
+    const id = await add()
     const gate = await holdAttempt(id)
-    const claiming = claim([id], [], leaving)
+    const claiming = claim(leaving)
     await untilBlocked(store)
     const retiring = retireWorker(store.db, leaving)
     await untilBlocked(store, 2)
@@ -272,9 +313,9 @@ describe('workers', () => {
   it('many claims and declarations at once: no attempt stays open under a dead worker', async () => {
     for (let round = 0; round < 20; round += 1) {
       const doomed = await addWorker(store)
-      const ids = await Promise.all([insertJob(store), insertJob(store), insertJob(store)])
+      await Promise.all([add(), add(), add()])
       await Promise.all([
-        ...ids.map((id) => claim([id], [], doomed)),
+        ...[1, 2, 3].map(() => claim(doomed, 1)),
         markWorkerDead(store.db, doomed, 0).then(() => reclaimAttempts(store.db, '{}', 100, uncertainTtlSeconds)),
       ])
       const open = await store.query(
@@ -289,13 +330,13 @@ describe('one job, several claims', () => {
   it('at the same time: one gets it', async () => {
     const workers = await Promise.all([addWorker(store), addWorker(store), addWorker(store)])
     for (let round = 0; round < 20; round += 1) {
-      const ids = await Promise.all([insertJob(store), insertJob(store), insertJob(store), insertJob(store)])
-      const got = await Promise.all(workers.map((by, n) => claim(n % 2 === 0 ? ids : ids.toReversed(), [], by)))
+      const ids = await Promise.all([add(), add(), add(), add()])
+      const got = await Promise.all(workers.map((by) => claim(by)))
       const claimed = got.flat().map(({ id }) => id)
       expect(claimed.length).toBeLessThanOrEqual(4)
       expect(new Set(claimed).size).toBe(claimed.length)
       // skip locked: where two met, one of them may have passed by a row that the other let go.
-      await claim(ids)
+      await claim()
       const rows = await store.query<{ attempt: number; paid: number }>(
         'select attempt, paid from jobs where id = any($1)',
         [ids],
@@ -304,11 +345,33 @@ describe('one job, several claims', () => {
     }
   })
 
-  it('passes by a row that somebody holds', async () => {
-    const [held, free] = await Promise.all([insertJob(store), insertJob(store)])
-    const holder = await openTransaction(store, 'select 1 from jobs where id = $1 for update', [held])
-    expect((await claim([held, free])).map(({ id }) => id)).toEqual([free])
+  it.each([
+    ['its row', 'select 1 from jobs where id = $1 for update'],
+    ['its place in the list', 'select 1 from ready where job_id = $1 for update'],
+  ])('passes by one of which somebody holds %s', async (_, text) => {
+    const [held, free] = await Promise.all([add({ run_at: inSeconds(-9) }), add()])
+    const holder = await openTransaction(store, text, [held])
+    // With one place for a tenant in its turn, only the head of a group is looked at: the next look finds the others.
+    expect((await claim(worker, 40)).map(({ id }) => id)).toEqual([free])
+    expect(await ready()).toEqual([held])
     await holder.finish('rollback')
-    expect(await claim([held])).toHaveLength(1)
+    expect((await claim()).map(({ id }) => id)).toEqual([held])
+  })
+
+  it('one that is cancelled meanwhile stays cancelled, whoever is first', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      const id = await add()
+      const [got] = await Promise.all([
+        claim(),
+        store.query(
+          `update jobs set state = 'cancelled', completed_at = now(), expires_at = now() where id = $1 and state = 'queued'`,
+          [id],
+        ),
+      ])
+      const rest = await claim()
+      const { state, paid } = await jobRow(store, id)
+      expect([state, paid]).toEqual(got.length === 1 ? ['running', 1] : ['cancelled', 0])
+      expect([rest, await ready()]).toEqual([[], []])
+    }
   })
 })

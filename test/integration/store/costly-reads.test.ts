@@ -8,13 +8,17 @@ const stored = 5_000
 
 beforeAll(async () => {
   await store.query(
-    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
-       deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, metadata, response, response_status,
-       answer_attempt, attempt, answer_id, completed_at, expires_at, created_at)
+    `with made as (insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
+       deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, metadata, response_status,
+       answer_attempt, attempt, completed_at, expires_at, created_at)
      select gen_random_uuid(), case when n % 2 = 0 then 'default' else 'other' end, 'key ' || n, sha256('x'), 'chat.completions', 'm', 'l',
-       '{"store":true}', 5, 1000, 1000, 1000, 'succeeded', 'rerun', 5, 2, now(), now() + interval '1 hour', '{"run":"1"}', '{}', 200,
-       1, 1, 'id ' || n, now(), now() + interval '1 hour', now()
-     from generate_series(1, ${stored * 2}) n`,
+        5, 1000, 1000, 1000, 'succeeded', 'rerun', 5, 2, now(), now() + interval '1 hour', '{"run":"1"}', 200,
+       1, 1, now(), now() + interval '1 hour', now()
+     from generate_series(1, ${stored * 2}) n
+     returning *
+     ),
+     asked as (insert into requests (job_id, request) select id, '{"store":true}' from made)
+     insert into answers (job_id, tenant_id, attempt, response, answer_id, findable) select id, tenant_id, 1, '{}', id, true from made`,
   )
   await store.query('analyze jobs')
 })

@@ -93,15 +93,15 @@ async function insert(cases: readonly Case[]): Promise<void> {
       from c
     )
     insert into jobs (
-      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
+      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
       deadline_seconds, state, generation, attempt, on_uncertain, max_attempts, max_paid_attempts, tries, paid, consented_paid,
-      run_at, deadline_at, started_at, response, response_status, answer_attempt, error, uncertain_since, completed_at, expires_at
+      run_at, deadline_at, started_at, response_status, answer_attempt, error, uncertain_since, completed_at, expires_at
     )
     select
-      id, 'default', id::text, ${sha('one')}, 'responses', 'm', 'l', '', 5, 1, 60, 60, state, generation, attempt, "onUncertain",
+      id, 'default', id::text, ${sha('one')}, 'responses', 'm', 'l', 5, 1, 60, 60, state, generation, attempt, "onUncertain",
       "maxAttempts", "maxPaidAttempts", tries, paid, "consentedPaid", now(),
       now() + case when overdue then interval '0' else interval '1 hour' end, now(),
-      case when state = 'succeeded' then 'stored'::bytea end, case when state = 'succeeded' then 200 end,
+      case when state = 'succeeded' then 200 end,
       case when state = 'succeeded' then 9 end, case when state = 'failed' then '{"code":"before"}'::jsonb end,
       case when state = 'uncertain' then now() end,
       case when state in ('succeeded', 'failed', 'cancelled') then now() end,

@@ -93,7 +93,7 @@ describe('an answer', () => {
 
 describe('another end of the attempt that runs', () => {
   it('rerun: queued again after the wait, with the reason', async () => {
-    const id = await insertRunning(store, { reruns: 2, dispatched_at: inSeconds(-9), dispatch: 4 })
+    const id = await insertRunning(store, { reruns: 2 })
     const [ended] = await end(ending(id, 'rerun', { delayMs: 90_500, backoff: true }))
     expect(ended).toMatchObject({ movedTo: 'queued', state: 'queued', answerAttempt: null })
     expect(await jobRow(store, id)).toMatchObject({
@@ -101,8 +101,6 @@ describe('another end of the attempt that runs', () => {
       reruns: 3,
       paid: 0,
       tries: 1,
-      dispatch: 4,
-      dispatched_at: null,
       error: { code: 'provider_error' },
       completed_at: null,
       expires_at: null,
@@ -318,9 +316,9 @@ describe('late evidence', () => {
   }
 
   it('that nothing was billed releases an uncertain job', async () => {
-    const id = await held({ dispatched_at: inSeconds(-9) })
+    const id = await held()
     expect(await end(ending(id, 'rerun', { delayMs: 0 }))).toMatchObject([{ recorded: true, movedTo: 'queued' }])
-    const row = { state: 'queued', paid: 0, uncertain_since: null, dispatched_at: null, reruns: 0 }
+    const row = { state: 'queued', paid: 0, uncertain_since: null, reruns: 0 }
     expect(await jobRow(store, id)).toMatchObject(row)
     expect(await attemptRow(store, id)).toMatchObject({ outcome: 'failed', billing: 'none' })
   })

@@ -80,6 +80,7 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     tenantId: 'default',
     key,
     fingerprint: sha(body),
+    bodyDigest: null,
     operation: 'chat.completions',
     model: 'simulated/one',
     lane: 'simulated',
@@ -97,6 +98,8 @@ export function newJob(key: string, given: Partial<NewJob> & { body?: string } =
     maxPaidAttempts: 2,
     runAt: null,
     delaySeconds: 0,
+    reserveUsd: null,
+    reserveTokens: null,
     ...rest,
   }
 }
@@ -113,8 +116,7 @@ function columnsOf(state: JobState): Row {
     case 'uncertain':
       return { ...claimed, uncertain_since: inSeconds(-5) }
     case 'succeeded': {
-      const answer = { response: Buffer.from('{"answer":1}'), response_status: 200, answer_attempt: 1 }
-      return { ...claimed, billed: 1, ...ended, ...answer, response_content_type: 'application/json' }
+      return { ...claimed, billed: 1, ...ended, response_status: 200, answer_attempt: 1 }
     }
     case 'failed':
       return { ...ended, error: JSON.stringify(jobError('provider_rejected')) }
@@ -123,7 +125,11 @@ function columnsOf(state: JobState): Row {
   }
 }
 
-/** Writes a job row directly; `given` overrides any column. Returns its id. */
+const ofRequest = ['request', 'request_headers']
+const ofAnswer = ['response', 'response_pieces', 'response_bytes', 'response_content_type', 'answer_id']
+const answer = { attempt: 1, response: Buffer.from('{"answer":1}'), response_content_type: 'application/json' }
+
+/** Writes a job directly, with its request and answer; `given` overrides any column. Returns its id. */
 export async function insertJob(fixture: Fixture, given: Row & { state?: JobState } = {}): Promise<string> {
   const { state = 'queued' } = given
   const key = (given['idempotency_key'] as string | undefined) ?? randomUUID()
@@ -135,7 +141,6 @@ export async function insertJob(fixture: Fixture, given: Row & { state?: JobStat
     operation: 'chat.completions',
     model: 'simulated/one',
     lane: 'simulated',
-    request: Buffer.from('{"body":"one"}'),
     priority: 5,
     timeout_ms: 60_000,
     ttl_seconds: 3_600,
@@ -147,16 +152,35 @@ export async function insertJob(fixture: Fixture, given: Row & { state?: JobStat
     run_at: inSeconds(-1),
     deadline_at: inSeconds(86_400),
     ...columnsOf(state),
-    ...given,
+    ...without(given, [...ofRequest, ...ofAnswer]),
   }
   await insertRow(fixture, 'jobs', row)
-  return row['id'] as string
+  const id = row['id'] as string
+  await insertRow(fixture, 'requests', {
+    job_id: id,
+    request: Buffer.from('{"body":"one"}'),
+    ...only(given, ofRequest),
+  })
+  const answered = { ...(state === 'succeeded' ? answer : {}), ...only(given, ofAnswer) }
+  if (Object.values(answered).some((value) => value !== null)) {
+    const findable = row['operation'] === 'responses' || (row['metadata'] ?? null) !== null
+    await insertRow(fixture, 'answers', { job_id: id, tenant_id: row['tenant_id'], findable, ...answered })
+  }
+  return id
+}
+
+function only(row: Row, names: readonly string[]): Row {
+  return Object.fromEntries(Object.entries(row).filter(([name]) => names.includes(name)))
+}
+
+function without(row: Row, names: readonly string[]): Row {
+  return Object.fromEntries(Object.entries(row).filter(([name]) => !names.includes(name)))
 }
 
 /** Writes a ledger row; open unless `given` ends it. */
 export async function insertAttempt(fixture: Fixture, jobId: string, given: Row = {}): Promise<void> {
   const ended = given['billing'] === undefined ? {} : { finished_at: inSeconds(-1), outcome: 'unknown' }
-  await insertRow(fixture, 'attempts', {
+  const row: Row = {
     job_id: jobId,
     attempt: 1,
     generation: 1,
@@ -169,7 +193,11 @@ export async function insertAttempt(fixture: Fixture, jobId: string, given: Row 
     worker_id: randomUUID(),
     ...ended,
     ...given,
-  })
+  }
+  await insertRow(fixture, 'attempts', row)
+  if (row['finished_at'] !== undefined) return
+  const names = ['worker_id', 'job_id', 'attempt', 'tenant_id', 'lane']
+  await insertRow(fixture, 'open_attempts', { claim: row['claim'] ?? 0, ...only(row, names) })
 }
 
 async function insertRow({ adminDb }: Fixture, table: string, row: Row): Promise<void> {
@@ -196,9 +224,12 @@ export async function addWorker({ db }: Fixture): Promise<string> {
   return id
 }
 
-/** The one job with this id, every column. */
+/** The one job with this id, every column of its row, its request and its answer. */
 export async function jobRow({ query }: Fixture, id: string): Promise<Row> {
-  const [row] = await query('select * from jobs where id = $1', [id])
+  const [row] = await query(
+    `select r.*, w.*, j.* from jobs j left join requests r on r.job_id = j.id left join answers w on w.job_id = j.id where j.id = $1`,
+    [id],
+  )
   if (row === undefined) throw new Error(`no job ${id}`)
   return row
 }

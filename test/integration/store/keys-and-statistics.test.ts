@@ -11,7 +11,7 @@ import {
   noDefaults,
 } from '@askonce/store'
 import { describe, expect, it } from 'vitest'
-import { addWorker, inSeconds, insertAttempt, insertJob, ping, sha, useStore } from './fixture.ts'
+import { addWorker, inSeconds, insertAttempt, insertJob, insertRunning, ping, sha, useStore } from './fixture.ts'
 
 const store = useStore()
 
@@ -98,8 +98,9 @@ describe('readStatistics', () => {
     await insertJob(store, { run_at: inSeconds(1_000) })
     expect((await readStatistics(store.db)).oldestQueuedSeconds).toBe(0)
     await insertJob(store, { run_at: inSeconds(-100) })
-    await insertJob(store, { run_at: inSeconds(-900), dispatched_at: inSeconds(-200) })
-    for (const state of ['running', 'failed', 'failed', 'cancelled'] as const) await insertJob(store, { state })
+    await insertJob(store, { run_at: inSeconds(-200) })
+    await insertRunning(store)
+    for (const state of ['failed', 'failed', 'cancelled'] as const) await insertJob(store, { state })
     for (const ago of [50, 300]) await insertJob(store, { state: 'uncertain', uncertain_since: inSeconds(-ago) })
     for (let count = 0; count < 5; count += 1) await insertJob(store, { state: 'succeeded' })
     await addWorker(store)
@@ -110,7 +111,7 @@ describe('readStatistics', () => {
     expect(statistics).toMatchObject({
       jobs: { queued: 3, running: 1, succeeded: 5, failed: 2, uncertain: 2, cancelled: 1 },
       workersAlive: 1,
-      openAttempts: 1,
+      openAttempts: 2,
     })
     expect(Math.abs(statistics.oldestQueuedSeconds - 200)).toBeLessThan(30)
     expect(Math.abs(statistics.oldestUncertainSeconds - 300)).toBeLessThan(30)

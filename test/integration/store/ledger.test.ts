@@ -59,7 +59,7 @@ async function insertLedger(attempts: readonly Given[], tenant = 'default'): Pro
 const totalsOf = async (id: string): Promise<LedgerTotals> => (await readLedger(store.db, 'default', id)).totals
 
 beforeEach(async () => {
-  await store.query('truncate attempts')
+  await store.query('truncate attempts, open_attempts')
 })
 
 describe('readLedger', () => {

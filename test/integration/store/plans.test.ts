@@ -9,7 +9,6 @@ import {
   endAttempts,
   nameAnswers,
   notify,
-  readDispatched,
   readAnswers,
   readJobs,
   readOpenAttempts,
@@ -17,8 +16,6 @@ import {
   readStreams,
   reclaimAttempts,
   submitBatch,
-  takeBackDispatches,
-  takeDueJobs,
   type NewJob,
 } from '@askonce/store'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -28,7 +25,7 @@ import { addWorker, ending, newJob, uncertainTtlSeconds, useStore } from './fixt
 const rows = 20
 /** Entries of indexes and rows of tables that it may read for each of them, versions left behind by updates included. */
 const readsPerRow = 25
-const tables = ['jobs', 'attempts', 'stream_chunks']
+const tables = ['jobs', 'requests', 'answers', 'ready', 'attempts', 'stream_chunks']
 
 /** One connection: what it prepares and what it reads can be asked of it. */
 const fixture = useStore({ poolSize: 1 })
@@ -38,6 +35,7 @@ interface Plan {
   'Relation Name'?: string
   'Index Name'?: string
   'Index Cond'?: string
+  'TID Cond'?: string
   Plans?: Plan[]
 }
 
@@ -65,7 +63,7 @@ function nodes(plan: Plan): Plan[] {
 function unguided(plans: Map<string, Plan>): string[] {
   return [...plans].flatMap(([name, plan]) =>
     nodes(plan)
-      .filter((node) => node['Node Type'].endsWith('Scan') && node['Index Cond'] === undefined)
+      .filter((node) => node['Node Type'].endsWith('Scan') && (node['Index Cond'] ?? node['TID Cond']) === undefined)
       // A bitmap's rows come from its index, which is a node of its own and names no table.
       .filter((node) => node['Node Type'] !== 'Bitmap Heap Scan')
       .filter((node) => tables.some((table) => (node['Relation Name'] ?? node['Index Name'] ?? '').startsWith(table)))
@@ -82,7 +80,7 @@ function hotOnes(): string[] {
 }
 
 /** Partial indexes that hold only what is waiting or open, read in their order from the beginning, and as far as the limit goes. */
-const fromTheBeginning = new Set(['reclaim_attempts: attempts_open', 'take_due_jobs: jobs_to_dispatch'])
+const fromTheBeginning = new Set(['reclaim_attempts: open_attempts_by_claim'])
 
 async function entriesRead(): Promise<number> {
   await fixture.ownQuery('select pg_stat_force_next_flush()')
@@ -104,7 +102,9 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
     read[name] = (await entriesRead()) - before
     return result
   }
-  const jobs = Array.from({ length: rows }, (_, index) => newJob(`${prefix}-${index}`, { ownerBatch: randomUUID() }))
+  const jobs = Array.from({ length: rows }, (_, index) =>
+    newJob(`${prefix}-${index}`, { lane: prefix, ownerBatch: randomUUID(), streamed: true }),
+  )
   const again = (given: Partial<NewJob> = {}): NewJob[] => jobs.map((job) => ({ ...job, id: randomUUID(), ...given }))
   const ids = jobs.map(({ id }) => id)
   const attempts = ids.map((jobId) => ({ jobId, attempt: 1 }))
@@ -119,18 +119,12 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   await counted('read_jobs', () => readJobs(db, refs))
   await counted('read_answers', () => readAnswers(db, refs))
   await counted('read_settled', () => readSettled(db, ids))
-  await counted('read_dispatched', () => readDispatched(db, 0, null, rows))
-  const lost = await counted('take_back_dispatches', () =>
-    takeBackDispatches(
-      db,
-      ids.map((id) => ({ id, dispatch: 1 })),
-    ),
-  )
-  const due = await counted('take_due_jobs', () => takeDueJobs(db, rows))
-  const claims = await counted('claim_jobs', () => claimJobs(db, worker, ids, []))
-  expect({ lost, due: due.length, claims: claims.length }).toEqual({ lost: rows, due: rows, claims: rows })
+  const turn = { tenant: '', credit: 0 }
+  const request = { workerId: worker, number: 1, lane: prefix, places: rows, turn, agedFirst: false, known: [] }
+  const { claims } = await counted('claim_jobs', () => claimJobs(db, request))
+  expect(claims).toHaveLength(rows)
   await counted('beat_worker', () => beatWorker(db, worker))
-  await counted('read_open_attempts', () => readOpenAttempts(db, worker))
+  await counted('read_open_attempts', () => readOpenAttempts(db, worker, 0))
   await counted('append_stream_chunks', () =>
     appendStreamChunks(
       db,
@@ -157,7 +151,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
     ),
   )
   await counted('rerun_failed', () => submitBatch(db, again()))
-  await claimJobs(db, worker, ids, [])
+  await claimJobs(db, { ...request, number: 2 })
   await counted('end_attempts', () =>
     endAttempts(
       db,
@@ -175,21 +169,25 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   return read
 }
 
-/** Succeeded jobs with one attempt each, and queued ones that wait in Redis. */
+/** Succeeded jobs with one attempt each, and queued ones. */
 async function fill(prefix: string, succeeded: number, queued: number): Promise<void> {
-  const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+  const columns = `id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
     ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at`
   const values = (
     kind: string,
   ): string => `gen_random_uuid(), 'default', '${prefix}-${kind}-' || n, sha256('one'), 'chat.completions',
-    'simulated/one', 'simulated', '{}', 5, 60000, 3600, 86400, 'rerun', 5, 2, now(), now() + interval '1 day'`
+    'simulated/one', 'simulated', 5, 60000, 3600, 86400, 'rerun', 5, 2, now(), now() + interval '1 day'`
   await fixture.query(
     `with made as (
-      insert into jobs (${columns}, state, attempt, tries, paid, billed, started_at, completed_at, expires_at, response, response_status,
-        response_content_type, answer_attempt)
-      select ${values('old')}, 'succeeded', 1, 1, 1, 1, now(), now(), now() + interval '1 day', '{}', 200, 'application/json', 1
+      insert into jobs (${columns}, state, attempt, tries, paid, billed, started_at, completed_at, expires_at, response_status, answer_attempt)
+      select ${values('old')}, 'succeeded', 1, 1, 1, 1, now(), now(), now() + interval '1 day', 200, 1
       from generate_series(1, $1::integer) n
       returning *
+    ),
+    asked as (insert into requests (job_id, request) select id, '{}' from made),
+    answered as (
+      insert into answers (job_id, tenant_id, attempt, response, response_content_type, answer_id, findable)
+      select id, tenant_id, 1, '{}', 'application/json', id, true from made
     )
     insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id,
       finished_at, outcome, billing)
@@ -198,8 +196,8 @@ async function fill(prefix: string, succeeded: number, queued: number): Promise<
     [succeeded],
   )
   await fixture.query(
-    `insert into jobs (${columns}, state, dispatch, dispatched_at)
-    select ${values('waiting')}, 'queued', 1, now() from generate_series(1, $1::integer) n`,
+    `insert into jobs (${columns}, state)
+    select ${values('waiting')}, 'queued' from generate_series(1, $1::integer) n`,
     [queued],
   )
 }
@@ -225,12 +223,12 @@ describe('kept plans of hot statements', () => {
       await query('analyze')
       plans.set(`of ${(size += more)} rows and some that wait`, await keptPlans())
     }
-    await query('truncate jobs, attempts')
+    await query('truncate jobs, requests, answers, expiries, job_lists, ready, attempts, open_attempts')
     await fill('alone', 1, 0)
     await query('analyze')
     plans.set('of one row', await keptPlans())
     // Nothing makes Postgres plan anew: these are the plans of one row, whose statistics know of no job that waits.
-    for (let part = 0; part < 10; part += 1) await fill(`large-${part}`, 100_000, 5_000)
+    for (let part = 0; part < 40; part += 1) await fill(`large-${part}`, 25_000, 1_250)
     read.set('of one row', await everyHotStatement('second'))
     await query('analyze')
     plans.set('of a million rows', await keptPlans())

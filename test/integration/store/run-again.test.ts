@@ -44,8 +44,6 @@ describe('retry', () => {
       tries: 5,
       reruns: 4,
       generation: 2,
-      dispatch: 6,
-      dispatched_at: inSeconds(-9),
       deadline_seconds: 500,
       deadline_at: inSeconds(-1),
     })
@@ -59,8 +57,6 @@ describe('retry', () => {
       reruns: 0,
       paid,
       consented_paid: consent ? paid + 1 : 0,
-      dispatch: 6,
-      dispatched_at: null,
       uncertain_since: null,
       completed_at: null,
       expires_at: null,
@@ -209,7 +205,7 @@ describe('a request that waits for a change of the row', () => {
     uncertain: `state = 'uncertain', uncertain_since = now()`,
     cancelled: `state = 'cancelled', uncertain_since = null, completed_at = now(), expires_at = now() + interval '1 hour'`,
     queued: `state = 'queued', completed_at = null, expires_at = null`,
-    succeeded: `state = 'succeeded', response = '', response_status = 200, answer_attempt = 1, completed_at = now(),
+    succeeded: `state = 'succeeded', response_status = 200, answer_attempt = 1, completed_at = now(),
       expires_at = now() + interval '1 hour'`,
   }
 

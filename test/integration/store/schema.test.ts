@@ -76,10 +76,11 @@ describe('the constraints couple states and columns', () => {
   it.each<[string, string, Parameters<typeof insertJob>[1]]>([
     ['running without an attempt', 'jobs_running_is_claimed', { state: 'running', attempt: 0 }],
     ['running without a start', 'jobs_running_is_claimed', { state: 'running', started_at: null }],
-    ['an answer without bytes', 'jobs_answer_is_whole', { state: 'succeeded', response: null }],
+    ['an answer without bytes', 'answers_are_whole', { state: 'succeeded', response: null }],
     ['an answer without its attempt', 'jobs_answer_is_whole', { state: 'succeeded', answer_attempt: null }],
     ['an answer without its status', 'jobs_answer_is_whole', { state: 'succeeded', response_status: null }],
-    ['bytes without success', 'jobs_answer_is_whole', { state: 'failed', response: Buffer.from('x') }],
+    ['bytes of no attempt', 'answers_are_whole', { state: 'failed', response: Buffer.from('x') }],
+    ['an answer of nothing', 'answers_say_something', { state: 'failed', response_content_type: 'text/plain' }],
     ['a failure without a reason', 'jobs_failed_says_why', { state: 'failed', error: null }],
     ['more billed than paid', 'jobs_check', { state: 'uncertain', paid: 1, billed: 2 }],
     ['negative paid', 'jobs_check', { state: 'cancelled', paid: -1 }],
@@ -160,6 +161,12 @@ describe('schema.sql', () => {
       'create table extra (id bigint generated always as identity)',
       'id bigint not null generated always as identity',
     ],
+    ['a function', 'create function extra() returns int language sql as $$ select 1 $$', 'FUNCTION public.extra()'],
+    [
+      'a trigger',
+      'create trigger extra before update on lanes for each row execute function suppress_redundant_updates_trigger()',
+      'CREATE TRIGGER extra BEFORE UPDATE ON public.lanes',
+    ],
     [
       'a computed column',
       `alter table lanes add shout text generated always as (upper(name)) stored`,
@@ -173,12 +180,7 @@ describe('schema.sql', () => {
 
   it.each([
     ['view extra', 'create view extra as select 1 as one'],
-    ['function extra', 'create function extra() returns int language sql as $$ select 1 $$'],
     ['type extra', `create type extra as enum ('a')`],
-    [
-      'trigger extra',
-      'create trigger extra before update on lanes for each row execute function suppress_redundant_updates_trigger()',
-    ],
   ])('does not pass over %s in silence', async (what, statement) => {
     const { url, drop } = await changed(statement)
     const name = what.replace('view', 'relation')

@@ -113,10 +113,10 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) =
     const insertUncommitted = (job: NewJob) =>
       openTransaction(
         store,
-        `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms,
+        `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms,
          ttl_seconds, deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at)
-       values ($1, 'default', $2, $3, 'responses', 'm', 'simulated', $4, 5, 1, 1, 1, 'queued', 'rerun', 1, 1, now(), now() + interval '1 day')`,
-        [job.id, job.key, job.fingerprint, job.request],
+       values ($1, 'default', $2, $3, 'responses', 'm', 'simulated', 5, 1, 1, 1, 'queued', 'rerun', 1, 1, now(), now() + interval '1 day')`,
+        [job.id, job.key, job.fingerprint],
       )
 
     it.each(['commit', 'rollback'] as const)('waits for its %s and then attaches or creates', async (how) => {
@@ -138,7 +138,7 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) =
       const mine = submit([newJob(key)])
       await untilBlocked(store)
       await transaction.query(
-        `update jobs set id = $2, fingerprint = $3, state = 'queued', attempt = 0, tries = 0, paid = 0, billed = 0, response = null,
+        `update jobs set id = $2, fingerprint = $3, state = 'queued', attempt = 0, tries = 0, paid = 0, billed = 0,
        response_status = null, answer_attempt = null, completed_at = null, expires_at = null, started_at = null where id = $1`,
         [old, theirs.id, theirs.fingerprint],
       )
@@ -158,13 +158,14 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) =
     })
 
     /** Holds the failed job of a key until the submission has read it and waits for its lock; then changes it. */
-    async function overtaken(columns: Parameters<typeof insertJob>[1], change: string) {
+    async function overtaken(columns: Parameters<typeof insertJob>[1], change: string, more?: string) {
       const key = randomUUID()
       const id = await insertJob(store, { idempotency_key: key, state: 'failed', ...columns })
       const transaction = await openTransaction(store, 'select 1 from jobs where id = $1 for update', [id])
       const submitted = submit([newJob(key)])
       await untilBlocked(store)
       await transaction.query(`update jobs set ${change} where id = $1`, [id])
+      if (more !== undefined) await transaction.query(more, [id])
       await transaction.finish('commit')
       return { id, results: await submitted }
     }
@@ -182,8 +183,13 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (submitOrder) =
     })
 
     it('replays an answer that was adopted while it wanted to run the failed job again', async () => {
-      const answer = `state = 'succeeded', response = 'late', response_status = 200, answer_attempt = 1, error = null`
-      const { id, results } = await overtaken({}, answer)
+      const answer = `state = 'succeeded', response_status = 200, answer_attempt = 1, error = null`
+      const { id, results } = await overtaken(
+        {},
+        answer,
+        `
+        insert into answers (job_id, tenant_id, attempt, response, findable) values ($1, 'default', 1, 'late', false)`,
+      )
       expect(results).toMatchObject([{ kind: 'replayed', job: { id, response: Buffer.from('late') } }])
     })
   })

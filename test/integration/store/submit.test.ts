@@ -84,10 +84,8 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         state: 'queued',
         generation: 1,
         attempt: 0,
-        dispatch: 1,
         metadata: { a: 'b' },
       })
-      expect(row.dispatched_at).toBeInstanceOf(Date)
       expect(await readJobs(store.db, [{ tenantId: job.tenantId, id: job.id }])).toEqual([row])
       expect(await jobRow(store, job.id)).toMatchObject({
         tenant_id: 'default',
@@ -111,20 +109,18 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
       expect(await secondsTo(store, 'deadline_at', job.id, 'created_at')).toBe(100)
     })
 
-    it('is not handed over when the caller does not, or when it is not due', async () => {
-      const closed = newJob(randomUUID(), { dispatch: false })
+    it('is due when it says, and stands in the list of what is queued from then on', async () => {
       const delayed = newJob(randomUUID(), { delaySeconds: 1 })
       const later = newJob(randomUUID(), { runAt: '2100-01-01T00:00:00Z', delaySeconds: 60 })
       const past = newJob(randomUUID(), { runAt: '2000-01-01T00:00:00Z' })
-      const results = await submit([closed, delayed, later, past])
-      expect(results.map(({ job }) => [job.dispatch, job.dispatched_at === null])).toEqual([
-        [0, true],
-        [0, true],
-        [0, true],
-        [1, false],
-      ])
-      expect(results[2]?.job.run_at.toISOString()).toBe('2100-01-01T00:01:00.000Z')
-      expect(results[2]?.job.deadline_at.toISOString()).toBe('2100-01-02T00:01:00.000Z')
+      const results = await submit([delayed, later, past])
+      for (const { job } of results) {
+        const list = await store.query('select * from ready where job_id = $1', [job.id])
+        const { lane, model, priority, run_at } = job
+        expect(list).toMatchObject([{ tenant_id: 'default', lane, model, priority, run_at, reserve_usd: null }])
+      }
+      expect(results[1]?.job.run_at.toISOString()).toBe('2100-01-01T00:01:00.000Z')
+      expect(results[1]?.job.deadline_at.toISOString()).toBe('2100-01-02T00:01:00.000Z')
       expect(await secondsTo(store, 'run_at', delayed.id, 'created_at')).toBe(1)
       // A time that has passed means now: counted from then, the deadline would be over already.
       expect(await secondsTo(store, 'run_at', past.id, 'created_at')).toBe(0)
@@ -172,7 +168,6 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         tries: 5,
         reruns: 4,
         generation: 2,
-        dispatch: 7,
         run_at: inSeconds(-1_000),
         deadline_at: inSeconds(-1),
         deadline_seconds: 500,
@@ -185,19 +180,11 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
         generation: 3,
         attempt: 3,
         tries: 0,
-        dispatch: 8,
         expires_at: null,
       })
-      expect(job.dispatched_at).not.toBeNull()
       expect(await jobRow(store, id)).toMatchObject({ reruns: 0, completed_at: null })
       expect(await secondsTo(store, 'run_at', id)).toBeCloseTo(0, -2)
       expect(await secondsTo(store, 'deadline_at', id, 'run_at')).toBe(500)
-    })
-
-    it('that failed is not handed over where the lane is closed', async () => {
-      const { submission } = await known({ state: 'failed', dispatch: 7 })
-      const { kind, job } = await submitOne({ ...submission, dispatch: false })
-      expect([kind, job.dispatch, job.dispatched_at]).toEqual(['rerun', 7, null])
     })
 
     it.each([
@@ -261,7 +248,6 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
           metadata: { new: '1' },
           max_attempts: 3,
           generation: 1,
-          dispatch: 1,
           flags: [],
         })
         const row = await jobRow(store, job.id)
@@ -286,10 +272,10 @@ describe.each<SubmitOrder>(['insert first', 'look first'])('%s', (order) => {
       expect(await submitOne(submission)).toMatchObject({ kind: 'replayed', job: { id } })
     })
 
-    it('keeps its delay and its lane’s state', async () => {
+    it('keeps its delay', async () => {
       const { submission } = await known({ state: 'failed', expires_at: inSeconds(-1) })
       const { job } = await submitOne({ ...submission, delaySeconds: 60 })
-      expect([job.dispatch, job.dispatched_at]).toEqual([0, null])
+      expect(await secondsTo(store, 'run_at', job.id, 'created_at')).toBe(60)
     })
   })
 

@@ -22,7 +22,9 @@ const kept = { ledgerSeconds: 86_400, batchSeconds: 86_400 }
 beforeEach(async () => {
   await store.ownQuery("set statement_timeout = '30s'")
   await store.query('drop trigger if exists slow on jobs')
-  await store.query('truncate jobs, files, file_parts, batches, batch_lines, stream_chunks')
+  await store.query(
+    'truncate jobs, ready, expiries, job_lists, requests, answers, files, file_parts, batches, batch_lines, stream_chunks',
+  )
 })
 
 const expired = (key: string, bytes: number, secondsAgo = 10): Promise<unknown> =>

@@ -18,7 +18,7 @@ const store = useStore()
 const error = JSON.stringify(jobError('deadline_exceeded'))
 
 beforeEach(async () => {
-  await store.query('truncate jobs, attempts')
+  await store.query('truncate jobs, ready, expiries, job_lists, requests, answers, attempts, open_attempts')
 })
 
 const left = async (): Promise<string[]> =>
@@ -74,7 +74,7 @@ describe('sweepExpired', () => {
       expect(results.every(({ kind }) => kind === 'created')).toBe(true)
       await sweepExpired(store.db, 1_000)
       expect((await left()).toSorted()).toEqual(batch.map(({ id }) => id).toSorted())
-      await store.query('truncate jobs')
+      await store.query('truncate jobs, ready, expiries, job_lists, requests, answers')
     }
   })
 
@@ -91,7 +91,11 @@ describe('sweepExpired', () => {
 })
 
 describe('sweepAttempts', () => {
-  const old = (seconds: number) => ({ billing: 'billed', finished_at: inSeconds(-seconds) })
+  const old = (seconds: number) => ({
+    billing: 'billed',
+    started_at: inSeconds(-seconds - 1),
+    finished_at: inSeconds(-seconds),
+  })
 
   it('deletes what ended longer ago than the retention, and not a second less', async () => {
     await insertAttempt(store, randomUUID(), old(101))

@@ -13,6 +13,7 @@ import { serverRoutes } from './server-state.ts'
 import { spendRoute } from './spend.ts'
 import { submitManyRoute } from './submit-many.ts'
 import { submitRoute } from './submit.ts'
+import { tenantRoutes } from './tenants.ts'
 
 /** Every call of the HTTP surface. */
 export function allRoutes(limits: Config['limits']): ApiRoute[] {
@@ -29,6 +30,7 @@ export function allRoutes(limits: Config['limits']): ApiRoute[] {
     spendRoute,
     eraseRoute,
     ...laneRoutes,
+    ...tenantRoutes,
     ...sdkRoutes(limits),
     ...serverRoutes,
   ]

@@ -1,16 +1,20 @@
-import { listJobs } from '@askonce/store'
+import { listJobs, listWaiting, readLimitUses } from '@askonce/store'
+import type { WaitKind } from '@askonce/core'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import type { Parts } from '../context.ts'
-import { positionOf, readCursor, toCursor } from '../cursor.ts'
+import { positionOf, readCursor, toCursor, type TimePosition } from '../cursor.ts'
 import { jobJson, listJson } from '../job-view.ts'
 import { keyInQuery } from '../query-key.ts'
 import { sendJson, type ApiRoute } from '../route.ts'
 import { jobList } from '../schemas/job.ts'
 import { listQuery, pageSizeOf } from '../schemas/queries.ts'
 
+type Query = z.infer<typeof listQuery>
+
 async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
-  const query = request.query as z.infer<typeof listQuery>
+  const query = request.query as Query
+  if (query.waiting_for !== undefined) return listWaitingFor(parts, request, reply, query.waiting_for)
   const limit = pageSizeOf(query)
   const byKey = query.key_prefix !== undefined
   const rows = await parts.reads.run({ tenantId: request.caller.tenantId, reply }, (db) =>
@@ -33,11 +37,33 @@ async function list(parts: Parts, request: FastifyRequest, reply: FastifyReply):
   return sendJson(
     reply,
     200,
-    listJson(
-      page.map((row) => jobJson(row, parts.lanes)),
-      next,
-    ),
+    listJson(await Promise.all(page.map(async (row) => jobJson(row, await parts.waiting.of(row)))), next),
   )
+}
+
+/** Jobs that wait for one kind of thing, with what was found to be their reason. */
+async function listWaitingFor(
+  parts: Parts,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  kind: WaitKind,
+): Promise<unknown> {
+  const query = request.query as Query
+  const { tenantId } = request.caller
+  // A cursor that is of no list by keys.
+  const after = query.cursor === undefined ? undefined : (readCursor(query.cursor, 'cursor') as TimePosition)
+  const { page, use } = await parts.reads.run({ tenantId, reply }, async (db) => ({
+    use: (await readLimitUses(db, [tenantId]))[0] ?? null,
+    page: await listWaiting(db, {
+      tenantId,
+      kind,
+      createdAfter: query.created_after,
+      limit: pageSizeOf(query),
+      after,
+    }),
+  }))
+  const items = page.jobs.map((row) => jobJson(row, parts.waiting.describe(row, row.cause, use)))
+  return sendJson(reply, 200, listJson(items, page.next === null ? null : toCursor(page.next)))
 }
 
 export const listRoute: ApiRoute = {

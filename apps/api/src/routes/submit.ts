@@ -5,13 +5,15 @@ import type { Parts } from '../context.ts'
 import { sendJob } from '../job-view.ts'
 import { linkTo } from '../paths.ts'
 import { Problem } from '../problem.ts'
-import { useBody } from '../request-body.ts'
 import { refuseSdkHeaders } from '../sdk/request-headers.ts'
 import { headerValues, type ApiRoute } from '../route.ts'
 import { job as jobSchema } from '../schemas/job.ts'
 import { waitQuery } from '../schemas/queries.ts'
-import { isReplayed, logSubmission, reusedKey, withAnswer } from '../submission-answer.ts'
+import { settle } from '../settle.ts'
+import { isReplayed, withAnswer } from '../submission-answer.ts'
 import { waitForJob, waitOf } from '../wait-for-job.ts'
+
+const nativeCall = ['native'] as const
 
 async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const { tenantId, defaults } = request.caller
@@ -19,11 +21,11 @@ async function submit(parts: Parts, request: FastifyRequest, reply: FastifyReply
   const limitMs = waitOf(request, reply)
   const key = parseKey(headerValues(request, 'idempotency-key'))
   if (!key.ok) throw new Problem(key.code, key.detail, { param: 'Idempotency-Key' })
-  const prepared = await useBody(request, (body) => parts.intake.submission({ tenantId, defaults, key: key.key, body }))
-
-  const result = await parts.submissions.submit(prepared.job)
-  logSubmission(parts, request.id, result)
-  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job)
+  const { result } = await settle(parts, request, {
+    callOf: () => nativeCall,
+    key: key.key,
+    prepare: (body) => parts.intake.submission({ tenantId, defaults, key: key.key, body }),
+  })
 
   const { job: accepted } = result
   // Gone while we waited (deleted, or a very short ttl), or Postgres away: that it was accepted stays true all the same.
@@ -66,7 +68,15 @@ export function submitRoute(body: z.ZodType): ApiRoute {
       200: { description: 'The job has ended: with its answer, failed or cancelled', schema: jobSchema },
       202: { description: 'Accepted: queued, running or uncertain', schema: jobSchema },
     },
-    errors: ['idempotency_key_missing', 'idempotency_key_invalid', 'idempotency_key_reused', 'overloaded'],
+    errors: [
+      'idempotency_key_missing',
+      'idempotency_key_invalid',
+      'idempotency_key_reused',
+      'no_price',
+      'rate_limited',
+      'backlog_full',
+      'overloaded',
+    ],
     handle: submit,
   }
 }

@@ -1,4 +1,4 @@
-import { errorRegistry, jobStates, operations, type ErrorCode } from '@askonce/core'
+import { errorRegistry, jobStates, operations, waitKinds, type ErrorCode } from '@askonce/core'
 import { z } from 'zod'
 import { dollars, listOf, tokens, utc } from './common.ts'
 import { jobExample } from './examples.ts'
@@ -35,13 +35,19 @@ export const job = z
     flags: z.array(z.string()).describe('`truncated`, `refused`, …'),
     waiting_for: z
       .strictObject({
-        lane: z.string(),
-        model: z.string().nullable().describe('Null: the whole lane'),
-        reason: z.string(),
-        until: utc.nullable(),
+        kind: z
+          .enum(waitKinds)
+          .describe(
+            '`schedule`: its time has not come; `lane`: its lane, or its model there, is closed; `tenant_limit`, `budget`: its tenant has no more left',
+          ),
+        name: z
+          .string()
+          .describe('The lane; `max_running`, `calls_per_minute` or `tokens_per_minute`; `day` or `month` of a budget'),
+        reason: z.string().describe('In words; of a rerun the code of the error that it comes after'),
+        until: utc.nullable().describe('When it may go by itself; null: nobody knows, or somebody has to do something'),
       })
       .nullable()
-      .describe('Why a queued job does not run: its lane is closed, or its model is paused there'),
+      .describe('Why a queued job does not run; null: it waits for a free place'),
     usage: z.strictObject({
       input_tokens: tokens,
       output_tokens: tokens,

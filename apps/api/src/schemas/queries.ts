@@ -1,4 +1,4 @@
-import { jobStates } from '@askonce/core'
+import { jobStates, waitKinds } from '@askonce/core'
 import { metadata, timestamp } from '@askonce/intake'
 import { z } from 'zod'
 import { maxWaitSeconds } from '../prefer.ts'
@@ -102,7 +102,7 @@ export function pageSizeOf({ limit }: { limit?: string | undefined }): number {
   return limit === undefined ? defaultPageSize : Number(limit)
 }
 
-export const listQuery = z.strictObject({
+const listed = z.strictObject({
   key: z.string(once).optional().describe('The one job with this key'),
   state: z.enum(jobStates, { error: `must be one of ${jobStates.join(', ')}` }).optional(),
   // A plus sign in a query is read as a space.
@@ -122,7 +122,24 @@ export const listQuery = z.strictObject({
     .describe(
       '`maybe`: something was called and may have been billed. `twice`: more than one call was or may have been billed',
     ),
+  waiting_for: z
+    .enum(waitKinds, { error: `must be one of ${waitKinds.join(', ')}` })
+    .optional()
+    .describe(
+      'Queued jobs that wait for this, newest first; goes with `created_after` only. A page looks at 5,000 queued jobs at most: it may be short, or empty, while `has_more` is true',
+    ),
   ...page('Jobs'),
+})
+
+/** What a list of jobs that wait can be narrowed by: it is read from what is queued, which has nothing else. */
+const withWaiting = new Set(['waiting_for', 'created_after', 'limit', 'cursor'])
+
+export const listQuery = listed.superRefine((query, context) => {
+  if (query.waiting_for === undefined) return
+  for (const name of Object.keys(query)) {
+    if (withWaiting.has(name)) continue
+    context.addIssue({ code: 'custom', message: 'does not go together with waiting_for', path: [name] })
+  }
 })
 
 export const attemptsQuery = z.strictObject({

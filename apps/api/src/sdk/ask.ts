@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import { isSettled, type Operation } from '@askonce/core'
-import { checkBody, parseText, type DeliveryOptions, type deliveryOptions, type PreparedCall } from '@askonce/intake'
+import { checkBody, parseText, type DeliveryOptions, type deliveryOptions } from '@askonce/intake'
 import type { JobRow } from '@askonce/store'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -9,15 +9,15 @@ import { sendJob } from '../job-view.ts'
 import { linkTo } from '../paths.ts'
 import { prefersAsync } from '../prefer.ts'
 import { Problem } from '../problem.ts'
-import { useBody } from '../request-body.ts'
 import { headerValues } from '../route.ts'
-import { isReplayed, logSubmission, reusedKey, withAnswer } from '../submission-answer.ts'
+import { settle, type Submission } from '../settle.ts'
+import { isReplayed, withAnswer } from '../submission-answer.ts'
 import { waitForJob } from '../wait-for-job.ts'
 import { chooseKey } from './choose-key.ts'
 import { lastEventId } from './event-ids.ts'
 import { allowSilence } from './idle-timeout.ts'
 import { keptAlive } from './keep-alive.ts'
-import { givenPreviousId } from './previous-response.ts'
+import { givenPreviousId, namesPrevious } from './previous-response.ts'
 import { requestHeaders } from './request-headers.ts'
 import { sendResponse } from './responses.ts'
 import { sendStream } from './send-stream.ts'
@@ -37,10 +37,7 @@ export interface Call {
 /** A call of a stock SDK: attach to the key's job, wait for it, and answer as the provider did. */
 export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyReply, call: Call): Promise<unknown> {
   const after = lastEventId(request)
-  const prepared = await prepare(parts, request, call)
-  const result = await parts.submissions.submit(prepared.job)
-  logSubmission(parts, request.id, result)
-  if (result.kind === 'mismatch') throw await reusedKey(parts, prepared, result.job, 'Idempotency-Key', severalCalls)
+  const { result, wishes } = await settle(parts, request, submissionOf(parts, request, call))
   const { job } = result
   void reply.headers({
     ...jobHeaders(job),
@@ -52,8 +49,8 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
     return sendJob(parts, reply, job, { replayed: isReplayed(result) })
   }
   // Streamed in the background: the stream is followed at once, and again by the id of the response.
-  if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: prepared.wantsUsage })
-  if (prepared.background) return sendResponse(parts, reply, await withAnswer(parts, job))
+  if (job.streamed) return sendStream(parts, request, reply, { job, after, wantsUsage: wishes.wantsUsage })
+  if (wishes.background) return sendResponse(parts, reply, await withAnswer(parts, job))
   allowSilence(request, reply, parts.config.limits.sdkWaitMs)
   const settled = waitForJob(parts, reply, job, parts.config.limits.sdkWaitMs, !isReplayed(result)).then((row) =>
     withAnswer(parts, row ?? job),
@@ -64,21 +61,24 @@ export async function ask(parts: Parts, request: FastifyRequest, reply: FastifyR
   return sendProviderAnswer(parts, reply, await settled)
 }
 
-async function prepare(parts: Parts, request: FastifyRequest, { operation, options }: Call): Promise<PreparedCall> {
+function submissionOf(parts: Parts, request: FastifyRequest, { operation, options }: Call): Submission {
   const { tenantId, defaults } = request.caller
-  const asked = {
-    tenantId,
-    defaults,
-    operation,
-    headers: requestHeaders(request, parts.config.forwardHeaders),
-    options: readOptions(request, options),
+  const headers = requestHeaders(request, parts.config.forwardHeaders)
+  const asked = { tenantId, defaults, operation, headers, options: readOptions(request, options) }
+  const callKey = chooseKey(request)
+  const call = [operation, headers, request.headers['askonce-options'] ?? null]
+  return {
+    // What an earlier response has become, the bytes do not tell.
+    callOf: (body) => (operation === 'responses' && namesPrevious(body) ? null : call),
+    key: callKey,
+    prepare: async (body) => {
+      const previous = operation === 'responses' ? await givenPreviousId(parts, tenantId, body) : null
+      const prepared = await parts.intake.call({ call: { ...asked, previous }, body })
+      prepared.job.key = typeof callKey === 'string' ? callKey : callKey(prepared.job.fingerprint)
+      return prepared
+    },
+    advice: severalCalls,
   }
-  const prepared = await useBody(request, async (body) => {
-    const previous = operation === 'responses' ? await givenPreviousId(parts, tenantId, body) : null
-    return parts.intake.call({ call: { ...asked, previous }, body })
-  })
-  prepared.job.key = chooseKey(request, prepared.job.fingerprint)
-  return prepared
 }
 
 /** Our own members travel in a header: `Askonce-Options: {"on_uncertain":"hold"}`. */

@@ -18,6 +18,7 @@ const anthropicTypes: Partial<Record<ProblemCode, string>> = {
   not_found: 'not_found_error',
   payload_too_large: 'request_too_large',
   rate_limited: 'rate_limit_error',
+  backlog_full: 'rate_limit_error',
   overloaded: 'overloaded_error',
   wait_limit: 'timeout_error',
 }

@@ -34,7 +34,7 @@ async function events(parts: Parts, request: FastifyRequest, reply: FastifyReply
     ending: async () => {
       const row = await parts.jobs.read(job.tenant_id, job.id)
       if (row === null) throw noSuchJob()
-      return joined(['event: job\ndata: ', oneLine(jobJson(row, parts.lanes)), '\n\n'])
+      return joined(['event: job\ndata: ', oneLine(jobJson(row, await parts.waiting.of(row))), '\n\n'])
     },
   })
 }

@@ -1,3 +1,4 @@
+import { tenantName, tenantNameRule } from '@askonce/core'
 import type { ApiKey, Scope } from '@askonce/store'
 import { type Command, InvalidArgumentError } from 'commander'
 import { withDatabase } from '../database.ts'
@@ -60,9 +61,7 @@ interface CreateOptions {
 }
 
 async function create({ tenant, name, scopes: granted, json }: CreateOptions): Promise<void> {
-  if (!/^[a-z0-9][a-z0-9_-]{0,62}$/.test(tenant)) {
-    throw usageError('a tenant has up to 63 of a-z, 0-9, - and _, and begins with a letter or digit')
-  }
+  if (!tenantName.test(tenant)) throw usageError(`a tenant has ${tenantNameRule}`)
   if (name.length < 1 || name.length > 100) throw usageError('a name has 1 to 100 characters')
   const { newApiKey } = await import('@askonce/api')
   const { key, hint, hash } = newApiKey()

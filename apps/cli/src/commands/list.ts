@@ -1,4 +1,4 @@
-import { jobStates } from '@askonce/core'
+import { jobStates, waitKinds, type WaitKind } from '@askonce/core'
 import { type Command, Option } from 'commander'
 import { usageError } from '../errors.ts'
 import type { Job } from '../job.ts'
@@ -15,10 +15,14 @@ interface Options {
   metadata?: Record<string, string>
   maybe?: boolean
   twice?: boolean
+  waitingFor?: WaitKind
   limit: number
   all?: boolean
   json?: boolean
 }
+
+/** It lists what is queued, by nothing else. */
+const withWaitingFor = new Set(['waitingFor', 'limit', 'all', 'json'])
 
 /** `askonce list`. */
 export function addList(program: Command): void {
@@ -33,6 +37,7 @@ export function addList(program: Command): void {
     .option('--metadata <name=value>', 'only jobs with this metadata; repeatable', pair)
     .option('--maybe', 'only jobs that something was called for that may have been billed')
     .option('--twice', 'only jobs that were paid for more than once, or may have been')
+    .addOption(new Option('-w, --waiting-for <what>', 'only queued jobs that wait for this').choices(waitKinds))
     .option('-n, --limit <n>', 'at most so many', integer(1), 20)
     .option('-a, --all', 'all of them')
     .option('--json', 'print JSON')
@@ -42,6 +47,7 @@ export function addList(program: Command): void {
         'askonce list --uncertain',
         'askonce list --state failed --limit 100',
         'askonce list --metadata run=7 --all',
+        'askonce list --waiting-for budget',
         'askonce list --twice --key-prefix nightly/',
         "askonce list --uncertain --all --json | jq -r '.data[].id' | askonce fail -",
       ]),
@@ -54,11 +60,15 @@ async function list(options: Options): Promise<void> {
     throw usageError('--uncertain and --state exclude each other')
   }
   if (options.maybe && options.twice) throw usageError('--maybe and --twice exclude each other')
+  const { waitingFor } = options
+  if (waitingFor !== undefined && Object.keys(options).some((name) => !withWaitingFor.has(name))) {
+    throw usageError('--waiting-for goes with --limit, --all and --json only')
+  }
   const paid = options.maybe ? 'maybe' : options.twice ? 'twice' : undefined
   const state = options.uncertain ? 'uncertain' : options.state
   const limit = options.all ? Number.POSITIVE_INFINITY : options.limit
   const { key, keyPrefix, metadata } = options
-  const filter = { state, key, key_prefix: keyPrefix, paid, metadata: metadataQuery(metadata) }
+  const filter = { state, key, key_prefix: keyPrefix, paid, metadata: metadataQuery(metadata), waiting_for: waitingFor }
   await withClient(async (client) => {
     const { jobs, more } = await collect(readJobs(client, filter, limit))
     if (options.json) return printJson({ object: 'list', data: jobs, has_more: more })

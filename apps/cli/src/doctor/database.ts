@@ -8,6 +8,7 @@ import { checkPooler } from './pooler.ts'
 import { reasonOf } from '../errors.ts'
 import { count, relative, roughly } from '../format.ts'
 import { type Check, ok, problem, warn } from './check.ts'
+import { waitingChecks } from './waiting.ts'
 
 const newestMajor = 18
 /** Processes of one small installation (API, worker, janitor), what they open beside their pools, and BullMQ on Postgres for each lane. */
@@ -150,12 +151,18 @@ async function verdict(name: string, fine: string, assert: () => Promise<void>):
 }
 
 async function contentChecks({ db }: Database, config: Config): Promise<Check[]> {
-  const { readBeats, readLanes, readStatistics } = await import('@askonce/store')
-  const before = new Map((await readBeats(db)).map(({ id, beat }) => [id, beat]))
+  const { countedOfGroup, countWaiting, readBeats, readLanes, readStatistics } = await import('@askonce/store')
+  const before = new Map((await readBeats(db)).beats.map(({ id, beat }) => [id, beat]))
   await sleep(beatWatchMs)
-  const alive = (await readBeats(db)).filter(({ id, beat }) => beat !== before.get(id)).length
+  const alive = (await readBeats(db)).beats.filter(({ id, beat }) => beat !== before.get(id)).length
   const statistics = await readStatistics(db)
-  return [workers(alive), ...(await readLanes(db)).flatMap(lane), backlog(statistics), held(statistics, config)]
+  return [
+    workers(alive),
+    ...(await readLanes(db)).flatMap(lane),
+    ...waitingChecks(await countWaiting(db), countedOfGroup),
+    backlog(statistics),
+    held(statistics, config),
+  ]
 }
 
 function workers(alive: number): Check {

@@ -16,7 +16,7 @@ export function registerRoles(program: Command): void {
     .action(async () => (await import('./separate.ts')).runSeparate('worker'))
   program
     .command('janitor')
-    .description('run the loops: dispatch, reconcile, reclaim, sweep (needs DATABASE_URL; one or more)')
+    .description('run the loops: reclaim, deadlines, batches, sweep (needs DATABASE_URL; one or more)')
     .action(async () => (await import('./separate.ts')).runSeparate('janitor'))
   program
     .command('migrate')

@@ -50,7 +50,11 @@ export async function runStart(): Promise<void> {
     const key = config.bootstrapKey?.reveal() ?? (await keptKey(config.dataDir))
     const metrics = createMetrics()
     const context = {
-      config: { ...config, bootstrapKey: new Secret(key) },
+      config: {
+        ...config,
+        bootstrapKey: new Secret(key),
+        database: { ...config.database, poolSize: roleShare(config) },
+      },
       databaseUrl: base.databaseUrl,
       poolerUrl,
       queue,
@@ -79,6 +83,11 @@ export async function runStart(): Promise<void> {
   }
   refuseToLose(lost)
   say('Stopped. `npm start` goes on where this ended.')
+}
+
+/** The API, the worker and the janitor are one process here, and ASKONCE_DATABASE_POOL is of a process. */
+function roleShare({ database: { poolSize } }: Config): number {
+  return Math.max(2, Math.floor(poolSize / 3))
 }
 
 async function openBase(config: Config): Promise<Base> {

@@ -1,5 +1,6 @@
 import type { Config } from '@askonce/config'
 import { Intake } from '@askonce/intake'
+import { createWorstCase } from '@askonce/providers'
 import type { Waker } from '@askonce/queue'
 import {
   beginEnd,
@@ -18,7 +19,7 @@ import type { Db, LeasedBatch } from '@askonce/store'
 import type { Log } from '@askonce/telemetry'
 import { collect, endLines } from './collect.ts'
 import { leaseMs } from './lease.ts'
-import { submitLines } from './submit-lines.ts'
+import { submitLines, type SubmittedLines } from './submit-lines.ts'
 import { validateSlice } from './validate.ts'
 
 /** Batches that one janitor works on at once. */
@@ -26,6 +27,8 @@ const atOnce = 4
 /** How long one of them may submit or end lines before others get their turn. */
 const sliceMs = 1_000
 const idleMs = 300
+const activeEveryMs = 250
+const idleEveryMs = 5_000
 const failedMs = 1_000
 /** Hints may be lost: so many open lines are looked at in each scan. */
 const scanLines = 2_000
@@ -56,11 +59,17 @@ export class BatchDriver {
 
   constructor(options: BatchDriverOptions) {
     this.options = options
-    this.intake = new Intake(options.config)
+    const { lanes, prices } = options.config
+    this.intake = new Intake(options.config, createWorstCase(lanes, prices))
   }
 
   async close(): Promise<void> {
     await this.intake.close()
+  }
+
+  /** Until the next round. A new batch is said on a channel; while there is none, a round is for what was not heard. */
+  get everyMs(): number {
+    return this.active ? activeEveryMs : idleEveryMs
   }
 
   /** Jobs that have settled, perhaps of a batch. */
@@ -136,17 +145,17 @@ export class BatchDriver {
     }
     const stopAt = performance.now() + sliceMs
     const parts = { db, config, waker }
-    let taken: number | null
+    let step: SubmittedLines
     do {
-      taken = await submitLines(parts, batch)
-      if (taken === null) return idleMs
-    } while (taken > 0 && performance.now() < stopAt)
+      step = await submitLines(parts, batch)
+      if (step === 'lost') return idleMs
+    } while (step === 'more' && performance.now() < stopAt)
     await this.scan(batch.id)
-    if (taken === 0 && (await beginEnd(db, batch, 'completed'))) {
+    if (step === 'none' && (await beginEnd(db, batch, 'completed'))) {
       await this.end(batch)
       return 0
     }
-    return taken > 0 ? 0 : idleMs
+    return step === 'more' ? 0 : idleMs
   }
 
   /** Looks for ended jobs among the next open lines, in turn. */

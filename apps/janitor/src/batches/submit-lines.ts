@@ -1,5 +1,5 @@
 import type { Config } from '@askonce/config'
-import { isTerminal } from '@askonce/core'
+import { errorRegistry, isTerminal, mayMeetLimit } from '@askonce/core'
 import { defaultTtl, deliveryOf, wholeSeconds } from '@askonce/intake'
 import type { Waker } from '@askonce/queue'
 import {
@@ -8,12 +8,22 @@ import {
   openLines,
   readLinesWithJobs,
   readReadyLines,
-  readTenantDefaults,
+  readSubmissionRules,
   submitBatch,
+  submitLimited,
   withBatch,
   writeResults,
 } from '@askonce/store'
-import type { Db, LeasedBatch, NewJob, OpenedLine, ReadyLine, SubmitResult, TenantDefaults } from '@askonce/store'
+import type {
+  Db,
+  LeasedBatch,
+  NewJob,
+  OpenedLine,
+  ReadyLine,
+  RefusedSubmission,
+  SubmitResult,
+  TenantDefaults,
+} from '@askonce/store'
 import { collect } from './collect.ts'
 import { leaseMs } from './lease.ts'
 import { lineErrors, withoutAnswer, type LineError } from './result-lines.ts'
@@ -30,16 +40,23 @@ interface Submission {
   waker: Waker
 }
 
-type Settled = { line: ReadyLine; result: SubmitResult } | { line: ReadyLine; refusal: LineError }
+type Settled =
+  | { line: ReadyLine; result: SubmitResult }
+  | { line: ReadyLine; refusal: LineError }
+  /** Its tenant is at a limit of submissions: the line stays ready. */
+  | { line: ReadyLine; waits: true }
+
+/** `none`: no line is ready. `waits`: some are, and their tenant is at a limit. `lost`: somebody else has the batch. */
+export type SubmittedLines = 'more' | 'waits' | 'none' | 'lost'
 
 /**
  * Submits the next group of lines, as anybody would who has these keys. The results of lines whose job has
- * ended are written at once. Returns how many lines it took; null: somebody else has the batch.
+ * ended are written at once. A line that meets a limit of submissions is tried again later: nobody is there to send it again.
  */
-export async function submitLines(parts: Submission, batch: LeasedBatch): Promise<number | null> {
+export async function submitLines(parts: Submission, batch: LeasedBatch): Promise<SubmittedLines> {
   const { db } = parts
   const lines = await readReadyLines(db, batch.id, groupLines, groupBytes)
-  if (lines.length === 0) return 0
+  if (lines.length === 0) return 'none'
   const settled = await settle(parts, batch, lines)
   const refused = settled.flatMap((item) => ('refusal' in item ? [item] : []))
   const taken = settled.flatMap((item) => ('result' in item ? [item] : []))
@@ -50,7 +67,7 @@ export async function submitLines(parts: Submission, batch: LeasedBatch): Promis
       started: kind === 'created' || kind === 'rerun',
       replayed: kind === 'replayed' && job.state === 'succeeded',
     }))
-    if (!(await openLines(db, batch, opened, leaseMs))) return null
+    if (!(await openLines(db, batch, opened, leaseMs))) return 'lost'
     parts.waker.wake(lanesToWake(taken.map(({ result }) => result)))
     const ended = taken.filter(({ result: { job } }) => isTerminal(job.state))
     await collect(
@@ -60,7 +77,7 @@ export async function submitLines(parts: Submission, batch: LeasedBatch): Promis
     )
   }
   if (refused.length > 0) await refuse(db, batch, refused)
-  return lines.length
+  return settled.some((item) => 'waits' in item) ? 'waits' : 'more'
 }
 
 async function settle(parts: Submission, batch: LeasedBatch, lines: readonly ReadyLine[]): Promise<Settled[]> {
@@ -73,14 +90,13 @@ async function settle(parts: Submission, batch: LeasedBatch, lines: readonly Rea
 async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly ReadyLine[]): Promise<Settled[]> {
   if (lines.length === 0) return []
   // Asked for each group: what somebody sets for the tenant holds for what is submitted from then on.
-  const defaults = await readTenantDefaults(parts.db, batch.tenant_id)
+  const { defaults, limits } = await readSubmissionRules(parts.db, batch.tenant_id)
   const jobs = lines.map((line) => jobOf(parts, batch, defaults, line))
   try {
-    const results = await submitBatch(parts.db, jobs)
-    return lines.map((line, index) => {
-      const result = results[index] as SubmitResult
-      return result.kind === 'mismatch' ? { line, refusal: lineErrors.reused } : { line, result }
-    })
+    const results = jobs.some(({ reserveUsd }) => mayMeetLimit(limits, reserveUsd))
+      ? await submitLimited(parts.db, batch.tenant_id, jobs)
+      : await submitBatch(parts.db, jobs)
+    return lines.map((line, index) => settledLine(line, results[index] as SubmitResult | RefusedSubmission))
   } catch (error) {
     if (!isDataError(error)) throw error
     if (lines.length === 1) {
@@ -93,6 +109,13 @@ async function submitGood(parts: Submission, batch: LeasedBatch, lines: readonly
       ...(await submitGood(parts, batch, lines.slice(middle))),
     ]
   }
+}
+
+function settledLine(line: ReadyLine, result: SubmitResult | RefusedSubmission): Settled {
+  if (result.kind === 'mismatch') return { line, refusal: lineErrors.reused }
+  if (result.kind !== 'refused') return { line, result }
+  const { code, detail: message } = result
+  return errorRegistry[code].retryable ? { line, waits: true } : { line, refusal: { code, message } }
 }
 
 function jobOf(
@@ -108,6 +131,7 @@ function jobOf(
     tenantId: batch.tenant_id,
     key: `${batch.key_prefix}/${line.custom_id}`,
     fingerprint: line.fingerprint,
+    bodyDigest: null,
     operation: batch.operation,
     model: line.model,
     lane: line.lane,
@@ -120,6 +144,8 @@ function jobOf(
       ttl_seconds: Math.min(wholeSeconds(limits.maxTtlMs), Math.max(defaultTtl(limits, defaults), atLeast)),
       deadline_seconds: Math.max(wholeSeconds(limits.defaultDeadlineMs), atLeast),
     }),
+    reserveUsd: line.reserve_usd,
+    reserveTokens: line.reserve_tokens,
   }
 }
 

@@ -182,9 +182,10 @@ async function readLine(
   if (bytes.every((byte) => blanks.has(byte))) return null
   const checked = await intake.line({ kind: lineKind, body: bytes })
   if (checked.ok) {
-    const { fingerprint, model, lane, request, id } = checked.job
+    const { fingerprint, model, lane, request, id: jobId, reserveUsd, reserveTokens } = checked.job
     const { customId } = checked
-    return { line: { line: number, customId, fingerprint, model, lane, request, jobId: id, refusal: null } }
+    const row = { line: number, customId, fingerprint, model, lane, request, jobId, reserveUsd, reserveTokens }
+    return { line: { ...row, refusal: null } }
   }
   // Anthropic's API takes the batch and answers such a request with its error.
   if (kind !== 'anthropic' || checked.customId === null) return { fault: checked.fault }
@@ -193,6 +194,17 @@ async function readLine(
   const { customId } = checked
   const refusal = JSON.stringify({ code, message })
   return {
-    line: { line: number, customId, fingerprint: none, model: '', lane: '', request: none, jobId: uuidv7(), refusal },
+    line: {
+      line: number,
+      customId,
+      fingerprint: none,
+      model: '',
+      lane: '',
+      request: none,
+      jobId: uuidv7(),
+      reserveUsd: null,
+      reserveTokens: null,
+      refusal,
+    },
   }
 }

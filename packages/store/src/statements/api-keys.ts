@@ -1,4 +1,5 @@
 import type { Db, Scope } from '../tables.ts'
+import type { SubmissionLimits } from '@askonce/core'
 import type { TenantDefaults } from './tenants.ts'
 
 export interface ApiKey {
@@ -27,6 +28,8 @@ export interface FoundApiKey extends ApiKey {
   deriveKeys: boolean
   /** What holds for its tenant's submissions that do not say otherwise. */
   defaults: TenantDefaults
+  /** What its tenant's submissions have to be looked at for. */
+  limits: SubmissionLimits
 }
 
 /** The key with this SHA-256, if it has not been revoked. */
@@ -48,13 +51,22 @@ export async function findApiKey(db: Db, keyHash: Buffer): Promise<FoundApiKey |
       't.max_paid_attempts as maxPaidAttempts',
       't.ttl_seconds as ttlSeconds',
       't.timeout_seconds as timeoutSeconds',
+      't.max_queued as maxQueued',
+      't.submissions_per_second as submissionsPerSecond',
+      't.budget_day_usd as budgetDayUsd',
+      't.budget_month_usd as budgetMonthUsd',
     ])
     .where('k.key_hash', '=', keyHash)
     .where('k.revoked_at', 'is', null)
     .executeTakeFirst()
   if (row === undefined) return null
-  const { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds, ...key } = row
-  return { ...key, defaults: { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds } }
+  const { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds, ...rest } = row
+  const { maxQueued, submissionsPerSecond, budgetDayUsd, budgetMonthUsd, ...key } = rest
+  return {
+    ...key,
+    defaults: { onUncertain, maxAttempts, maxPaidAttempts, ttlSeconds, timeoutSeconds },
+    limits: { maxQueued, submissionsPerSecond, budgetDayUsd, budgetMonthUsd },
+  }
 }
 
 export interface NewApiKey {

@@ -1,6 +1,6 @@
 import type { JobError, JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { checked, notExpired } from '../fragments.ts'
+import { checked, notExpired, withAnswer } from '../fragments.ts'
 import { unnest } from '../rows.ts'
 import type { Db } from '../tables.ts'
 import type { LeasedBatch } from './batch-scan.ts'
@@ -16,6 +16,8 @@ export interface ReadyLine {
   request: Buffer
   job_id: string
   refusal: { code: string; message: string } | null
+  reserve_usd: number | null
+  reserve_tokens: number | null
 }
 
 /** The next lines to submit, in order: at most `limit`, with about `maxBytes` of requests, but at least one. */
@@ -27,7 +29,8 @@ export async function readReadyLines(db: Db, batchId: string, limit: number, max
       order by l.line limit ${limit}
     ),
     sized as (select line, sum(size) over (order by line) - size as before from page)
-    select l.line, l.custom_id, l.fingerprint, l.model, l.lane, l.request, l.job_id, l.refusal
+    select l.line, l.custom_id, l.fingerprint, l.model, l.lane, l.request, l.job_id, l.refusal, l.reserve_usd,
+      l.reserve_tokens
     from sized s join batch_lines l on l.batch_id = ${batchId}::uuid and l.line = s.line
     where s.before < ${maxBytes}
     order by l.line
@@ -161,19 +164,21 @@ export async function readLinesWithJobs(
     with found as (
       select
         l.line, l.custom_id, l.state, l.job_id, l.started, l.replayed, j.id as found_job,
-        coalesce(octet_length(j.response), case when j.response_bytes <= ${wholeAnswerBytes} then j.response_bytes end, 0) as size
+        coalesce(octet_length(w.response), case when w.response_bytes <= ${wholeAnswerBytes} then w.response_bytes end, 0) as size
       from batch_lines l
       left join jobs j on j.id = l.job_id and l.state = 'open' and ${notExpired}
+      ${withAnswer}
       where l.batch_id = ${batchId}::uuid and l.line = any(${lines}::integer[]) and l.state <> 'done'
     ),
     sized as (select *, sum(size) over (order by line) - size as before from found)
     select
-      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, j.response_bytes,
-      case when j.response_bytes <= ${wholeAnswerBytes} then (
-        select string_agg(p.body, ''::bytea order by p."position") from answer_pieces p where p.answer = j.response_pieces
-      ) else j.response end as response,
+      s.line, s.custom_id, s.state, s.job_id, s.started, s.replayed, j.owner_batch, j.state as job_state, w.response_bytes,
+      case when w.response_bytes <= ${wholeAnswerBytes} then (
+        select string_agg(p.body, ''::bytea order by p."position") from answer_pieces p where p.answer = w.response_pieces
+      ) else w.response end as response,
       j.response_status, j.provider_request_id, j.error, j.error_response, j.input_tokens, j.output_tokens, j.cost_usd
     from sized s left join jobs j on j.id = s.found_job
+    ${withAnswer}
     where s.before < ${maxBytes}
     order by s.line
   `.execute(db)

@@ -61,6 +61,9 @@ export interface ScannedLine {
   request: Buffer
   jobId: string
   refusal: string | null
+  /** The most that its call can cost, US dollars, and use, tokens; null: unknown. */
+  reserveUsd: number | null
+  reserveTokens: number | null
 }
 
 export interface ScanStep {
@@ -93,8 +96,11 @@ export function recordScan(
     if (owned.length === 0) return null
     if (step.found.length === 0) return []
     const { rows } = await sql<{ line: number }>`
-      insert into batch_lines (batch_id, line, custom_id, fingerprint, model, lane, request, job_id, refusal)
-      select ${id}::uuid, i.line, i.custom_id, i.fingerprint, i.model, i.lane, i.request, i.job_id, i.refusal::jsonb
+      insert into batch_lines (
+        batch_id, line, custom_id, fingerprint, model, lane, request, job_id, refusal, reserve_usd, reserve_tokens
+      )
+      select ${id}::uuid, i.line, i.custom_id, i.fingerprint, i.model, i.lane, i.request, i.job_id, i.refusal::jsonb,
+        i.reserve_usd, i.reserve_tokens
       from ${unnest<ScannedLine>(
         step.found,
         {
@@ -106,6 +112,8 @@ export function recordScan(
           request: ['bytea', (line) => line.request],
           job_id: ['uuid', (line) => line.jobId],
           refusal: ['text', (line) => line.refusal],
+          reserve_usd: ['numeric', (line) => line.reserveUsd],
+          reserve_tokens: ['integer', (line) => line.reserveTokens],
         },
         'i',
       )}

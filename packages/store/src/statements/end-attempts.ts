@@ -4,6 +4,7 @@ import { checked, lockOrder, mayRun, mayRunUnasked } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { type ColumnMap, Rows } from '../rows.ts'
 import type { Db } from '../tables.ts'
+import { settlement } from './settlement.ts'
 
 /** How one attempt ended, decided by the worker; what it does to the job is decided by the row. */
 export interface AttemptEndRecord {
@@ -95,9 +96,11 @@ const deadlineError = sql`jsonb_build_object(
  * 2. `decided` is the twin of `decideEnd` in @askonce/core.
  * 3. `recorded` changes the ledger. Postgres evaluates its condition again on the newest version of the row, so an attempt that
  *    somebody ended meanwhile is left alone, and then so is the job.
- * 4. `changed` applies counts and state. Every column that a CHECK reads comes from `locked`, even where it stays as it is: before
+ * 4. `closed` takes it out of what is open, and `settlement` settles what it had reserved.
+ * 5. `changed` applies counts and state. Every column that a CHECK reads comes from `locked`, even where it stays as it is: before
  *    Postgres finds that a row has a newer version, it checks the constraints of what the older one would become, and old columns
  *    beside new counts may break one (reproduced: a claim, a take-over and a deletion that committed during the wait for the lock).
+ *    `answered` and `expiring` write what goes with a stored answer.
  *
  * A job may appear only once in a batch. An attempt that the ledger does not know is not in the answer.
  */
@@ -134,8 +137,8 @@ export async function reclaimAttempts(
       null::bytea as response, null::uuid as response_pieces, null::integer as response_bytes, null::text as content_type,
       null::text as answer_id, null::bytea as error_response, null::text as error_content_type, '' as flags
     from (
-      select a.job_id, a.attempt from attempts a
-      where a.finished_at is null and not exists (select from workers w where w.id = a.worker_id and not w.dead)
+      select a.job_id, a.attempt from open_attempts a
+      where not exists (select from workers w where w.id = a.worker_id and not w.dead)
       -- Found before they are sorted: the primary key has them in order, but among all that have ended.
       offset 0
     ) a
@@ -164,13 +167,8 @@ const kept = sql.join(
     'uncertain_since',
     'completed_at',
     'expires_at',
-    'response',
-    'response_pieces',
-    'response_bytes',
     'response_status',
-    'response_content_type',
     'provider_request_id',
-    'answer_id',
     'answer_attempt',
     'flags',
     'on_uncertain',
@@ -184,6 +182,10 @@ const kept = sql.join(
   ].map((name) => sql`j.${sql.ref(name)} as ${sql.ref(`was_${name}`)}`),
 )
 
+const answerColumns = sql`
+  job_id, tenant_id, attempt, response, response_pieces, response_bytes, response_content_type, answer_id, findable`
+const answerOfEnd = sql`job_id, tenant_id, attempt, response, response_pieces, response_bytes, content_type, answer_id, findable`
+
 /** The row that the policy is asked about. */
 const after = sql`(select i.was_on_uncertain as on_uncertain, i.was_max_paid_attempts as max_paid_attempts,
     i.was_consented_paid as consented_paid, c.paid) j`
@@ -192,6 +194,8 @@ const mayRunUnaskedAfter = sql`(select ${mayRunUnasked} from ${after})`
 const sameJob = checked(sql`j.id = i.job_id`)
 const sameAttempt = checked(sql`a.job_id = d.job_id and a.attempt = d.attempt`)
 const sameFound = checked(sql`j.id = d.found`)
+/** Whether the answer of the row `j` may be asked for by the provider's id. */
+export const findable = sql`(j.operation = 'responses' or j.metadata is not null)`
 /** Nobody has ended it meanwhile, or only as maybe. */
 const endable = checked(sql`(a.billing is null or (a.billing = 'maybe' and d.billing <> 'maybe' and not d.only_open))`)
 
@@ -215,7 +219,7 @@ async function run(
     ),
     decided as materialized (
       select
-        i.*, a.tenant_id, a.lane, c.paid, c.tries,
+        i.*, a.tenant_id, a.lane, a.worker_id, a.claim, c.paid, c.tries,
         case
           when i.found is null then null
           when i.action = 'answer' then
@@ -244,7 +248,7 @@ async function run(
         case when i.action = 'rerun' and i.was_deadline_at <= now() then ${deadlineError} else i.error::jsonb end as job_error
       from (select * from locked union all select * from gone) i
       cross join lateral (
-        select tenant_id, lane, generation from attempts where job_id = i.job_id and attempt = i.attempt limit 1
+        select tenant_id, lane, generation, worker_id, claim from attempts where job_id = i.job_id and attempt = i.attempt limit 1
       ) a
       cross join lateral (
         select
@@ -263,7 +267,7 @@ async function run(
       where
         a.job_id = any(array(select job_id from decided)) and ${sameAttempt}
         and ${endable}
-      returning d.*
+      returning d.*, a.started_at, a.reserved_usd, a.reserved_tokens
     ),
     changed as (
       update jobs j set
@@ -290,19 +294,40 @@ async function run(
           when d.next = 'failed' then
             now() + make_interval(secs => greatest(d.was_ttl_seconds, case when d.paid > 0 then ${uncertainTtlSeconds}::integer else 0 end))
         end,
-        response = case when d.next = 'succeeded' then d.response else d.was_response end,
-        response_pieces = case when d.next = 'succeeded' then d.response_pieces else d.was_response_pieces end,
-        response_bytes = case when d.next = 'succeeded' then d.response_bytes else d.was_response_bytes end,
         response_status = case when d.next = 'succeeded' then d.provider_status else d.was_response_status end,
-        response_content_type = case when d.next = 'succeeded' then d.content_type else d.was_response_content_type end,
         provider_request_id = case when d.next = 'succeeded' or d.owned then d.provider_request_id else d.was_provider_request_id end,
-        answer_id = case when d.next = 'succeeded' then d.answer_id else d.was_answer_id end,
         answer_attempt = case when d.next = 'succeeded' then d.attempt else d.was_answer_attempt end,
         flags = case when d.next = 'succeeded' then coalesce(string_to_array(nullif(d.flags, ''), ','), '{}') else d.was_flags end
       from recorded d
       where j.id = any(array(select found from recorded)) and ${sameFound}
-      returning d.job_id, d.attempt, d.tenant_id, d.lane, d.next, j.state, j.answer_attempt
-    )
+      returning d.*, j.state, j.answer_attempt, j.expires_at, j.streamed, ${findable} as findable
+    ),
+    answered as (
+      insert into answers (${answerColumns})
+      select ${answerOfEnd} from changed where next = 'succeeded' and not streamed
+    ),
+    -- It may have been named while it was shown.
+    shown as (
+      insert into answers (${answerColumns})
+      select ${answerOfEnd} from changed where next = 'succeeded' and streamed
+      on conflict (job_id) do update set
+        attempt = excluded.attempt, response = excluded.response, response_pieces = excluded.response_pieces, response_bytes = excluded.response_bytes,
+        response_content_type = excluded.response_content_type, answer_id = excluded.answer_id
+    ),
+    expiring as (
+      insert into expiries (expires_at, job_ids)
+      select expires_at, array_agg(job_id) from changed where next = 'succeeded' group by expires_at
+    ),
+    closed as (
+      delete from open_attempts where ctid = any(array(
+        select o.ctid from recorded d
+        cross join lateral (
+          select ctid from open_attempts
+          where worker_id = d.worker_id and claim = d.claim and job_id = d.job_id and attempt = d.attempt limit 1
+        ) o
+      ))
+    ),
+    ${settlement}
     select
       job_id as "jobId", attempt, tenant_id as tenant, lane, false as recorded, null as "movedTo",
       was_state as state, was_answer_attempt as "answerAttempt"

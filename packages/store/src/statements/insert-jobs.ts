@@ -1,5 +1,5 @@
 import type { OnUncertain, Operation } from '@askonce/core'
-import { sql } from 'kysely'
+import { sql, type RawBuilder } from 'kysely'
 import { hot } from '../hot.ts'
 import { Rows, type ColumnMap } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -11,6 +11,11 @@ export interface NewJob {
   tenantId: string
   key: string
   fingerprint: Buffer
+  /**
+   * What the body as it was sent, and all that decides its meaning, hash to, and a byte for what it asks of the answer beside the request. The same
+   * body sent again is known by it without being parsed. Null: it is parsed.
+   */
+  bodyDigest: Buffer | null
   operation: Operation
   model: string
   lane: string
@@ -35,6 +40,9 @@ export interface NewJob {
   runAt: string | null
   /** Added to `runAt` by the database clock. */
   delaySeconds: number
+  /** The most that one call can cost, US dollars, and use, tokens; null: unknown. */
+  reserveUsd: number | null
+  reserveTokens: number | null
 }
 
 export const newJobColumns: ColumnMap<NewJob> = {
@@ -42,6 +50,7 @@ export const newJobColumns: ColumnMap<NewJob> = {
   tenant_id: ['text', (job) => job.tenantId],
   idempotency_key: ['text', (job) => job.key],
   fingerprint: ['bytea', (job) => job.fingerprint],
+  body_digest: ['bytea', (job) => job.bodyDigest],
   operation: ['text', (job) => job.operation],
   model: ['text', (job) => job.model],
   lane: ['text', (job) => job.lane],
@@ -59,6 +68,8 @@ export const newJobColumns: ColumnMap<NewJob> = {
   max_paid_attempts: ['smallint', (job) => job.maxPaidAttempts],
   run_at: ['timestamptz', (job) => job.runAt],
   delay_seconds: ['integer', (job) => job.delaySeconds],
+  reserve_usd: ['numeric', (job) => job.reserveUsd],
+  reserve_tokens: ['integer', (job) => job.reserveTokens],
 }
 
 /**
@@ -67,24 +78,34 @@ export const newJobColumns: ColumnMap<NewJob> = {
  */
 export const newRunAt = sql`greatest(n.run_at, now()) + make_interval(secs => n.delay_seconds)`
 
+/** Stores what the new jobs `n` ask, as far as `made` has their ids. */
+export const insertRequests = (made: RawBuilder<unknown>) => sql`
+  insert into requests (job_id, request, request_headers)
+  select n.id, n.request, n.request_headers::jsonb from n where n.id = any(array(select id from ${made}))`
+
 /**
  * Inserts the jobs whose key has no row; the others are simply not returned. One CTE that also read the winners would not
  * see them: their rows are newer than its snapshot. So the look-up is another statement.
  */
 export async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<JobRow[]> {
   const rows = await hot<DecidedByDatabase>(db, 'insert_jobs')`
+    with n as (select * from ${new Rows(jobs, newJobColumns, 'n')}),
+    made as (
     insert into jobs as j (
-      id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, request_headers, streamed, owner_batch, metadata, priority, timeout_ms,
-      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, state, run_at, deadline_at
+      id, tenant_id, idempotency_key, fingerprint, body_digest, operation, model, lane, streamed, owner_batch, metadata, priority, timeout_ms,
+      ttl_seconds, deadline_seconds, on_uncertain, max_attempts, max_paid_attempts, reserve_usd, reserve_tokens, state, run_at, deadline_at
     )
     select
-      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.operation, n.model, n.lane, n.request, n.request_headers::jsonb, n.streamed, n.owner_batch, n.metadata::jsonb,
-      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts,
+      n.id, n.tenant_id, n.idempotency_key, n.fingerprint, n.body_digest, n.operation, n.model, n.lane, n.streamed, n.owner_batch, n.metadata::jsonb,
+      n.priority, n.timeout_ms, n.ttl_seconds, n.deadline_seconds, n.on_uncertain, n.max_attempts, n.max_paid_attempts, n.reserve_usd, n.reserve_tokens,
       'queued', ${newRunAt}, ${newRunAt} + make_interval(secs => n.deadline_seconds)
-    from ${new Rows(jobs, newJobColumns, 'n')}
+    from n
     order by n.tenant_id, n.idempotency_key collate "C"
     on conflict (tenant_id, idempotency_key) do nothing
     returning id, run_at, deadline_at, created_at
+    ),
+    asked as (${insertRequests(sql`made`)})
+    select * from made
   `
   const jobOf = new Map(jobs.map((job) => [job.id, job]))
   return rows.map((row) => newRow(jobOf.get(row.id) as NewJob, row))
@@ -116,6 +137,8 @@ function newRow(job: NewJob, decided: DecidedByDatabase): JobRow {
     consented_paid: 0,
     run_at: decided.run_at,
     deadline_at: decided.deadline_at,
+    reserve_usd: job.reserveUsd,
+    reserve_tokens: job.reserveTokens,
     response: null,
     response_pieces: null,
     response_bytes: null,

@@ -121,7 +121,8 @@ export async function sweepLargeAnswers(db: Db, limit: number, bytes: number): P
           when a.job_id is not null then now() + interval '10 minutes'
         end as check_again
       from due d
-      left join jobs j on j.id = d.job_id and j.response_pieces = d.id
+      left join answers w on w.job_id = d.job_id and w.response_pieces = d.id
+      left join jobs j on j.id = w.job_id
       left join attempts a on a.job_id = d.job_id and a.attempt = d.attempt and a.finished_at is null
     ),
     kept as (

@@ -51,11 +51,13 @@ export async function readHeldMaybes(
     select
       j.id as "jobId", a.attempt, a.mark, j.tenant_id as tenant, a.lane, a.model,
       extract(epoch from now() - j.uncertain_since)::float8 * 1000 as "heldMs"
-    from jobs j
+    from job_lists l
+    join jobs j on j.id = l.job_id
     join attempts a on a.job_id = j.id
+    join requests r on r.job_id = j.id
     where
-      j.state = 'uncertain' and a.lane = any(${[...lanes]}::text[]) and a.operation = ${operation} and a.billing = 'maybe'
-      and a.mark is not null and position('"store"'::bytea in j.request) > 0
+      l.list = 'uncertain' and j.state = 'uncertain' and a.lane = any(${[...lanes]}::text[]) and a.operation = ${operation} and a.billing = 'maybe'
+      and a.mark is not null and position('"store"'::bytea in r.request) > 0
       and (j.id, a.attempt) > (${after.jobId}::uuid, ${after.attempt}::integer)
     order by j.id, a.attempt
     limit ${limit}

@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { checked, changedJobColumns, lockOrder } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { expiryAfter } from './run-again.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -18,7 +18,7 @@ export async function disownJobs(db: Db, ids: readonly string[]): Promise<JobRow
       for update
     )
     update jobs j set owner_batch = null where j.id = any(array(select id from unfinished))
-    returning ${jobColumnsWithoutResponse}
+    returning ${changedJobColumns}
   `
   return rows
 }

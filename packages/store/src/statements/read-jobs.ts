@@ -3,11 +3,12 @@ import { sql, type RawBuilder } from 'kysely'
 import {
   checked,
   jobColumns,
-  jobColumnsWithoutResponse,
+  jobColumnsWithoutBytes,
   jobColumnsWithSmallAnswer,
   mayRunUnasked,
   notExpired,
   prefixRange,
+  withAnswer,
 } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
@@ -16,6 +17,8 @@ import type { Db, JobRow } from '../tables.ts'
 export interface KeyRow extends JobRow {
   expired: boolean
   may_run_unasked: boolean
+  /** See `NewJob`. */
+  body_digest: Buffer | null
 }
 
 /**
@@ -24,11 +27,12 @@ export interface KeyRow extends JobRow {
  */
 export async function readByKeys(db: Db, tenantIds: readonly string[], keys: readonly string[]): Promise<KeyRow[]> {
   const rows = await hot<KeyRow>(db, 'read_by_keys')`
-    select ${jobColumnsWithSmallAnswer}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked
+    select ${jobColumnsWithSmallAnswer}, not ${notExpired} as expired, ${mayRunUnasked} as may_run_unasked, j.body_digest
     from unnest(${tenantIds}::text[], ${keys}::text[]) as k (tenant_id, idempotency_key)
     cross join lateral (
       select * from jobs where tenant_id = k.tenant_id and idempotency_key = k.idempotency_key limit 1
     ) j
+    ${withAnswer}
   `
   return rows
 }
@@ -70,6 +74,7 @@ export async function readJobs(db: Db, refs: readonly JobRef[]): Promise<JobRow[
     cross join lateral (
       select * from jobs j where j.id = k.id and ${ownTenant} and ${notExpired} limit 1
     ) j
+    ${withAnswer}
   `
   return rows
 }
@@ -91,11 +96,12 @@ export type AnswerRow = Pick<
 export async function readAnswers(db: Db, refs: readonly JobRef[]): Promise<AnswerRow[]> {
   const rows = await hot<AnswerRow>(db, 'read_answers')`
     select
-      j.id, j.tenant_id, j.state, j.response, j.response_bytes, j.response_pieces, j.response_status, j.response_content_type
+      j.id, j.tenant_id, j.state, w.response, w.response_bytes, w.response_pieces, j.response_status, w.response_content_type
     from ${referred(refs)}
     cross join lateral (
       select * from jobs j where j.id = k.id and ${ownTenant} and ${notExpired} limit 1
     ) j
+    ${withAnswer}
   `
   return rows
 }
@@ -118,9 +124,10 @@ export async function readRequest(
 ): Promise<{ operation: string; request: Buffer; request_headers: RequestHeaders | null } | null> {
   const row = await db
     .selectFrom('jobs')
-    .select(['operation', 'request', 'request_headers'])
-    .where('id', '=', id)
-    .where('tenant_id', '=', tenantId)
+    .innerJoin('requests', 'requests.job_id', 'jobs.id')
+    .select(['jobs.operation', 'requests.request', 'requests.request_headers'])
+    .where('jobs.id', '=', id)
+    .where('jobs.tenant_id', '=', tenantId)
     .executeTakeFirst()
   return row ?? null
 }
@@ -152,10 +159,32 @@ export interface ListedJob extends JobRow {
 const ownMetadata = (tenant: RawBuilder<unknown>, metadata: RawBuilder<unknown>) =>
   sql`jsonb_set('{}', array[${tenant}], ${metadata})`
 
-/** As the indexes jobs_maybe_paid and jobs_paid_twice have it. */
+/** Twin of `lists_of` in migrations/0001_init.sql, where the list is not what is gone through. */
 const paidHow = {
   maybe: sql`j.paid - j.billed > (case when j.state = 'running' then 1 else 0 end)`,
   twice: sql`j.paid > (case when j.state = 'running' then 2 else 1 end)`,
+}
+const lists = { maybe: 'maybe_paid', twice: 'paid_twice' } as const
+
+/**
+ * Where a list that is asked for by state or by money begins: with the entries of its jobs, in their order, so that it reads what it finds and
+ * not all that the tenant has. Null: in the jobs themselves, most of which have succeeded.
+ */
+function entriesOf({ tenantId, key, state, metadata, keyPrefix, paid }: ListFilter): RawBuilder<unknown> | null {
+  // Found by indexes of their own.
+  if (key !== undefined || metadata !== undefined || keyPrefix !== undefined) return null
+  if (paid !== undefined) {
+    return sql`(select created_at, job_id from job_lists where list = ${lists[paid]} and tenant_id = ${tenantId})`
+  }
+  if (state === 'queued') return sql`(select created_at, job_id from ready where tenant_id = ${tenantId})`
+  if (state === 'running') {
+    return sql`(
+      select j.created_at, j.id as job_id from (select distinct job_id from open_attempts where tenant_id = ${tenantId}) o
+      cross join lateral (select id, created_at from jobs where id = o.job_id limit 1) j
+    )`
+  }
+  if (state === undefined || state === 'succeeded') return null
+  return sql`(select created_at, job_id from job_lists where list = ${state} and tenant_id = ${tenantId})`
 }
 
 /**
@@ -163,14 +192,12 @@ const paidHow = {
  * bytes only when asked for one key.
  */
 export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]> {
-  const { tenantId, key, state, createdAfter, createdBefore, metadata, keyPrefix, paid, limit, after } = filter
+  const { tenantId, key, state, createdAfter, createdBefore, metadata, keyPrefix, paid, after } = filter
   const conditions = [
     sql`j.tenant_id = ${tenantId}`,
     notExpired,
     ...(key === undefined ? [] : [sql`j.idempotency_key = ${key}`]),
-    ...(state === undefined
-      ? []
-      : [state === 'succeeded' ? sql`j.state = 'succeeded'` : sql`nullif(j.state, 'succeeded') = ${state}`]),
+    ...(state === undefined ? [] : [sql`j.state = ${state}`]),
     ...(createdAfter === undefined ? [] : [sql`j.created_at > ${createdAfter}::timestamptz`]),
     ...(createdBefore === undefined ? [] : [sql`j.created_at < ${createdBefore}::timestamptz`]),
     ...(metadata === undefined
@@ -193,11 +220,28 @@ export async function listJobs(db: Db, filter: ListFilter): Promise<ListedJob[]>
     metadata === undefined ? sql`j.created_at desc, j.id desc` : sql`j.created_at + interval '0' desc, j.id desc`
   const order = keyPrefix === undefined ? newestFirst : sql`j.idempotency_key`
   const { rows } = await sql<ListedJob>`
-    select ${key === undefined ? jobColumnsWithoutResponse : jobColumns}, j.created_at::text as cursor_at
-    from jobs j
-    where ${sql.join(conditions, sql` and `)}
+    select ${key === undefined ? jobColumnsWithoutBytes : jobColumns}, j.created_at::text as cursor_at
+    from (${foundBy(filter, sql`where ${sql.join(conditions, sql` and `)}`, order)}) j
+    ${withAnswer}
     order by ${order}
-    limit ${limit}
   `.execute(db)
   return rows
+}
+
+function foundBy(filter: ListFilter, where: RawBuilder<unknown>, order: RawBuilder<unknown>): RawBuilder<unknown> {
+  const { createdAfter, createdBefore, after, limit } = filter
+  const entries = entriesOf(filter)
+  if (entries === null) return sql`select j.* from jobs j ${where} order by ${order} limit ${limit}`
+  const span = [
+    ...(createdAfter === undefined ? [] : [sql`e.created_at > ${createdAfter}::timestamptz`]),
+    ...(createdBefore === undefined ? [] : [sql`e.created_at < ${createdBefore}::timestamptz`]),
+    ...(after === undefined || 'key' in after
+      ? []
+      : [sql`(e.created_at, e.job_id) < (${after.createdAt}::timestamptz, ${after.id}::uuid)`]),
+  ]
+  return sql`
+    select j.* from ${entries} e
+    cross join lateral (select * from jobs where id = e.job_id limit 1) j
+    ${where} ${span.length === 0 ? sql`` : sql`and ${sql.join(span, sql` and `)}`}
+    order by e.created_at desc, e.job_id desc limit ${limit}`
 }

@@ -1,6 +1,6 @@
 import type { DecisionAction } from '@askonce/core'
 import { sql, type RawBuilder } from 'kysely'
-import { checked, jobColumnsWithoutResponse, lockOrder, mayRunUnasked, notExpired } from '../fragments.ts'
+import { checked, changedJobColumns, lockOrder, mayRunUnasked, notExpired } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
@@ -49,7 +49,7 @@ export async function rerunFailed(db: Db, items: readonly Resubmission[]): Promi
     )
     update jobs j set ${runOnRequest}, owner_batch = t.owner_batch from t
     where j.id = any(array(select id from t)) and ${checked(sql`j.id = t.id`)}
-    returning ${jobColumnsWithoutResponse}
+    returning ${changedJobColumns}
   `
   return rows
 }
@@ -126,7 +126,7 @@ async function change(
       update jobs j set ${set}, owner_batch = null -- a person's decision
       from picked t
       where j.id = t.id and t.allowed
-      returning ${jobColumnsWithoutResponse}
+      returning ${changedJobColumns}
     ),
     noted as (
       insert into decisions (

@@ -12,19 +12,25 @@ export interface Statistics {
   openAttempts: number
 }
 
-/** Gauges for /metrics. Counts walk partial indexes; the succeeded rows, most of the table, are never counted. */
+/** Gauges for /metrics. Counts walk the lists of exceptions and what is queued or open; the succeeded rows, most of the table, are never counted. */
 export async function readStatistics(db: Db): Promise<Statistics> {
   const [states, gauges] = await Promise.all([
     sql<{ state: JobState; count: number }>`
-      select state, count(*) as count from jobs where nullif(state, 'succeeded') is not null group by state
+      select list as state, count(*) as count from job_lists where list in ('failed', 'cancelled', 'uncertain') group by list
+      union all
+      select 'queued', count(*) from ready
+      union all
+      select 'running', count(*) from open_attempts o
+      cross join lateral (select state, attempt from jobs where id = o.job_id limit 1) j
+      where j.state = 'running' and j.attempt = o.attempt
     `.execute(db),
     sql<{ rows: number; queued: number; uncertain: number; workers: number; open: number }>`
       select
         greatest((select reltuples from pg_class where oid = 'jobs'::regclass), 0)::float8 as rows,
         coalesce(extract(epoch from now() - (select min(run_at) from ready where run_at <= now())), 0)::float8 as queued,
-        coalesce(extract(epoch from now() - (select min(uncertain_since) from jobs where state = 'uncertain')), 0)::float8 as uncertain,
+        coalesce(extract(epoch from now() - (select min(since) from job_lists where list = 'uncertain')), 0)::float8 as uncertain,
         (select count(*) from workers where not dead) as workers,
-        (select count(*) from attempts where finished_at is null) as open
+        (select count(*) from open_attempts) as open
     `.execute(db),
   ])
   const counted = new Map(states.rows.map(({ state, count }) => [state, count]))

@@ -1,11 +1,12 @@
 import type { JobState } from '@askonce/core'
 import { sql } from 'kysely'
-import { checked, lockOrder, notExpired } from '../fragments.ts'
+import { checked, lockOrder, notExpired, withAnswer } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import { payloadsOf, streamsChannel } from '../session.ts'
 import type { Db } from '../tables.ts'
 import { pieceBytes } from './large-answers.ts'
+import { findable } from './end-attempts.ts'
 import { sweepBytes, swept, type SweptRows } from './sweep.ts'
 
 /** A piece of an open attempt's stream. */
@@ -47,14 +48,14 @@ export async function appendStreamChunks(db: Db, chunks: readonly StreamChunk[])
   `
 }
 
-/** Notes the provider's id of an answer that begins to show, while its attempt is the one that runs. */
+/** Notes the provider's id of an answer that begins to show, while its attempt is the one that runs: the row is locked until it is there. */
 export async function nameAnswers(
   db: Db,
   names: readonly { jobId: string; attempt: number; answerId: string }[],
 ): Promise<void> {
   await hot(db, 'name_answers')`
     with named as (
-      select j.id, n.answer_id
+      select j.id, j.tenant_id, n.answer_id, ${findable} as findable
       from jobs j, ${new Rows<(typeof names)[number]>(
         names,
         {
@@ -65,12 +66,13 @@ export async function nameAnswers(
         'n',
       )}
       where j.id = any(${names.map(({ jobId }) => jobId)}::uuid[])
-        and ${checked(sql`j.id = n.job_id and j.attempt = n.attempt and j.state = 'running'`)}
+        and ${checked(sql`j.id = n.job_id and j.attempt = n.attempt and j.state = 'running' and j.streamed`)}
       ${lockOrder}
       for update of j
     )
-    update jobs j set answer_id = named.answer_id from named
-    where j.id = any(array(select id from named)) and ${checked(sql`j.id = named.id and j.state = 'running'`)}
+    insert into answers (job_id, tenant_id, answer_id, findable)
+    select id, tenant_id, answer_id, findable from named
+    on conflict (job_id) do update set answer_id = excluded.answer_id
   `
 }
 
@@ -122,13 +124,13 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     contentType: string | null
   }>(db, 'read_streams')`
     select
-      i.n, j.state, s.attempt, j.response_content_type as "contentType",
+      i.n, j.state, s.attempt, w.response_content_type as "contentType",
       case
         when j.state <> 'succeeded' then c.bytes
-        when j.response_bytes is null then substring(j.response from p.start + 1 for ${bytesOfPage})
+        when w.response_bytes is null then substring(w.response from p.start + 1 for ${bytesOfPage})
         else l.bytes
       end as bytes,
-      case when j.state = 'succeeded' then coalesce(j.response_bytes, octet_length(j.response)) end as length
+      case when j.state = 'succeeded' then coalesce(w.response_bytes, octet_length(w.response)) end as length
     from ${new Rows<StreamCursor & { n: number }>(
       cursors.map((cursor, n) => Object.assign({ n }, cursor)),
       {
@@ -143,6 +145,7 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     left join lateral (
       select * from jobs j where j.id = i.job_id and ${checked(sql`j.tenant_id = i.tenant_id`)} and ${notExpired} limit 1
     ) j on true
+    ${withAnswer}
     cross join lateral (select coalesce(j.answer_attempt, j.attempt) as attempt) s
     cross join lateral (select case when i.attempt is null or i.attempt = s.attempt then i.position else 0 end as start) p
     left join lateral (
@@ -163,9 +166,9 @@ export async function readStreams(db: Db, cursors: readonly StreamCursor[]): Pro
     left join lateral (
       select substring(k.body from p.start % ${pieceBytes}::integer + 1 for ${bytesOfPage}) as bytes
       from answer_pieces k
-      where k.answer = j.response_pieces and k."position" = p.start - p.start % ${pieceBytes}::integer
+      where k.answer = w.response_pieces and k."position" = p.start - p.start % ${pieceBytes}::integer
       limit 1
-    ) l on j.response_pieces is not null
+    ) l on w.response_pieces is not null
     order by i.n
   `
   return rows.map(({ state, attempt, bytes, length, contentType }) => ({

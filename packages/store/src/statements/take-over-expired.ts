@@ -1,10 +1,10 @@
 import { simulatedLane } from '@askonce/core'
 import { sql } from 'kysely'
-import { checked, jobColumnsWithoutResponse, lockOrder } from '../fragments.ts'
+import { changedJobColumns, checked, lockOrder } from '../fragments.ts'
 import { hot } from '../hot.ts'
 import { Rows } from '../rows.ts'
 import type { Db, JobRow } from '../tables.ts'
-import { newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
+import { insertRequests, newJobColumns, newRunAt, type NewJob } from './insert-jobs.ts'
 
 /**
  * Whether the answer to the row `j` is, or will be, a made-up one, although the same request `n` now goes to a real provider: the
@@ -45,21 +45,25 @@ export async function takeOverExpired(db: Db, jobs: readonly NewJob[]): Promise<
       where j.id = any(array(select id from known)) and ${checked(sql`(j.expires_at <= now() or ${madeUp})`)}
       ${lockOrder}
       for update
-    )
+    ),
+    made as (
     update jobs j set
-      id = n.id, fingerprint = n.fingerprint, operation = n.operation, model = n.model, lane = n.lane, request = n.request,
-      request_headers = n.request_headers::jsonb, streamed = n.streamed, owner_batch = n.owner_batch, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
+      id = n.id, fingerprint = n.fingerprint, body_digest = n.body_digest, operation = n.operation, model = n.model, lane = n.lane,
+      streamed = n.streamed, owner_batch = n.owner_batch, metadata = n.metadata::jsonb, priority = n.priority, timeout_ms = n.timeout_ms, ttl_seconds = n.ttl_seconds,
       deadline_seconds = n.deadline_seconds, on_uncertain = n.on_uncertain, max_attempts = n.max_attempts,
-      max_paid_attempts = n.max_paid_attempts, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
+      max_paid_attempts = n.max_paid_attempts, reserve_usd = n.reserve_usd, reserve_tokens = n.reserve_tokens, state = 'queued', generation = 1, attempt = 0, tries = 0, paid = 0, billed = 0,
       consented_paid = 0, reruns = 0, run_at = ${newRunAt},
       deadline_at = ${newRunAt} + make_interval(secs => n.deadline_seconds),
-      response = null, response_pieces = null, response_bytes = null, response_status = null, response_content_type = null, flags = '{}', answer_attempt = null,
-      provider_request_id = null, answer_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
+      response_status = null, flags = '{}', answer_attempt = null,
+      provider_request_id = null, error = null, error_response = null, error_content_type = null, input_tokens = null, output_tokens = null, cost_usd = null, created_at = now(),
       started_at = null, uncertain_since = null, completed_at = null, expires_at = null
     from expired e
     join n on n.tenant_id = e.tenant_id and n.idempotency_key = e.idempotency_key
     where j.id = any(array(select old_id from expired)) and ${checked(sql`j.id = e.old_id`)}
-    returning ${jobColumnsWithoutResponse}
+    returning ${changedJobColumns}
+    ),
+    asked as (${insertRequests(sql`made`)})
+    select * from made
   `
   return rows
 }

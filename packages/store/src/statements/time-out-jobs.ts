@@ -2,9 +2,6 @@ import { sql } from 'kysely'
 import { expiryAfter } from './run-again.ts'
 import type { Db } from '../tables.ts'
 
-/** What the index jobs_deadline holds. */
-const queuedUntil = sql`(case when state = 'queued' then deadline_at end)`
-
 /** Fails queued jobs past their deadline, at most `limit`; returns their ids. */
 export async function failOverdue(
   db: Db,
@@ -14,8 +11,12 @@ export async function failOverdue(
 ): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     with overdue as (
-      select id from jobs where ${queuedUntil} <= now() order by ${queuedUntil} limit ${limit}
-      for update skip locked
+      select j.id from ready r
+      cross join lateral (
+        select id from jobs where id = r.job_id and state = 'queued' and deadline_at <= now() limit 1 for update skip locked
+      ) j
+      where r.deadline_at <= now()
+      order by r.deadline_at limit ${limit}
     )
     update jobs j set
       state = 'failed', error = ${error}::jsonb, completed_at = now(), expires_at = ${expiryAfter(uncertainTtlSeconds)}
@@ -35,10 +36,12 @@ export async function failForgotten(
 ): Promise<string[]> {
   const { rows } = await sql<{ id: string }>`
     with forgotten as (
-      select id from jobs
-      where state = 'uncertain' and uncertain_since <= now() - make_interval(secs => ${uncertainTtlSeconds}::integer)
-      order by uncertain_since limit ${limit}
-      for update skip locked
+      select j.id from job_lists l
+      cross join lateral (
+        select id from jobs where id = l.job_id and state = 'uncertain' and uncertain_since = l.since limit 1 for update skip locked
+      ) j
+      where l.list = 'uncertain' and l.since <= now() - make_interval(secs => ${uncertainTtlSeconds}::integer)
+      order by l.since limit ${limit}
     )
     update jobs j set
       state = 'failed', error = ${error}::jsonb, uncertain_since = null, completed_at = now(),

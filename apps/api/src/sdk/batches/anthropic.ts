@@ -78,6 +78,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
       }),
     )
     if (batch === null) throw new Problem('unavailable', 'The upload was given up. Send it again.')
+    parts.announce('batches', [batch.id])
     return await sendJson(reply, 200, batchView(parts, batch, request))
   } catch (error) {
     // A client that is cut off while it sends does not read the answer.

@@ -77,6 +77,7 @@ async function create(parts: Parts, request: FastifyRequest, reply: FastifyReply
     }),
   )
   if (batch === null) throw noSuchFile()
+  parts.announce('batches', [batch.id])
   return sendJson(reply, 200, batchView(batch))
 }
 
