@@ -80,8 +80,6 @@ export class Teams {
         [tenant, apiKey],
       )
     }
-    // To be removed with the merge that lets a submission compute the most that its call can cost: until then no insert names the column.
-    await sql(`alter table jobs alter column reserve_usd set default ${dollarsPerCall}`)
   }
 
   /** Raises the budget every few seconds, until `signal` aborts. While Postgres is away it stays as it is. */

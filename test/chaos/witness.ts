@@ -29,8 +29,8 @@ const consentsByKey = `
 
 const allJobs = `
   select idempotency_key as key, id, state, paid, tries, max_attempts as "maxAttempts",
-         encode(sha256(response), 'hex') as sha
-  from jobs`
+         encode(sha256(a.response), 'hex') as sha
+  from jobs j left join answers a on a.job_id = j.id`
 
 /** Collects what the independent sources say. */
 export class Witness {
