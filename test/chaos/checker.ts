@@ -1,3 +1,4 @@
+import { beyondLimits, type TenantEvidence } from './limits.ts'
 import type { Entry, Policy } from './record.ts'
 
 /** A row of `jobs`, as far as the checker compares it. */
@@ -29,6 +30,8 @@ export interface Evidence {
   consents: ReadonlyMap<string, number> | null
   /** Null while the run goes on: then nothing can be said yet about what is lost or held. */
   jobs: ReadonlyMap<string, JobEvidence> | null
+  /** Those that have limits. */
+  tenants: readonly TenantEvidence[]
 }
 
 /** One key, as those who asked know it. */
@@ -70,9 +73,17 @@ export class Book {
 }
 
 export interface Finding {
-  promise: 'lost' | 'two answers' | 'missing in the ledger' | 'beyond the budget' | 'held without cause'
+  promise:
+    | 'lost'
+    | 'two answers'
+    | 'missing in the ledger'
+    | 'beyond the budget'
+    | 'held without cause'
+    | 'beyond a limit'
+    | 'beyond a budget of dollars'
+  /** A key; of limits and budgets of dollars, the tenant. */
   key: string
-  /** For the last two: how many calls. */
+  /** How many calls, or dollars, where it is about them. */
   count: number
   what: string
 }
@@ -85,7 +96,7 @@ const ended = new Set(['succeeded', 'failed', 'cancelled', 'uncertain'])
  * It does not look at keys that were asked for and never accepted beyond what they cost: whether they exist is open.
  */
 export function check(evidence: Evidence): Finding[] {
-  const { asked, calls, ledger, consents, jobs } = evidence
+  const { asked, calls, ledger, consents, jobs, tenants } = evidence
   const findings: Finding[] = []
   const find = (promise: Finding['promise'], key: string, what: string, count = 1): void => {
     findings.push({ promise, key, what, count })
@@ -108,6 +119,11 @@ export function check(evidence: Evidence): Finding[] {
     const carriedOut = consents === null ? Infinity : (consents.get(key) ?? 0)
     const allowed = known === undefined ? 0 : unaskedBudget(known) + Math.min(known.consents, carriedOut)
     if (made > allowed) find('beyond the budget', key, `${made} calls, ${allowed} allowed`, made - allowed)
+  }
+  for (const tenant of tenants) {
+    for (const { kind, what, count } of beyondLimits(tenant)) {
+      find(kind === 'calls' ? 'beyond a limit' : 'beyond a budget of dollars', tenant.tenant, what, count)
+    }
   }
   return findings
 }
@@ -139,8 +155,8 @@ function heldWithoutCause({ policy, maxPaid }: AskedKey, { paid, tries, maxAttem
   return null
 }
 
-/** Keys with a finding of one kind, and the calls that they stand for. */
-export function tally(findings: readonly Finding[], promise: Finding['promise']): { keys: number; calls: number } {
+/** Keys with a finding of one kind, and the calls, or dollars, that they stand for. */
+export function tally(findings: readonly Finding[], promise: Finding['promise']): { keys: number; count: number } {
   const those = findings.filter((finding) => finding.promise === promise)
-  return { keys: those.length, calls: those.reduce((sum, { count }) => sum + count, 0) }
+  return { keys: those.length, count: those.reduce((sum, { count }) => sum + count, 0) }
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { maxTokens, model } from './tenants.ts'
 import { answerSha, type Entry, type Policy, type RecordFile } from './record.ts'
 
 /** A job as the API shows it, as far as it matters here. */
@@ -112,7 +113,12 @@ export class Client {
     return {
       operation: 'chat.completions',
       // `user` is the upstream's name for the key, under which it counts.
-      request: { model: 'gpt-chaos', user: key, messages: [{ role: 'user', content: `the question of ${key}` }] },
+      request: {
+        model,
+        user: key,
+        max_tokens: maxTokens,
+        messages: [{ role: 'user', content: `the question of ${key}` }],
+      },
       on_uncertain: policy,
       max_paid_attempts: maxPaid,
       timeout_seconds: this.options.callTimeoutSeconds,

@@ -4,6 +4,7 @@ import {
   finish,
   freePorts,
   makeDirectory,
+  producerCount,
   providerEnv,
   query,
   removeDirectory,
@@ -14,6 +15,7 @@ import {
 } from './fleet.ts'
 import { untilReady, type FleetOptions } from './server-fleet.ts'
 import { Supervised } from './supervised.ts'
+import { Teams, writePrices } from './tenants.ts'
 
 /** `askonce start`: everything in one process, with its own Postgres beside it, and no Redis. */
 export interface EmbeddedFleet extends Fleet {
@@ -30,6 +32,7 @@ export async function startEmbeddedFleet({ seed, rate, latencyMs, settleMs }: Fl
   const [port = 0] = await freePorts(1)
   const env = {
     ...providerEnv(upstream),
+    ASKONCE_CONFIG: writePrices(directory),
     PORT: String(port),
     ASKONCE_DATA_DIR: dataDir,
     ASKONCE_DRAIN_SECONDS: '10',
@@ -37,7 +40,10 @@ export async function startEmbeddedFleet({ seed, rate, latencyMs, settleMs }: Fl
   const program = new Supervised('askonce start', () => spawnRole('start', env))
   const addresses = [`http://127.0.0.1:${port}`]
   await untilReady(addresses)
-  const { producers, records } = startProducers({ directory, addresses, seed, rate, count: 2, settleMs })
+  const sql: EmbeddedFleet['sql'] = async (text, values) => query(urlOf(dataDir), text, values)
+  const teams = new Teams(rate / producerCount)
+  await teams.create(sql)
+  const { producers, records } = startProducers({ directory, addresses, seed, rate, teams, settleMs })
   const clusterDir = join(dataDir, 'postgres')
   return {
     form: 'embedded',
@@ -46,10 +52,11 @@ export async function startEmbeddedFleet({ seed, rate, latencyMs, settleMs }: Fl
     producers,
     records,
     upstream,
+    teams,
     program,
     postgresPids: () => serverProcesses(clusterDir),
     processes: () => [program, ...producers],
-    sql: async (text, values) => query(urlOf(dataDir), text, values),
+    sql,
     finishProducers: () => finish(producers, settleMs),
     async stop() {
       await Promise.all(producers.map((producer) => producer.stop(0)))

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openaiError } from '@askonce/testkit'
-import { leaseMs, type Fleet } from './fleet.ts'
+import type { Fleet } from './fleet.ts'
 import type { Supervised } from './supervised.ts'
+import { leaseMs } from './timing.ts'
 
 /** One fault as the seed decided it. */
 export interface Planned {

@@ -3,15 +3,16 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from '@askonce/embedded'
-import { spawnNode, type Child } from '@askonce/testkit'
+import { spawnNode, type Child, type LogLine } from '@askonce/testkit'
 import pg from 'pg'
 import { Supervised } from './supervised.ts'
+import type { Teams } from './tenants.ts'
 
 export const apiKey = 'chaos-key-0123456789'
 /** Of a call to the provider: longer than any fault, so that a worker that thaws still takes the answer that came meanwhile. */
 export const callTimeoutSeconds = 12
-/** The default of ASKONCE_LEASE_SECONDS. */
-export const leaseMs = 6_000
+/** Each submits as many new keys as the others. */
+export const producerCount = 4
 
 const askonce = new URL('../../apps/cli/bin/askonce.js', import.meta.url).pathname
 const upstreamMain = new URL('../../packages/testkit/src/upstream-main.ts', import.meta.url).pathname
@@ -26,6 +27,8 @@ export interface Fleet {
   /** Paths of the producers' records. */
   readonly records: readonly string[]
   readonly upstream: UpstreamProcess
+  /** The tenants with limits. */
+  readonly teams: Teams
   /** Every process of the product, and the producers. */
   readonly processes: () => readonly Supervised[]
   /** One statement on a connection of the harness's own, which no fault touches but the server's own absence. */
@@ -39,6 +42,8 @@ export interface UpstreamProcess {
   readonly url: string
   /** Calls that it would bill, in all and by key. */
   readonly calls: () => Promise<{ all: number; byKey: Map<string, number> }>
+  /** Its log of the requests whose markers begin so, in the order of their arrival. */
+  readonly log: (prefix: string) => Promise<LogLine[]>
   /** What it does with the next requests; an empty list: answers all of them. */
   readonly script: (steps: readonly unknown[]) => Promise<void>
   readonly child: Child
@@ -55,6 +60,10 @@ export async function startUpstreamProcess(latencyMs: number): Promise<UpstreamP
       const reply = await fetch(`${url}/__calls`)
       const { calls, by_marker } = (await reply.json()) as { calls: number; by_marker: Record<string, number> }
       return { all: calls, byKey: new Map(Object.entries(by_marker)) }
+    },
+    async log(prefix) {
+      const reply = await fetch(`${url}/__log?prefix=${encodeURIComponent(prefix)}`)
+      return (await reply.json()) as LogLine[]
     },
     async script(steps) {
       await fetch(`${url}/__script`, { method: 'POST', body: JSON.stringify(steps) })
@@ -87,23 +96,28 @@ export interface ProducerOptions {
   seed: number
   /** New keys a second, of all producers together. */
   rate: number
-  count: number
+  teams: Teams
   settleMs: number
 }
 
+/** Two of the tenant without limits, and one of each with limits. */
 export function startProducers(options: ProducerOptions): { producers: Supervised[]; records: string[] } {
-  const { directory, addresses, seed, rate, count, settleMs } = options
+  const { directory, addresses, seed, rate, teams, settleMs } = options
   mkdirSync(join(directory, 'records'), { recursive: true })
-  const names = Array.from({ length: count }, (_, index) => `p${index + 1}`)
-  const records = names.map((name) => join(directory, 'records', `${name}.ndjson`))
-  const producers = names.map((name, index) => {
+  const identities = [
+    { name: 'p1', key: apiKey },
+    { name: 'p2', key: apiKey },
+    ...teams.list.map((team) => ({ name: team.tenant, key: team.apiKey })),
+  ]
+  const records = identities.map(({ name }) => join(directory, 'records', `${name}.ndjson`))
+  const producers = identities.map(({ name, key }, index) => {
     const env = {
       CHAOS_NAME: name,
       CHAOS_SEED: String(seed * 100 + index),
       CHAOS_RECORD: records[index] ?? '',
       CHAOS_ADDRESSES: addresses.join(','),
-      CHAOS_API_KEY: apiKey,
-      CHAOS_RATE: String(rate / count),
+      CHAOS_API_KEY: key,
+      CHAOS_RATE: String(rate / producerCount),
       CHAOS_TIMEOUT_SECONDS: String(callTimeoutSeconds),
       CHAOS_SETTLE_MS: String(settleMs),
     }

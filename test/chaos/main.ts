@@ -76,6 +76,7 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
   const began = performance.now()
   const injected: Injected[] = []
   const show = progress()
+  const raises = fleet.teams.raise(fleet.sql, over.signal)
   const watch = (async () => {
     while (!over.signal.aborted) {
       const findings = await witness.lookMeanwhile()
@@ -105,10 +106,12 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
   clearTimeout(timer)
   over.abort()
   await watch.catch(() => undefined)
+  await raises
 
   let settled = true
   if (broken === null) {
-    show(`all faults are over; waiting until every job has ended or is held`)
+    show(`all faults are over; no tenant has limits any more; waiting until every job has ended or is held`)
+    await fleet.teams.lift(fleet.sql)
     const ends = await Promise.all([fleet.finishProducers(), client.settle(probe.submissions, settleMs)])
     settled = ends[0] && ends[1].length === 0
   }
@@ -144,8 +147,10 @@ async function run<F extends Fleet>({ options, fleet, faults, interrupted }: Run
       'keys with two answers': tally(findings, 'two answers').keys,
       calls: witness.totals.calls,
       'ledger rows': witness.totals.ledgerRows,
-      'calls missing in the ledger': tally(findings, 'missing in the ledger').calls,
-      'calls beyond the budget': tally(findings, 'beyond the budget').calls,
+      'calls missing in the ledger': tally(findings, 'missing in the ledger').count,
+      'calls beyond the budget': tally(findings, 'beyond the budget').count,
+      'calls beyond a limit': tally(findings, 'beyond a limit').count,
+      'dollars beyond a budget': tally(findings, 'beyond a budget of dollars').count,
       'recovery p50 ms': percentile(recoveries, 0.5),
       'recovery p95 ms': percentile(recoveries, 0.95),
       'recovery max ms': Math.max(0, ...recoveries),

@@ -21,7 +21,7 @@ one that was not.
   --seed N         decides which faults, in which order, with which lengths (default: one from the clock, printed)
   --form FORM      redis: Postgres and Redis, 2 APIs, 3 workers, 2 janitors (default)
                    embedded: askonce start alone, with its embedded Postgres
-  --rate R         new keys a second, of both producers together (default 60; embedded 40)
+  --rate R         new keys a second, of all producers together (default 60; embedded 40)
   --out FILE       write a report as JSON
   --report FILE    write a report as Markdown; a file with the markers <!-- chaos-FORM:begin --> and <!-- chaos-FORM:end -->
                    keeps what stands around them

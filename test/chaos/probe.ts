@@ -7,13 +7,16 @@ import type { Fleet } from './fleet.ts'
 const everyMs = 500
 const lookEveryMs = 100
 
-/** Attempts that a lost process held and nobody has taken over: still open, or ended and their job not yet claimed again. */
+/**
+ * Attempts that a lost process held and nobody has taken over: still open, or ended and their job not yet claimed again. Jobs of tenants with
+ * limits are claimed again when the limits allow it, which says nothing of recovery.
+ */
 const leftBehind = `
   select count(*)::int as left
   from attempts a
   join workers w on w.id = a.worker_id
   left join jobs j on j.id = a.job_id
-  where w.pid = any($1) and a.started_at <= to_timestamp($2) and (a.finished_at is null or (a.outcome = 'lost' and j.state = 'queued' and j.attempt = a.attempt))`
+  where w.pid = any($1) and a.started_at <= to_timestamp($2) and (a.finished_at is null or (a.outcome = 'lost' and j.state = 'queued' and j.attempt = a.attempt and j.tenant_id = 'default'))`
 
 /** Finds out when the system works again. Its keys are jobs like any other, and the checker knows them. */
 export class Probe {

@@ -13,6 +13,7 @@ import {
   finish,
   freePorts,
   makeDirectory,
+  producerCount,
   providerEnv,
   query,
   removeDirectory,
@@ -22,6 +23,7 @@ import {
   type Fleet,
 } from './fleet.ts'
 import { Supervised } from './supervised.ts'
+import { Teams, writePrices } from './tenants.ts'
 
 /** Postgres and Redis as servers, each behind a proxy, and every role as processes. */
 export interface ServerFleet extends Fleet {
@@ -42,7 +44,7 @@ export interface FleetOptions {
   settleMs: number
 }
 
-const counts = { apis: 2, workers: 3, janitors: 2, producers: 2 }
+const counts = { apis: 2, workers: 3, janitors: 2 }
 
 /** Starts all of it and waits until both APIs are ready. */
 export async function startServerFleet({ seed, rate, latencyMs, settleMs }: FleetOptions): Promise<ServerFleet> {
@@ -53,11 +55,15 @@ export async function startServerFleet({ seed, rate, latencyMs, settleMs }: Flee
   const database = await postgres.createDatabase()
   await migrate(database.url)
   await migrateQueueSchema(database.url)
+  const sql: ServerFleet['sql'] = (text, values) => query(database.url, text, values)
+  const teams = new Teams(rate / producerCount)
+  await teams.create(sql)
   const postgresProxy = await startTcpProxy(postgres.port)
   const redisProxy = await startTcpProxy(redis.port)
 
   const shared = {
     ...providerEnv(upstream),
+    ASKONCE_CONFIG: writePrices(directory),
     DATABASE_URL: throughProxy(database.url, postgresProxy),
     REDIS_URL: throughProxy(redis.url, redisProxy),
     ASKONCE_DRAIN_SECONDS: '10',
@@ -80,7 +86,7 @@ export async function startServerFleet({ seed, rate, latencyMs, settleMs }: Flee
   const janitors = several(counts.janitors, 'janitor')
   const addresses = ports.map((port) => `http://127.0.0.1:${port}`)
   await untilReady(addresses)
-  const { producers, records } = startProducers({ directory, addresses, seed, rate, count: counts.producers, settleMs })
+  const { producers, records } = startProducers({ directory, addresses, seed, rate, teams, settleMs })
 
   const program = [...apis, ...workers, ...janitors]
   return {
@@ -90,6 +96,7 @@ export async function startServerFleet({ seed, rate, latencyMs, settleMs }: Flee
     producers,
     records,
     upstream,
+    teams,
     postgres,
     redis,
     postgresProxy,
@@ -98,7 +105,7 @@ export async function startServerFleet({ seed, rate, latencyMs, settleMs }: Flee
     workers,
     janitors,
     processes: () => [...program, ...producers],
-    sql: (text, values) => query(database.url, text, values),
+    sql,
     finishProducers: () => finish(producers, settleMs),
     async stop() {
       await Promise.all([...producers, ...program].map((process) => process.stop(0)))

@@ -1,5 +1,6 @@
 import { Book, check, type Evidence, type Finding, type JobEvidence, type LedgerEvidence } from './checker.ts'
 import type { Fleet } from './fleet.ts'
+import type { TenantEvidence } from './limits.ts'
 import { followRecord, type Entry } from './record.ts'
 
 interface LedgerRow {
@@ -28,8 +29,8 @@ const consentsByKey = `
 
 const allJobs = `
   select idempotency_key as key, id, state, paid, tries, max_attempts as "maxAttempts",
-         encode(sha256(response), 'hex') as sha
-  from jobs`
+         encode(sha256(a.response), 'hex') as sha
+  from jobs j left join answers a on a.job_id = j.id`
 
 /** Collects what the independent sources say. */
 export class Witness {
@@ -56,7 +57,9 @@ export class Witness {
     const decided = await this.fleet.sql<ConsentRow>(consentsByKey).catch(() => null)
     this.readRecords()
     const consents = decided === null ? null : consentsOf(decided)
-    const findings = check({ asked: this.book, calls: byKey, ledger: ledgerOf(rows ?? []), consents, jobs: null })
+    const tenants = await this.tenants()
+    const ledger = ledgerOf(rows ?? [])
+    const findings = check({ asked: this.book, calls: byKey, ledger, consents, jobs: null, tenants })
     return rows === null ? findings.filter(({ promise }) => promise !== 'missing in the ledger') : findings
   }
 
@@ -68,7 +71,11 @@ export class Witness {
     const jobs = new Map((await this.fleet.sql<JobRow>(allJobs)).map(({ key, ...job }) => [key, job]))
     this.readRecords()
     this.last = { calls: all, ledgerRows: [...ledger.values()].reduce((sum, { rows }) => sum + rows, 0) }
-    return { asked: this.book, calls: byKey, ledger, consents, jobs }
+    return { asked: this.book, calls: byKey, ledger, consents, jobs, tenants: await this.tenants() }
+  }
+
+  private tenants(): Promise<TenantEvidence[]> {
+    return this.fleet.teams.evidence(this.fleet.upstream.log)
   }
 
   /** Totals of the last evidence. */

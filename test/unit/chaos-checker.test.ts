@@ -45,6 +45,7 @@ function evidence(doctored: Doctored = {}): Evidence {
     ledger: new Map([['k', { rows: sent, sent }]]),
     consents: consents === null ? null : new Map([['k', consents]]),
     jobs: new Map(job === null ? [] : [['k', { ...done, ...job }]]),
+    tenants: [],
   }
 }
 
@@ -95,7 +96,9 @@ describe('the checker of the chaos run', () => {
     expect(found({ final: { state: 'uncertain', sha: null } })).toEqual([])
     const asked = new Book()
     asked.add([{ type: 'asked', key: 'k', policy: 'hold', maxPaid: 1 }])
-    expect(check({ asked, calls: new Map(), ledger: new Map(), consents: new Map(), jobs: new Map() })).toEqual([])
+    expect(
+      check({ asked, calls: new Map(), ledger: new Map(), consents: new Map(), jobs: new Map(), tenants: [] }),
+    ).toEqual([])
   })
 
   test('two answers: shown twice, shown and stored, shown and told at the end', () => {
@@ -109,7 +112,7 @@ describe('the checker of the chaos run', () => {
     const built = evidence({ calls: 2 })
     const ledger = new Map([...built.ledger, ['other', { rows: 9, sent: 9 }]])
     const findings = check({ ...built, ledger })
-    expect(tally(findings, 'missing in the ledger')).toEqual({ keys: 1, calls: 1 })
+    expect(tally(findings, 'missing in the ledger')).toEqual({ keys: 1, count: 1 })
   })
 
   test('missing in the ledger: an attempt that says it was never billed is no proof of a call', () => {
@@ -153,6 +156,15 @@ describe('the checker of the chaos run', () => {
     const calls = new Map([...built.calls, ['stranger', 1]])
     const ledger = new Map([...built.ledger, ['stranger', { rows: 1, sent: 1 }]])
     expect(check({ ...built, calls, ledger })).toMatchObject([{ promise: 'beyond the budget', key: 'stranger' }])
+  })
+
+  test('beyond what a tenant may have, in calls and in dollars', () => {
+    const line = { marker: 'team-0', arrivedAt: 43_200_000, endedAt: null, inputTokens: 0, outputTokens: 1_000_000 }
+    const rules = { maxRunning: 1, callsPerMinute: null, budgets: [{ fromMs: 0, usd: 1.5 }], liftedAtMs: null }
+    const tenant = { tenant: 'team', rules, price: { inputUsd: 0, outputUsd: 1 }, log: [line, line] }
+    const findings = check({ ...evidence(), tenants: [tenant] })
+    expect(tally(findings, 'beyond a limit')).toEqual({ keys: 1, count: 1 })
+    expect(tally(findings, 'beyond a budget of dollars')).toEqual({ keys: 1, count: 0.5 })
   })
 
   test('held without cause: nothing paid, policy fail, or a rerun that was still allowed', () => {

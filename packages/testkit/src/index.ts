@@ -17,7 +17,7 @@ export { startTestRedisSentinel, type TestRedisSentinel } from './redis-sentinel
 export { startTestRedis, type TestRedis, type TestRedisForm, type TestRedisOptions } from './redis.ts'
 export { findHttpProxy, findOpenssl, findPgbouncer, findRedis, leakCheck } from './servers.ts'
 export { anthropicError, openaiError } from './upstream-answers.ts'
-export type { Held } from './upstream-record.ts'
+export type { Held, LogLine } from './upstream-record.ts'
 export type { Arrival, Behaviour, Match, Script, Step } from './upstream-script.ts'
 export { startUpstream, type Upstream, type UpstreamOptions } from './upstream.ts'
 export { cpuMsOfTree } from './usage.ts'

@@ -11,11 +11,22 @@ export function anthropicError(type: string, message = `refused: ${type}`, detai
   return { type: 'error', error, request_id: 'req_in_body' }
 }
 
+/** An answer to a request, and the tokens that the provider would bill for it. */
+export interface UpstreamAnswer {
+  body: string
+  inputTokens: number
+  outputTokens: number
+}
+
 /** The answer to a request, as the provider of its path would write it. `call` is in the text, so no two are alike. */
-export function upstreamAnswer(arrival: Arrival, call: number, answerBytes: number): string {
+export function upstreamAnswer(arrival: Arrival, call: number, answerBytes: number): UpstreamAnswer {
   const text = `call ${call} `.padEnd(answerBytes, 'x')
   const inputTokens = Math.ceil(arrival.body.length / 4)
-  const outputTokens = Math.ceil(text.length / 4)
+  const outputTokens = arrival.path === '/v1/embeddings' ? 0 : Math.ceil(text.length / 4)
+  return { body: bodyOf(arrival, call, text, inputTokens, outputTokens), inputTokens, outputTokens }
+}
+
+function bodyOf(arrival: Arrival, call: number, text: string, inputTokens: number, outputTokens: number): string {
   const { model } = arrival
   switch (arrival.path) {
     case '/v1/messages':

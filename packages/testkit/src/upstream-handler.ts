@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { openaiError, upstreamAnswer, upstreamModel, upstreamModels } from './upstream-answers.ts'
-import type { Books, Hold } from './upstream-record.ts'
+import { epochMs, type Books, type Hold, type LogLine } from './upstream-record.ts'
 import type { StoredCompletions } from './upstream-stored.ts'
 import { isBegun, isStreamed, sendStream } from './upstream-stream.ts'
 import { compileScript, fits, type Arrival, type Behaviour, type Script } from './upstream-script.ts'
@@ -31,6 +31,7 @@ export async function handle(core: Core, request: IncomingMessage, response: Ser
   const model = upstreamModel(route)
   if (model !== undefined) return sendJson(response, 200, model)
   if (route === 'GET /__calls') return sendJson(response, 200, report(core))
+  if (route === 'GET /__log') return sendJson(response, 200, logOf(core, request))
   if (route === 'POST /__script') {
     core.pick = compileScript(JSON.parse(body.toString()) as Script)
     return sendJson(response, 200, '{}')
@@ -41,9 +42,13 @@ export async function handle(core: Core, request: IncomingMessage, response: Ser
   }
   core.books.arrivals.increment()
   const arrival = readArrival(core, path, request, body)
+  const line = core.books.note(arrival)
   core.waiting.add(response)
-  response.once('close', () => core.waiting.delete(response))
-  await behave(core, arrival, core.pick(arrival) ?? { kind: 'answer' }, response)
+  response.once('close', () => {
+    core.waiting.delete(response)
+    line.endedAt = epochMs()
+  })
+  await behave(core, arrival, line, core.pick(arrival) ?? { kind: 'answer' }, response)
 }
 
 function lookUp(core: Core, request: IncomingMessage, body: Buffer, response: ServerResponse): void {
@@ -56,18 +61,26 @@ function lookUp(core: Core, request: IncomingMessage, body: Buffer, response: Se
   sendJson(response, 200, found)
 }
 
-async function behave(core: Core, arrival: Arrival, behaviour: Behaviour, response: ServerResponse): Promise<void> {
+async function behave(
+  core: Core,
+  arrival: Arrival,
+  line: LogLine,
+  behaviour: Behaviour,
+  response: ServerResponse,
+): Promise<void> {
   if (behaviour.kind === 'reset' || behaviour.kind === 'look_up_fails') {
     response.socket?.resetAndDestroy()
     return
   }
   const billed = behaviour.kind === 'refuse' ? (behaviour.billed ?? false) : true
   const call = billed ? core.books.bill(arrival) : 0
-  const text = upstreamAnswer(
+  const answer = upstreamAnswer(
     arrival,
     call,
     (behaviour.kind === 'answer' ? behaviour.answerBytes : undefined) ?? core.answerBytes,
   )
+  const text = answer.body
+  if (billed) Object.assign(line, { inputTokens: answer.inputTokens, outputTokens: answer.outputTokens })
   core.stored.keep(arrival, behaviour, text)
   const streamed = isStreamed(arrival)
   if (behaviour.kind === 'hang' && !(streamed && isBegun(behaviour))) return
@@ -163,6 +176,12 @@ function report({ books, waiting }: Core): string {
     by_marker: Object.fromEntries(books.callsBy),
     last: books.last === null ? null : { headers: books.last.headers, json: books.last.json },
   })
+}
+
+/** The log of the markers that begin with `prefix`: of a long run nobody wants the whole. */
+function logOf({ books }: Core, request: IncomingMessage): string {
+  const prefix = new URL(request.url ?? '', 'http://upstream').searchParams.get('prefix') ?? ''
+  return JSON.stringify(books.log.filter(({ marker }) => marker.startsWith(prefix)))
 }
 
 function sendJson(response: ServerResponse, status: number, body: string): void {

@@ -76,6 +76,23 @@ export function createHold(match: Match, afterEvents: number | undefined, onRele
   return hold
 }
 
+/** One request as the upstream saw it: from when to when, and what it would bill. */
+export interface LogLine {
+  marker: string
+  /** Milliseconds since the Unix epoch, with fractions: when its last byte was read, and when its answer or its connection ended. */
+  arrivedAt: number
+  /** Null: it is still under way. */
+  endedAt: number | null
+  /** Zero where nothing is billed. */
+  inputTokens: number
+  outputTokens: number
+}
+
+/** A clock that never goes back while the process runs. */
+export function epochMs(): number {
+  return performance.timeOrigin + performance.now()
+}
+
 /** The upstream's own books: what arrived, and what it would bill, in all and by marker. */
 export interface Books {
   arrivals: Counter
@@ -86,6 +103,10 @@ export interface Books {
   /** The newest request that was billed. */
   last: Arrival | null
   bill: (arrival: Arrival) => number
+  /** Every request in the order of arrival, refused ones included. */
+  log: LogLine[]
+  /** Opens the line of a request that has just arrived. */
+  note: (arrival: Arrival) => LogLine
 }
 
 export function createBooks(): Books {
@@ -103,6 +124,12 @@ export function createBooks(): Books {
       callsBy.set(marker, (callsBy.get(marker) ?? 0) + 1)
       calls.increment()
       return calls.value
+    },
+    log: [],
+    note: ({ marker }) => {
+      const line: LogLine = { marker, arrivedAt: epochMs(), endedAt: null, inputTokens: 0, outputTokens: 0 }
+      books.log.push(line)
+      return line
     },
   }
   return books

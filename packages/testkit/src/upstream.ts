@@ -44,7 +44,7 @@ export interface Upstream {
   close: () => Promise<void>
 }
 
-/** Starts a counting upstream on loopback. `GET /__calls` and `POST /__script` (a JSON list of steps) work from outside. */
+/** Starts a counting upstream on loopback. `GET /__calls`, `GET /__log?prefix=` (of markers) and `POST /__script` (a JSON list of steps) work from outside. */
 export async function startUpstream(options: UpstreamOptions = {}): Promise<Upstream> {
   const core: Core = {
     books: createBooks(),
