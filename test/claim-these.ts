@@ -36,5 +36,6 @@ export async function claimThese(
     await query('update jobs set lane = $1 where id = any($2::uuid[])', [lane, back])
     await query('update attempts set lane = $1 where job_id = any($2::uuid[]) and lane = $3', [lane, back, aside])
   }
-  return claimed.map((claim) => ({ ...claim, lane: laneOf.get(claim.id) ?? claim.lane }))
+  for (const claim of claimed) claim.lane = laneOf.get(claim.id) ?? claim.lane
+  return claimed
 }

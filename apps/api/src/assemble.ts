@@ -110,7 +110,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
     log,
     metrics,
     maxWaiting: config.limits.maxQueuedSubmissions,
-    wake: (lanes) => waker.wake(lanes),
+    wake: (names) => waker.wake(names),
   })
   const parts: Parts = {
     config,
@@ -146,7 +146,7 @@ export function assemble(context: ApiContext, waker: Waker): Assembly {
       say(lanesChannel, [name])
       waker.wake([name])
     },
-    wake: (lanes) => waker.wake(lanes),
+    wake: (names) => waker.wake(names),
   }
   const close = async (): Promise<void> => {
     closing = true

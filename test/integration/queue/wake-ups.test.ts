@@ -164,6 +164,7 @@ describe.each(['redis', 'postgres'] as const)('wake-ups on %s', (kind) => {
       await add()
     }
     await reaches(() => seen, committed)
+    expect(seen).toBe(200)
   })
 
   test('a wake-up that a dead consumer has taken keeps its own id only', async () => {

@@ -54,8 +54,8 @@ async function cost(lane: string, most = places): Promise<Cost> {
   await measured.query('rollback')
   await measured.query('begin')
   try {
-    const [row] = await measured.query(`explain (analyze, buffers, format json) select * from ${call}`)
-    const [{ Plan: plan }] = row?.['QUERY PLAN'] as [{ Plan: Record<string, number> }]
+    const [row = {}] = await measured.query(`explain (analyze, buffers, format json) select * from ${call}`)
+    const [{ Plan: plan }] = row['QUERY PLAN'] as [{ Plan: Record<string, number> }]
     const pages = (plan['Shared Hit Blocks'] ?? 0) + (plan['Shared Read Blocks'] ?? 0)
     // The last row is no job; a closed lane has none.
     return { claimed: Math.max(0, (plan['Actual Rows'] ?? 0) - 1), pages }

@@ -297,7 +297,7 @@ const usual: Record<EndAction, { outcome: Outcome; billing: Billing }> = {
 
 /** The end of an attempt as a worker reports it. */
 export function ending(jobId: string, action: EndAction, given: Partial<AttemptEndRecord> = {}): AttemptEndRecord {
-  const answer = action === 'answer'
+  const isAnswer = action === 'answer'
   return {
     jobId,
     attempt: 1,
@@ -307,18 +307,18 @@ export function ending(jobId: string, action: EndAction, given: Partial<AttemptE
     onlyOpen: false,
     delayMs: 0,
     backoff: false,
-    error: answer ? null : JSON.stringify(jobError('provider_error')),
-    errorCode: answer ? null : 'provider_error',
-    providerStatus: answer ? 200 : 500,
+    error: isAnswer ? null : JSON.stringify(jobError('provider_error')),
+    errorCode: isAnswer ? null : 'provider_error',
+    providerStatus: isAnswer ? 200 : 500,
     providerRequestId: 'req_1',
-    inputTokens: answer ? 11 : null,
-    outputTokens: answer ? 22 : null,
-    costUsd: answer ? 0.000_033 : null,
-    response: answer ? Buffer.from('{"answer":"late"}') : null,
+    inputTokens: isAnswer ? 11 : null,
+    outputTokens: isAnswer ? 22 : null,
+    costUsd: isAnswer ? 0.000_033 : null,
+    response: isAnswer ? Buffer.from('{"answer":"late"}') : null,
     responsePieces: null,
     responseBytes: null,
-    contentType: answer ? 'application/json' : null,
-    answerId: answer ? 'chatcmpl-1' : null,
+    contentType: isAnswer ? 'application/json' : null,
+    answerId: isAnswer ? 'chatcmpl-1' : null,
     errorResponse: null,
     errorContentType: null,
     flags: [],
