@@ -73,7 +73,7 @@ test('policy rerun: the answer of the killed worker is fetched; one call, the su
     // What the user sent is stored as it was sent, and the key still fits it.
     expect((await submit(address, 'rerun', storing('rerun'))).status).toBe(200)
     const [row] = await system.sql<{ marked: boolean }>(
-      `select position('askonce_attempt'::bytea in request) > 0 as marked from jobs where id = $1`,
+      `select position('askonce_attempt'::bytea in request) > 0 as marked from requests where job_id = $1`,
       [id],
     )
     expect(row?.marked).toBe(false)

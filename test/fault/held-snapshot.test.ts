@@ -23,12 +23,15 @@ describe('FAULTS 17, a held snapshot (redis form)', () => {
 
   test('claims and ends keep their pace to the last', async () => {
     await system.sql(
-      `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
+      `with made as (
+       insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
          deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at)
-       select gen_random_uuid(), 'default', 'held-' || n, sha256(n::text::bytea), 'chat.completions', 'simulated/small', 'simulated',
-         '{"model":"simulated/small","messages":[{"role":"user","content":"hello"}]}', 5, 60000, 3600, 86400, 'queued', 'rerun', 5, 2,
+       select gen_random_uuid(), 'default', 'held-' || n, sha256(n::text::bytea), 'chat.completions', 'simulated/small', 'simulated', 5, 60000, 3600, 86400, 'queued', 'rerun', 5, 2,
          now() - interval '1 hour' + n * interval '10 milliseconds', now() + interval '1 day'
-       from generate_series(1, $1::integer) n`,
+       from generate_series(1, $1::integer) n
+       returning id)
+       insert into requests (job_id, request)
+       select id, '{"model":"simulated/small","messages":[{"role":"user","content":"hello"}]}' from made`,
       [jobs],
     )
     await holder.query('begin isolation level repeatable read')

@@ -92,7 +92,9 @@ describe('POST /v1/jobs/bulk', () => {
       [2, 202, 'n3'],
       [3, 400, 'invalid_request'],
     ])
-    const [row] = await harness.sql(`select request from jobs where idempotency_key = 'n3'`)
+    const [row] = await harness.sql(
+      `select request from jobs j join requests r on r.job_id = j.id where idempotency_key = 'n3'`,
+    )
     expect((row?.['request'] as Buffer | undefined)?.toString()).toBe(exact)
   })
 

@@ -143,7 +143,9 @@ describe(`whatever is sent, the server is not at fault (seed ${seed})`, () => {
       }),
       { numRuns: 300 },
     )
-    const rows = await harness.sql('select id, idempotency_key as key, request from jobs')
+    const rows = await harness.sql(
+      'select j.id, j.idempotency_key as key, r.request from jobs j join requests r on r.job_id = j.id',
+    )
     const stored = new Map(rows.map(({ key, id, request: bytes }) => [key as string, { id, bytes: bytes as Buffer }]))
     const faults = [...sent].filter(([key, { id, body }]) => {
       const row = stored.get(key)

@@ -165,7 +165,7 @@ describe('the end of a batch', () => {
     await expect.poll(() => system.upstream.inFlight(), { timeout: 15_000 }).toBe(10)
     // Somebody else wants one of those that are queued.
     const [queued] = await system.sql<{ id: string; idempotency_key: string; request: Buffer }>(
-      `select id, idempotency_key, request from jobs where idempotency_key like 'stop/%' and state = 'queued' order by idempotency_key limit 1`,
+      `select id, idempotency_key, request from jobs j join requests r on r.job_id = j.id where idempotency_key like 'stop/%' and state = 'queued' order by idempotency_key limit 1`,
     )
     const wanted = system.openai.chat.completions.create(JSON.parse(String(queued?.request)) as never, {
       headers: { 'Idempotency-Key': queued?.idempotency_key ?? '' },

@@ -31,9 +31,9 @@ async function list(lane: string, count: number, columns: { tenant?: string; mod
 /** Jobs that are older than what {@link list} makes: a claim finds these. */
 async function queue(lane: string, count: number, tenant = `'one'`): Promise<void> {
   await store.query(
-    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
+    `insert into jobs (id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
        deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at)
-     select gen_random_uuid(), ${tenant}, gen_random_uuid(), sha256('x'), 'embeddings', 'm', $1, '{}', 5, 1000, 60, 60, 'queued', 'rerun', 5,
+     select gen_random_uuid(), ${tenant}, gen_random_uuid(), sha256('x'), 'embeddings', 'm', $1, 5, 1000, 60, 60, 'queued', 'rerun', 5,
        2, now() - interval '1 hour', now() + interval '1 day'
      from generate_series(1, $2::integer) n`,
     [lane, count],

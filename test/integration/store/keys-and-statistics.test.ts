@@ -28,7 +28,12 @@ describe('api keys', () => {
   it('are found by their SHA-256, with tenant and scopes; the tenant is made when it is new', async () => {
     const created = await createApiKey(store.db, newKey('one', { tenantId: 'team-a', scopes: ['admin'] }))
     expect(created).toMatchObject({ tenantId: 'team-a', name: 'test', hint: 'one', scopes: ['admin'], revokedAt: null })
-    expect(await findApiKey(store.db, sha('one'))).toEqual({ ...created, deriveKeys: false, defaults: noDefaults })
+    expect(await findApiKey(store.db, sha('one'))).toEqual({
+      ...created,
+      deriveKeys: false,
+      defaults: noDefaults,
+      limits: { maxQueued: null, submissionsPerSecond: null, budgetDayUsd: null, budgetMonthUsd: null },
+    })
     expect(await findApiKey(store.db, sha('two'))).toBeNull()
     expect(await store.query(`select id from tenants where id = 'team-a'`)).toEqual([{ id: 'team-a' }])
   })

@@ -10,6 +10,7 @@ import {
   nameAnswers,
   notify,
   readAnswers,
+  readBeats,
   readJobs,
   readOpenAttempts,
   readSettled,
@@ -124,6 +125,7 @@ async function everyHotStatement(prefix: string): Promise<Record<string, number>
   const { claims } = await counted('claim_jobs', () => claimJobs(db, request))
   expect(claims).toHaveLength(rows)
   await counted('beat_worker', () => beatWorker(db, worker))
+  await counted('read_beats', () => readBeats(db))
   await counted('read_open_attempts', () => readOpenAttempts(db, worker, 0))
   await counted('append_stream_chunks', () =>
     appendStreamChunks(

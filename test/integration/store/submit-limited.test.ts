@@ -77,9 +77,13 @@ describe('max_queued', () => {
       expect(kindsOf(again)).toEqual({ attached: 2 })
     })
     await store.query(
-      `update jobs set state = 'succeeded', attempt = 1, paid = 1, billed = 1, tries = 1, started_at = now(), response = 'x',
+      `update jobs set state = 'succeeded', attempt = 1, paid = 1, billed = 1, tries = 1, started_at = now(),
          response_status = 200, answer_attempt = 1, completed_at = now(), expires_at = now() + interval '1 hour'
        where tenant_id = $1`,
+      [name],
+    )
+    await store.query(
+      `insert into answers (job_id, tenant_id, attempt, response, findable) select id, tenant_id, 1, 'x', false from jobs where tenant_id = $1`,
       [name],
     )
     await setTenant(store.db, name, { maxQueued: 0 })

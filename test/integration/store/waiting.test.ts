@@ -232,11 +232,11 @@ describe('listWaiting', () => {
     // Every 1,250th waits: five in all of the newest 5,000 and five of the rest, among them the last one that a page looks at.
     await store.query(
       `insert into jobs (
-         id, tenant_id, idempotency_key, fingerprint, operation, model, lane, request, priority, timeout_ms, ttl_seconds,
+         id, tenant_id, idempotency_key, fingerprint, operation, model, lane, priority, timeout_ms, ttl_seconds,
          deadline_seconds, state, on_uncertain, max_attempts, max_paid_attempts, run_at, deadline_at, created_at
        )
        select
-         gen_random_uuid(), '${tenant}', 'many/' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', 'x', 5, 1000, 3600, 3600,
+         gen_random_uuid(), '${tenant}', 'many/' || n, sha256(n::text::bytea), 'embeddings', 'm', 'simulated', 5, 1000, 3600, 3600,
          'queued', 'rerun', 5, 2, case when n % 1250 = 0 then now() + interval '1 hour' else now() end, now() + interval '1 day',
          now() - n * interval '1 millisecond'
        from generate_series(1, ${many}) n`,
