@@ -626,8 +626,13 @@ declare
   priorities smallint[];
   heads timestamptz[];
   sinces timestamptz[];
-  turn integer[];
-  this integer;
+  tier record;
+  most bigint;
+  found_places tid[];
+  found_jobs uuid[];
+  found_run_ats timestamptz[];
+  found_usd numeric[];
+  found_tokens integer[];
   tenant tenants%rowtype;
   is_limited boolean;
   keep_credit integer := first_credit;
@@ -781,67 +786,113 @@ begin
               if not found then return; end if;
             end if;
             if wanted > 0 then
-              select array_agg(g.i order by case when aged_first and g.head < now() - interval '1 hour' then g.head end, g.priority, g.head)
-              into turn
-              from unnest(heads, priorities) with ordinality g (head, priority, i);
-              foreach this in array turn loop
+              for tier in
+                -- Groups of one rank share it by age. A model on trial stands alone.
+                select
+                  array_agg(g.model) as models, array_agg(g.priority) as priorities, array_agg(g.since) as sinces,
+                  bool_or(g.model = any(models_on_trial)) as is_on_trial
+                from (
+                  select g.*, case when aged_first and g.head < now() - interval '1 hour' then -1 else g.priority end as rank
+                  from unnest(models, priorities, heads, sinces) g (model, priority, head, since)
+                ) g
+                group by g.rank, case when g.model = any(models_on_trial) then g.model end
+                order by g.rank, min(g.head)
+              loop
                 exit when got >= wanted;
                 taken := wanted - got;
-                if models[this] = any(models_on_trial) then
+                if tier.is_on_trial then
                   update lanes l set turn_at = now() + interval '1 second'
                   where (l.name, l.model) in (
                     select o.name, o.model from lanes o
-                    where o.name = lane_name and o.model = models[this] and o.until <= now() and coalesce(o.turn_at <= now(), true)
+                    where o.name = lane_name and o.model = tier.models[1] and o.until <= now() and coalesce(o.turn_at <= now(), true)
                     for update skip locked
                   );
                   continue when not found;
                   taken := 1;
                 end if;
+                most := taken + case when num_nonnulls(budget, tokens_left) > 0 then look_ahead else 0 end;
+                -- The job decides, behind its lock. One that somebody holds is passed by, and the next one looked at.
+                if cardinality(tier.models) = 1 then
+                  select array_agg(c.place), array_agg(c.job_id), array_agg(c.run_at), array_agg(c.reserve_usd), array_agg(c.reserve_tokens)
+                  into found_places, found_jobs, found_run_ats, found_usd, found_tokens
+                  from (
+                    select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, r.reserve_tokens
+                    from ready r
+                    cross join lateral (
+                      select from jobs j
+                      where j.id = r.job_id and coalesce(
+                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+                        false
+                      )
+                      for update skip locked
+                    ) j
+                    where r.lane = lane_name and r.tenant_id = visited and r.model = tier.models[1] and r.priority = tier.priorities[1]
+                      and r.run_at >= tier.sinces[1] and r.run_at <= now() and r.deadline_at > now()
+                      and (budget is null or r.reserve_usd <= budget)
+                    order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
+                    limit most
+                  ) c;
+                else
+                  select array_agg(c.place), array_agg(c.job_id), array_agg(c.run_at), array_agg(c.reserve_usd), array_agg(c.reserve_tokens)
+                  into found_places, found_jobs, found_run_ats, found_usd, found_tokens
+                  from (
+                    select r.*
+                    from (
+                      select r.*
+                      from unnest(tier.models, tier.priorities, tier.sinces) g (model, priority, since)
+                      cross join lateral (
+                        select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, r.reserve_tokens
+                        from ready r
+                        where r.lane = lane_name and r.tenant_id = visited and r.model = g.model and r.priority = g.priority
+                          and r.run_at >= g.since and r.run_at <= now() and r.deadline_at > now()
+                          and (budget is null or r.reserve_usd <= budget)
+                        order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
+                        limit most + look_ahead
+                      ) r
+                      order by r.run_at, r.job_id
+                    ) r
+                    cross join lateral (
+                      select from jobs j
+                      where j.id = r.job_id and coalesce(
+                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+                        false
+                      )
+                      for update skip locked
+                    ) j
+                    limit most
+                  ) c;
+                end if;
+                continue when found_jobs is null;
                 return query
-                with candidates as materialized (
-                  select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, coalesce(r.reserve_tokens, 0) as reserve_tokens
-                  from ready r
-                  -- The job decides, behind its lock. One that somebody holds is passed by, and the next one looked at.
-                  cross join lateral (
-                    select from jobs j
-                    where j.id = r.job_id and coalesce(
-                      j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                      and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                      false
-                    )
-                    for update skip locked
-                  ) j
-                  where r.lane = lane_name and r.tenant_id = visited and r.model = models[this] and r.priority = priorities[this]
-                    and r.run_at >= sinces[this] and r.run_at <= now() and r.deadline_at > now()
-                    and (budget is null or r.reserve_usd <= budget)
-                  order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
-                  limit taken + case when num_nonnulls(budget, tokens_left) > 0 then look_ahead else 0 end
-                  for update of r skip locked
-                ),
-                picked as materialized (
+                with picked as materialized (
                   select f.place, f.job_id
                   from (
                     select
-                      c.*, sum(c.reserve_usd) over fitting as usd, sum(c.reserve_tokens) over fitting as tokens,
+                      c.*, sum(c.reserve_usd) over fitting as usd, sum(coalesce(c.reserve_tokens, 0)) over fitting as tokens,
                       row_number() over fitting as place_in_turn
-                    from candidates c
+                    from unnest(found_places, found_jobs, found_run_ats, found_usd, found_tokens)
+                      c (place, job_id, run_at, reserve_usd, reserve_tokens)
                     where (budget_left is null or c.reserve_usd <= budget_left)
                       -- What is larger than the whole limit runs when nothing else has in the last minute.
-                      and (tokens_left is null or is_fresh or c.reserve_tokens <= tokens_left)
+                      and (tokens_left is null or is_fresh or coalesce(c.reserve_tokens, 0) <= tokens_left)
                     window fitting as (order by c.run_at, c.job_id)
                   ) f
                   where f.place_in_turn <= taken and (budget_left is null or f.usd <= budget_left)
                     and (tokens_left is null or f.tokens <= tokens_left or (is_fresh and f.place_in_turn = 1))
                 ),
+                -- A row that was put there anew since it was found stays, and so does its job.
+                gone as (
+                  delete from ready r
+                  where r.ctid = any(array(select p.place from picked p)) and r.job_id = any(array(select p.job_id from picked p))
+                  returning r.job_id
+                ),
                 claimed as (
                   update jobs j
                   set state = 'running', attempt = j.attempt + 1, tries = j.tries + 1, paid = j.paid + 1, started_at = now()
-                  where j.id = any(array(select p.job_id from picked p))
+                  where j.id = any(array(select g.job_id from gone g))
                   returning j.*, gen_random_uuid() as mark
-                ),
-                gone as (
-                  delete from ready r
-                  where r.ctid = any(array(select p.place from picked p))
                 ),
                 opened as (
                   insert into attempts (

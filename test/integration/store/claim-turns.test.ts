@@ -260,3 +260,20 @@ describe('known groups', () => {
     expect((await claim(9)).claims.map(({ tenant_id: id }) => id)).toEqual([first, first])
   })
 })
+
+describe('several models of one priority', () => {
+  it('go by age, one by one and many at a time', async () => {
+    const id = await tenant('a', 0)
+    const order: string[] = []
+    for (let n = 0; n < 12; n += 1) {
+      const [job = ''] = await queue(id, 1, { model: `m${n % 3}`, run_at: inSeconds(n - 60) })
+      order.push(job)
+    }
+    const got = [await claim(1), await claim(4), await claim(40)].flatMap(({ claims }) => claims.map((one) => one.id))
+    expect([got[0], new Set(got.slice(1, 5)), new Set(got.slice(5))]).toEqual([
+      order[0],
+      new Set(order.slice(1, 5)),
+      new Set(order.slice(5)),
+    ])
+  })
+})
