@@ -49,7 +49,7 @@ async function keptPlans(): Promise<Map<string, Plan>> {
   for (const { name, types } of prepared) {
     const nulls = types.map((type) => `null::${type}`).join(', ')
     const [row] = await fixture.ownQuery<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
-      `explain (format json) execute ${name} (${nulls})`,
+      `explain (format json) execute ${name}${nulls === '' ? '' : ` (${nulls})`}`,
     )
     plans.set(name, row?.['QUERY PLAN'][0].Plan as Plan)
   }
