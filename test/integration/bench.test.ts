@@ -63,19 +63,6 @@ test('a server that finds its port in use is quoted, the other one is stopped, a
   expect(leftovers()).toEqual([])
 })
 
-test('a smoke run measures everybody, the gateway and the bare proxy among them, and says what became of each target', async () => {
-  const run = spawnNode(bench, { args: ['--smoke', '--case', 'through'], env: { TMPDIR: folder } })
-  expect(await run.exited).toEqual({ code: 0, signal: null })
-  const text = run.stdout.join('\n')
-  for (const one of ['Askonce', 'Portkey gateway', 'bare proxy', 'the provider itself']) {
-    expect(text).toMatch(new RegExp(`^  round 1, ${one}: rate [\\d.,]+ calls/s, .*calm p50 [\\d.,]+ ms`, 'm'))
-  }
-  expect(text).toMatch(/^  → Askonce ÷ Portkey gateway: .* \(at least 1.60\): (?:met|missed)/m)
-  expect(text).toMatch(/^  → Askonce − Portkey gateway, calm p50: .* \(at most 10.0 ms\): (?:met|missed)/m)
-  expect(text).toMatch(/0 measurements failed/)
-  expect(leftovers()).toEqual([])
-}, 600_000)
-
 test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
