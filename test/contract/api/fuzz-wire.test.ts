@@ -200,7 +200,7 @@ describe('clients that stop', () => {
     }
     expect((await harness.call('GET', '/healthz')).status).toBe(200)
     const rows = await harness.sql(
-      `select convert_from(request, 'UTF8') as text from jobs where idempotency_key = 'vanish'`,
+      `select convert_from(request, 'UTF8') as text from jobs join requests on job_id = id where idempotency_key = 'vanish'`,
     )
     expect(rows.map(({ text }) => JSON.parse(text as string) as unknown)).toEqual(rows.map(() => chat().request))
   })
@@ -211,7 +211,7 @@ describe('requests in unusual pieces', () => {
     const heard = await say(chunked('bytewise', `${body.replaceAll(/./g, chunk)}0\r\n\r\n`))
     expect(heard.answers[0]?.status).toBe(202)
     const [row] = await harness.sql(
-      `select convert_from(request, 'UTF8') as text from jobs where idempotency_key = 'bytewise'`,
+      `select convert_from(request, 'UTF8') as text from jobs join requests on job_id = id where idempotency_key = 'bytewise'`,
     )
     expect(row?.['text']).toBe(JSON.stringify(chat().request))
   })
@@ -266,7 +266,9 @@ describe('requests in unusual pieces', () => {
       harness.call('POST', '/v1/jobs', { body: text, headers: { 'idempotency-key': key } })
     const taken = await send('ten', sized(limit))
     expect(taken.status).toBe(202)
-    const [row] = await harness.sql(`select length(request) as bytes from jobs where idempotency_key = 'ten'`)
+    const [row] = await harness.sql(
+      `select length(request) as bytes from jobs join requests on job_id = id where idempotency_key = 'ten'`,
+    )
     expect(row?.['bytes']).toBe(limit)
     const refused = await send('eleven', sized(limit + 1))
     expect([refused.status, refused.json.code]).toEqual([413, 'payload_too_large'])

@@ -38,11 +38,14 @@ describe('answers that are large together', { timeout: 120_000 }, () => {
     const body = { jobs: items }
     expect((await harness.call('POST', '/v1/jobs/bulk', { body })).json.data).toHaveLength(items.length)
     await harness.sql(`
-      update jobs set
-        state = 'succeeded', attempt = 1, answer_attempt = 1, paid = 1, billed = 1, response_status = 200,
-        response_content_type = 'application/json', response = convert_to('"' || repeat('x', ${answerBytes}) || '"', 'UTF8'),
-        started_at = now(), completed_at = now(), expires_at = now() + interval '1 hour'
-      where idempotency_key like 'large-%'
+      with done as (
+        update jobs set
+          state = 'succeeded', attempt = 1, answer_attempt = 1, paid = 1, billed = 1, response_status = 200,
+          started_at = now(), completed_at = now(), expires_at = now() + interval '1 hour'
+        where idempotency_key like 'large-%' returning id, tenant_id
+      )
+      insert into answers (job_id, tenant_id, attempt, response, response_content_type, findable)
+      select id, tenant_id, 1, convert_to('"' || repeat('x', ${answerBytes}) || '"', 'UTF8'), 'application/json', false from done
     `)
     let bytes = 0
     const held = await mostHeld(async () => {

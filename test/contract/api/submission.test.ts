@@ -199,7 +199,7 @@ describe('delivery options', () => {
       "deadline_seconds": 61, "timeout_seconds": 62, "max_attempts": 63, "max_paid_attempts": 4, "on_uncertain": "hold", "delay_seconds": 5}`
     const { json } = await harness.call('POST', '/v1/jobs', { body: text, headers: { 'idempotency-key': 'options' } })
     const [row] = await harness.sql(
-      "select *, run_at - created_at = interval '5 seconds' as delayed, deadline_at - run_at = interval '61 seconds' as deadline from jobs where id = $1",
+      "select *, run_at - created_at = interval '5 seconds' as delayed, deadline_at - run_at = interval '61 seconds' as deadline from jobs join requests on job_id = id where id = $1",
       [json.id],
     )
     expect((row?.['request'] as Buffer | undefined)?.toString()).toBe(

@@ -101,10 +101,8 @@ describe('waiting_for', () => {
     const { json } = await call('POST', '/v1/jobs', chat('limited'))
     expect(json.waiting_for).toBeNull()
     const read = (): Promise<Reply> => call('GET', `/v1/jobs/${json.id}`)
-    await harness.sql(
-      `insert into attempts (job_id, attempt, generation, tenant_id, idempotency_key, fingerprint, operation, lane, model, worker_id)
-       values (gen_random_uuid(), 1, 1, 'limited', 'x', sha256('x'), 'embeddings', 'simulated', 'm', gen_random_uuid())`,
-    )
+    const bulk = await call('POST', '/v1/jobs/bulk', { jobs: [{ key: 'first', ...chat('first') }] })
+    await harness.claim(at(bulk.json.data, 0).job?.id ?? '')
     const running = await untilWaits(read, (waits) => waits !== null)
     expect(running).toEqual({
       kind: 'tenant_limit',

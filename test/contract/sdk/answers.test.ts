@@ -9,7 +9,7 @@ let anthropic: Anthropic
 let keys = 0
 
 beforeAll(async () => {
-  harness = await startHarness({ env: { ASKONCE_SDK_WAIT_SECONDS: '1' } })
+  harness = await startHarness({ env: { ASKONCE_SDK_WAIT_SECONDS: '5' } })
   const { address } = harness.api
   openai = new OpenAI({ apiKey: bootstrapKey, baseURL: `${address}/openai/v1`, maxRetries: 0 })
   anthropic = new Anthropic({ apiKey: bootstrapKey, baseURL: `${address}/anthropic`, maxRetries: 0 })
