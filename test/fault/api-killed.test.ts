@@ -3,7 +3,7 @@ import { chat, ledger, startSystem, submit, until, untilState, type Form, type S
 
 // DESIGN.md §1.1: accepted means durable, whatever dies and whatever Redis loses.
 // Not covered: the producer's knowledge. Whoever got no reply and never asks again does not learn that the job was accepted, and paid.
-describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit and hand-over (%s form)', (form) => {
+describe.each<Form>(['redis', 'embedded'])('FAULTS 2, API killed between commit and wake-up (%s form)', (form) => {
   let system: System
   beforeAll(async () => {
     system = await startSystem(form)

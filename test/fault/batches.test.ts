@@ -76,7 +76,7 @@ describe('a batch whose processes are killed', () => {
       await until(done, (count) => count >= lines * share, 120_000)
       await Promise.all([janitor.kill(), worker.kill()])
       await api.child.kill()
-      // Without an append-only file: it comes back with nothing of what was handed over.
+      // Without an append-only file: it comes back without any wake-up.
       if (share === 0.3) await system.redis?.kill()
       if (share === 0.3) await system.redis?.restart()
       ;[api, janitor, worker] = await Promise.all([

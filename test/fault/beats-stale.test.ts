@@ -65,7 +65,7 @@ describe.each<Variant>([{ form: formOfRun, outage: given ?? 20 }])(
       const reading = (): Promise<unknown[]> =>
         system.sql(
           `select 1 from pg_stat_activity
-         where application_name = 'askonce janitor' and query like '%"beat" from "workers"%' and query_start > $1`,
+         where application_name = 'askonce janitor listener' and query like '/* hot: read_beats */%' and query_start > $1`,
           [since],
         )
       await until(
@@ -91,7 +91,7 @@ describe.each<Variant>([{ form: formOfRun, outage: given ?? 20 }])(
       expect(await system.upstream.calls()).toBe(jobs)
       const ends = await system.sql('select attempt, outcome, billing, count(*)::int from attempts group by 1, 2, 3')
       expect(ends).toEqual([{ attempt: 1, outcome: 'answered', billing: 'billed', count: jobs }])
-      const answers = await system.sql(`select count(distinct id)::int as answers from jobs where response is not null`)
+      const answers = await system.sql(`select count(distinct job_id)::int as answers from answers where response is not null`)
       expect(answers).toEqual([{ answers: jobs }])
     }
 

@@ -2,7 +2,6 @@ import { writeFile } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import type { FailureVerdict } from '@askonce/core'
-import type { Child } from '@askonce/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { answered } from '../contract/providers-answers.ts'
 import { answerRows, laneRows, openRows, unreachable, unknownRows, witness, type Row } from './error-table-rows.ts'
@@ -21,19 +20,28 @@ interface Attempt {
   code: string | null
 }
 
+/** While it is enabled, jobs that have run do not get ready again. */
+const keepBack = `
+  create function keep_back() returns trigger language plpgsql as $$
+  begin
+    return case when (select attempt from jobs where id = new.job_id) = 0 then new end;
+  end $$;
+  create trigger keep_back before insert on ready for each row execute function keep_back()`
+
 // DESIGN.md §1.3 and §4: what a provider's answer means, line by line of ERRORS.md, from the submission to the ledger. The tables are
 // those of the provider's own tests; what is added here is what the job, the lane and the books make of each verdict.
 // Not covered: whether a provider really bills nothing for what it refuses with its own error object. We take its word.
 describe('FAULTS 8, the error table through the whole system (redis form)', () => {
   let system: System
   let address: string
-  let janitor: Child
 
   beforeAll(async () => {
     system = await startSystem('redis')
     const env = { ASKONCE_CONFIG: await writeLanes() }
     address = (await system.api(env)).address
-    janitor = (await Promise.all([system.started('janitor', env), system.started('worker', env)]))[0]
+    await Promise.all([system.started('janitor', env), system.started('worker', env)])
+    await system.sql(keepBack)
+    await thaw()
     const rows = [...openRows, ...unknownRows, ...answerRows, ...laneRows]
     await system.upstream.script(rows.map(({ key, behaviour }) => Object.assign({ match: { marker: key } }, behaviour)))
     // Lines that leave their lane alone run all at once; the tests read what became of them.
@@ -52,11 +60,13 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     )
     await openLanes()
   })
-  afterEach(() => {
-    janitor.signal('SIGCONT')
-  })
+  afterEach(() => thaw())
   afterAll(() => system.stop())
 
+  /** Nothing runs again, so that a short wait cannot be over too soon to be seen. */
+  const freeze = (): Promise<unknown> => system.sql('alter table ready enable trigger keep_back')
+  /** What was kept back meanwhile comes with its next change: see {@link hurry}. */
+  const thaw = (): Promise<unknown> => system.sql('alter table ready disable trigger keep_back')
   const openLanes = (): Promise<unknown> =>
     system.sql(
       `update lanes set state = 'open', failures = 0, reason = null, code = null, until = null where name in ('openai', 'anthropic')`,
@@ -191,7 +201,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
 
   test('an answer larger than any request may be is stored all the same', async () => {
     const [row] = await system.sql<{ bytes: number }>(
-      `select coalesce(response_bytes, length(response)) as bytes from jobs where idempotency_key = 'answer-large'`,
+      `select coalesce(response_bytes, length(response)) as bytes from answers join jobs on id = job_id where idempotency_key = 'answer-large'`,
     )
     expect(answerRows.length).toBeGreaterThan(answered.length)
     expect(row?.bytes).toBeGreaterThan(12_000_000)
@@ -222,9 +232,8 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
       expect((await call(address, 'POST', '/v1/jobs', { key, body })).status).toBe(202)
     }
     const own = laneRows.filter((row) => row.kind === kind)
-    // The API hands over what is new, only a janitor what runs again: while it is frozen, a short wait cannot be over too soon to be seen.
     const submitFrozen = async (row: Row): Promise<Attempt[]> => {
-      janitor.signal('SIGSTOP')
+      await freeze()
       await submitRow(row)
       return ended(row.key)
     }
@@ -245,7 +254,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
       const job = await find(row.key)
       expect([job.state, job.error?.code]).toEqual(['queued', row.verdict.code])
       expect(await columns(row.key)).toMatchObject({ tries: 0, paid: 0 })
-      janitor.signal('SIGCONT')
+      await thaw()
       await resume(kind)
       await hurry(row.key)
       await inState(row.key, 'succeeded')
@@ -276,7 +285,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
       expect(await system.sql(`select state, failures from lanes where name = $1 and model = ''`, [kind])).toEqual([
         { state: 'open', failures: 1 },
       ])
-      janitor.signal('SIGCONT')
+      await thaw()
       await hurry(row.key)
       await inState(row.key, 'succeeded')
       expect(await attemptsOf(row.key)).toEqual([failure('failed', row), answer(2)])
@@ -296,8 +305,8 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
     await system.upstream.script([
       { kind: 'refuse', status: 503, body: { error: { type: 'server_error', message: 'x' } }, times: 5 },
     ])
-    // Frozen: none is refused twice before all five are.
-    janitor.signal('SIGSTOP')
+    // None is refused twice before all five are.
+    await freeze()
     for (const key of keys.slice(0, 5)) {
       expect((await laneOf('openai')).state).toBe('open')
       const { key: _key, ...job } = body(key)
@@ -308,7 +317,7 @@ describe('FAULTS 8, the error table through the whole system (redis form)', () =
 
     await system.upstream.script([{ kind: 'hang', match: { model: 'gpt-test' } }])
     await system.sql(`update lanes set until = now() + interval '1 hour' where name = 'openai' and model = ''`)
-    janitor.signal('SIGCONT')
+    await thaw()
     const bulk = await call(address, 'POST', '/v1/jobs/bulk', { body: { jobs: keys.slice(5).map(body) } })
     expect(bulk.status).toBe(200)
     await system.sql(`update jobs set run_at = now() where idempotency_key like 'breaker-%'`)

@@ -253,6 +253,12 @@ describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
   /** Everything that is stored for a tenant. */
   const rowsOf = async (tenant: string): Promise<unknown[]> => [
     await system.sql('select * from jobs where tenant_id = $1 order by idempotency_key', [tenant]),
+    await system.sql('select r.* from requests r join jobs on id = job_id where tenant_id = $1 order by job_id', [
+      tenant,
+    ]),
+    await system.sql('select * from answers where tenant_id = $1 order by job_id', [tenant]),
+    await system.sql('select * from ready where tenant_id = $1 order by job_id', [tenant]),
+    await system.sql('select * from job_lists where tenant_id = $1 order by job_id, list', [tenant]),
     await system.sql('select * from attempts where tenant_id = $1 order by job_id, attempt', [tenant]),
     await system.sql('select * from decisions where tenant_id = $1 order by id', [tenant]),
   ]

@@ -1,7 +1,8 @@
 import { redisAddress } from '@askonce/address'
+import type { Child } from '@askonce/testkit'
 import { openWaker, type QueueConnection, type Waker } from '@askonce/queue'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { chat, startSystem, submit, untilState, type Form, type System } from './system.ts'
+import { chat, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
 const lane = 'openai'
 const queue = `askonce-${lane}`
@@ -11,11 +12,12 @@ const queue = `askonce-${lane}`
 describe.each<Form>(['redis', 'embedded'])('FAULTS 9, wake-ups (%s form)', (form) => {
   let system: System
   let address: string
+  let janitor: Child
   let waker: Waker
   beforeAll(async () => {
     system = await startSystem(form)
     address = (await system.api()).address
-    await system.started('janitor')
+    janitor = await system.started('janitor')
     waker = openWaker(connectionOf(system), {
       onError: () => undefined,
       databaseId: () => Promise.resolve('of-a-test'),
@@ -58,7 +60,12 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 9, wake-ups (%s form)', (form
     const first = await submitted('full', 4)
     for (const id of first) await untilState(address, id, 'running', 10_000)
     const rest = await submitted('waits', 100)
-    expect(await entriesOf(system)).toBeLessThanOrEqual(8)
+    const entries = await until(
+      () => entriesOf(system),
+      (count) => count > 0,
+      5_000,
+    )
+    expect(entries).toBeLessThanOrEqual(8)
     for (const id of [...first, ...rest]) await untilState(address, id, 'succeeded', 60_000)
     expect(await callsOf('waits')).toEqual(rest.map(() => 1))
     for (const worker of workers) worker.signal('SIGTERM')
@@ -89,7 +96,8 @@ describe.each<Form>(['redis', 'embedded'])('FAULTS 9, wake-ups (%s form)', (form
       await untilState(address, body.id, 'succeeded', 10_000)
     }
     await system.redis?.restart()
-    await worker.kill()
+    for (const child of [worker, janitor]) child.signal('SIGTERM')
+    for (const child of [worker, janitor]) expect(await child.exited).toMatchObject({ code: 0 })
   }, 90_000)
 })
 
