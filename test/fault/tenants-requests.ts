@@ -27,6 +27,7 @@ interface RequestAbout {
 /** Query parameters that name no job; a route's other parameters have to be known here. */
 const neutral = new Set([
   'state',
+  'waiting_for',
   'created_after',
   'metadata',
   'key_prefix',

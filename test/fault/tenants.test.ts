@@ -1,3 +1,4 @@
+import { waitKinds } from '@askonce/core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { requestsAbout, type OpenApi } from './tenants-requests.ts'
 import { apiKey, chat, run, startSystem, until, type System } from './system.ts'
@@ -172,8 +173,9 @@ describe('FAULTS 12, two tenants, one key, one body (redis form)', () => {
     const reads = ['/v1/jobs', '/v1/jobs?limit=200', `/v1/jobs?limit=200&cursor=${page.next_cursor}`, '/v1/spend']
     const ledgers = ['/v1/attempts?key=a-succeeded', '/v1/attempts?key=own']
     const all = [...states].map((state) => `/v1/jobs?state=${state}`)
+    const waiting = waitKinds.map((kind) => `/v1/jobs?waiting_for=${kind}`)
     const open = ['/healthz', '/readyz', '/metrics', '/openapi.json']
-    for (const path of [...reads, ...ledgers, ...all, ...open]) {
+    for (const path of [...reads, ...ledgers, ...all, ...waiting, ...open]) {
       const { status, text } = await ask(otherKey, { method: 'GET', path })
       expect([path, status]).toEqual([path, 200])
       const words = [secret, apiKey, 'a-succeeded', ...ids.values()].filter((word) => text.includes(word))
