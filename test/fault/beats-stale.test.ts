@@ -91,7 +91,9 @@ describe.each<Variant>([{ form: formOfRun, outage: given ?? 20 }])(
       expect(await system.upstream.calls()).toBe(jobs)
       const ends = await system.sql('select attempt, outcome, billing, count(*)::int from attempts group by 1, 2, 3')
       expect(ends).toEqual([{ attempt: 1, outcome: 'answered', billing: 'billed', count: jobs }])
-      const answers = await system.sql(`select count(distinct job_id)::int as answers from answers where response is not null`)
+      const answers = await system.sql(
+        `select count(distinct job_id)::int as answers from answers where response is not null`,
+      )
       expect(answers).toEqual([{ answers: jobs }])
     }
 

@@ -1,12 +1,24 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { apiKey, call, chat, run, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
+import {
+  apiKey,
+  call,
+  chat,
+  formOfRun,
+  run,
+  startSystem,
+  submit,
+  until,
+  untilState,
+  type Form,
+  type System,
+} from './system.ts'
 
 const crowd = 20_000
 const places = 4
 
 // DESIGN.md §1.6: nobody waits because of somebody else. Tenants take turns, and a limit or a budget holds to the unit, whatever is killed.
 // Not covered: the order of tenants that have waited equally long. It is that of their names.
-describe.each<Form>(['redis', 'embedded'])('FAULTS 15, a greedy neighbour (%s form)', (form) => {
+describe.each<Form>([formOfRun])('FAULTS 15, a greedy neighbour (%s form)', (form) => {
   let system: System
   let address: string
   const keys = new Map<string, string>()

@@ -71,7 +71,7 @@ async function startRoles(system: System): Promise<string> {
 }
 
 /**
- * The whole system on Redis Cluster and behind Sentinel. DESIGN.md §1.5 again: what a failover forgets comes back from Postgres.
+ * The whole system on Redis Cluster and behind Sentinel. DESIGN.md §1.5 again: what a failover forgets goes on from Postgres.
  * Not covered: a cluster over several machines, TLS, and a network that parts old primary and sentinels.
  */
 // DESIGN.md §1.5 for Redis of several nodes: whatever a failover loses, every accepted job ends, and none runs twice because of it.

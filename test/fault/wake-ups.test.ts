@@ -2,14 +2,14 @@ import { redisAddress } from '@askonce/address'
 import type { Child } from '@askonce/testkit'
 import { openWaker, type QueueConnection, type Waker } from '@askonce/queue'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { chat, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
+import { chat, formOfRun, startSystem, submit, until, untilState, type Form, type System } from './system.ts'
 
 const lane = 'openai'
 const queue = `askonce-${lane}`
 
 // DESIGN.md §1.5 and §8: BullMQ carries wake-ups that name no job, and nothing depends on the arrival of one.
 // Not covered: the second that a lost wake-up may cost. It is the pace at which workers look by themselves.
-describe.each<Form>(['redis', 'embedded'])('FAULTS 9, wake-ups (%s form)', (form) => {
+describe.each<Form>([formOfRun])('FAULTS 9, wake-ups (%s form)', (form) => {
   let system: System
   let address: string
   let janitor: Child
