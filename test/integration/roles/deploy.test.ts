@@ -104,7 +104,7 @@ describe('the processes of deploy/kubernetes', () => {
     )
     stopped.signal('SIGTERM')
     expect(await stopped.exited).toMatchObject({ code: 130 })
-    expect(stopped.stdout.join('\n')).toMatch(/^swept \d+00 jobs, .*; there may be more \(stopped\)$/)
+    expect(stopped.stdout.join('\n')).toMatch(/^swept \d+000 jobs, .*; there may be more \(stopped\)$/)
     expect(await left('old')).toBeGreaterThan(0)
 
     const janitor = start('janitor', { ASKONCE_HEALTH_PORT: (await healthPort()).env['ASKONCE_HEALTH_PORT'] ?? '' })

@@ -50,6 +50,15 @@ describe('sweepExpired', () => {
     expect(await left()).toEqual([ids[0]])
   })
 
+  it('takes as much with each statement, and leaves no note of what it took', async () => {
+    const ids = Array.from({ length: 450 }, (_, n) => n)
+    await Promise.all(ids.map((n) => insertJob(store, { state: 'failed', expires_at: inSeconds(-1 - n) })))
+    const taken: number[] = []
+    for (let round = 0; round < 4; round += 1) taken.push((await sweepExpired(store.db, 150)).count)
+    expect(taken).toEqual([150, 150, 150, 0])
+    expect(await store.query('select 1 from expiries')).toEqual([])
+  })
+
   it('passes by a row that somebody holds, and takes it the next time', async () => {
     const id = await insertJob(store, { state: 'succeeded', expires_at: inSeconds(-1) })
     const reader = await openTransaction(store, 'select 1 from jobs where id = $1 for update', [id])

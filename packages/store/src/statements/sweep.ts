@@ -24,9 +24,8 @@ export const sweepBytes = 64 * 1024 * 1024
 
 /**
  * Deletes expired jobs within bounds. Select and delete are one statement, and rows that somebody holds (a take-over, another sweeper) are left
- * for the next time. Entries that speak of no job any more are dropped; those of the jobs that
- * go here, the next time. Sizes are those of the pointers' targets, so no answer is
- * read for them.
+ * for the next time. Entries that speak of no job any more, and of none but those that go here, are dropped with them: left behind, they would
+ * take the places of the next statement. Sizes are those of the pointers' targets, so no answer is read for them.
  */
 export async function sweepExpired(
   db: Db,
@@ -60,7 +59,7 @@ export async function sweepExpired(
     sized as (select id, sum(bytes) over (order by expires_at, id) - bytes as before from expired),
     gone as (
       delete from jobs j using sized s
-      where j.id = any(array(select id from sized)) and ${checked(sql`j.id = s.id`)} and s.before < ${bytes} returning 1
+      where j.id = any(array(select id from sized)) and ${checked(sql`j.id = s.id`)} and s.before < ${bytes} returning j.id
     ),
     dropped as (
       delete from expiries where ctid = any(array(
@@ -68,6 +67,7 @@ export async function sweepExpired(
         where not exists (
           select from unnest(e.job_ids) as of (job_id)
           cross join lateral (select id from jobs where id = of.job_id and expires_at = e.expires_at limit 1) j
+          where j.id not in (select id from gone)
         )
       ))
       returning 1
