@@ -820,16 +820,11 @@ begin
                     from ready r
                     cross join lateral (
                       select from jobs j
-                      where j.id = r.job_id and coalesce(
-                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                        false
-                      )
+                      where j.id = r.job_id and may_be_claimed(j)
                       for update skip locked
                     ) j
                     where r.lane = lane_name and r.tenant_id = visited and r.model = tier.models[1] and r.priority = tier.priorities[1]
-                      and r.run_at >= tier.sinces[1] and r.run_at <= now() and r.deadline_at > now()
-                      and (budget is null or r.reserve_usd <= budget)
+                      and r.run_at >= tier.sinces[1] and r.run_at <= now() and may_be_picked(r, budget)
                     order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
                     limit most
                   ) c;
@@ -845,8 +840,7 @@ begin
                         select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, r.reserve_tokens
                         from ready r
                         where r.lane = lane_name and r.tenant_id = visited and r.model = g.model and r.priority = g.priority
-                          and r.run_at >= g.since and r.run_at <= now() and r.deadline_at > now()
-                          and (budget is null or r.reserve_usd <= budget)
+                          and r.run_at >= g.since and r.run_at <= now() and may_be_picked(r, budget)
                         order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
                         limit most + look_ahead
                       ) r
@@ -854,11 +848,7 @@ begin
                     ) r
                     cross join lateral (
                       select from jobs j
-                      where j.id = r.job_id and coalesce(
-                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                        false
-                      )
+                      where j.id = r.job_id and may_be_claimed(j)
                       for update skip locked
                     ) j
                     limit most
@@ -1042,6 +1032,26 @@ AS $function$
     ],
     null
   )
+$function$;
+
+CREATE OR REPLACE FUNCTION public.may_be_claimed(j jobs)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select coalesce(
+    j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+    and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+    false
+  )
+$function$;
+
+CREATE OR REPLACE FUNCTION public.may_be_picked(r ready, budget numeric)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select r.deadline_at > now() and (budget is null or r.reserve_usd <= budget)
 $function$;
 
 CREATE OR REPLACE FUNCTION public.note_expiry()

@@ -734,6 +734,20 @@ create unique index batch_lines_done on batch_lines (batch_id, done_number) wher
 
 alter table batch_lines set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05);
 
+-- What the claim asks of a job, behind its lock. Both this and the next are simple enough for the planner to write them into the statement.
+create function may_be_claimed(j jobs) returns boolean language sql stable as $$
+  select coalesce(
+    j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
+    and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
+    false
+  )
+$$;
+
+-- What it asks of a place in the list of what is queued, beyond that it is due. `budget`: the whole of it; null: there is none.
+create function may_be_picked(r ready, budget numeric) returns boolean language sql stable as $$
+  select r.deadline_at > now() and (budget is null or r.reserve_usd <= budget)
+$$;
+
 -- The claim: picks what runs next in a lane, makes it running and writes its attempts, in one statement of its caller and before any request
 -- leaves. Each statement in here sees what was committed before it began, so what is counted behind a lock is true.
 --
@@ -990,16 +1004,11 @@ begin
                     from ready r
                     cross join lateral (
                       select from jobs j
-                      where j.id = r.job_id and coalesce(
-                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                        false
-                      )
+                      where j.id = r.job_id and may_be_claimed(j)
                       for update skip locked
                     ) j
                     where r.lane = lane_name and r.tenant_id = visited and r.model = tier.models[1] and r.priority = tier.priorities[1]
-                      and r.run_at >= tier.sinces[1] and r.run_at <= now() and r.deadline_at > now()
-                      and (budget is null or r.reserve_usd <= budget)
+                      and r.run_at >= tier.sinces[1] and r.run_at <= now() and may_be_picked(r, budget)
                     order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
                     limit most
                   ) c;
@@ -1015,8 +1024,7 @@ begin
                         select r.ctid as place, r.job_id, r.run_at, r.reserve_usd, r.reserve_tokens
                         from ready r
                         where r.lane = lane_name and r.tenant_id = visited and r.model = g.model and r.priority = g.priority
-                          and r.run_at >= g.since and r.run_at <= now() and r.deadline_at > now()
-                          and (budget is null or r.reserve_usd <= budget)
+                          and r.run_at >= g.since and r.run_at <= now() and may_be_picked(r, budget)
                         order by r.lane, r.tenant_id, r.model, r.priority, r.run_at, r.job_id
                         limit most + look_ahead
                       ) r
@@ -1024,11 +1032,7 @@ begin
                     ) r
                     cross join lateral (
                       select from jobs j
-                      where j.id = r.job_id and coalesce(
-                        j.state = 'queued' and j.run_at <= now() and j.deadline_at > now() and j.tries < j.max_attempts
-                        and (j.paid = 0 or (j.on_uncertain = 'rerun' and j.paid < j.max_paid_attempts) or j.paid < j.consented_paid),
-                        false
-                      )
+                      where j.id = r.job_id and may_be_claimed(j)
                       for update skip locked
                     ) j
                     limit most
